@@ -1,0 +1,8 @@
+"""The losses: fused kernels with a Python side, and what they mean in plain PyTorch (reference)."""
+
+from .box_loss import BOX_LOSS_KINDS, box_loss
+from .dense_box_loss import dense_box_loss
+from .focal_loss import sigmoid_focal_loss
+from .loss_stats import LossStats
+
+__all__ = ["BOX_LOSS_KINDS", "LossStats", "box_loss", "dense_box_loss", "sigmoid_focal_loss"]

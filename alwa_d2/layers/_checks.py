@@ -1,0 +1,123 @@
+"""Argument checks of the fake kernels: those of csrc/checks.h and csrc/box_loss.h, in the same words."""
+
+import torch
+
+FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+MOST_LEVELS = 16
+
+
+def shape_of(x) -> list:
+    return list(x.shape)
+
+
+def check_dtype(name, x):
+    if x.dtype not in FLOATING:
+        raise TypeError(f"{name}: expected float64, float32, float16 or bfloat16, got {x.dtype}")
+
+
+def check_device(name, x, other_name, other):
+    if x.device != other.device:
+        raise ValueError(f"{name}: expected device {other.device} as {other_name}, got {x.device}")
+
+
+def check_shape(name, x, expected):
+    if shape_of(x) != list(expected):
+        raise ValueError(f"{name}: expected shape {list(expected)}, got {shape_of(x)}")
+
+
+def check_pairs(pred, target):
+    if pred.dim() != 2 or pred.shape[1] != 4:
+        raise ValueError(f"pred: expected shape (N, 4), got {shape_of(pred)}")
+    check_shape("target", target, pred.shape)
+    check_dtype("pred", pred)
+    if target.dtype != pred.dtype:
+        raise TypeError(f"target: expected dtype {pred.dtype} as pred, got {target.dtype}")
+    check_device("target", target, "pred", pred)
+
+
+def check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got '{value}'")
+
+
+def check_scale(scale, name, other):
+    if scale is not None:
+        if scale.dim() != 0:
+            raise ValueError(f"scale: expected a 0-dim tensor, got shape {shape_of(scale)}")
+        check_device("scale", scale, name, other)
+
+
+def check_predictions(name, levels, labels_name, labels):
+    """The number K of values an anchor has in a flat (N, R, K) tensor or in (N, A * K, H, W) levels."""
+    if labels.dim() != 2:
+        raise ValueError(f"{labels_name}: expected shape (N, R), got {shape_of(labels)}")
+    images, anchors = labels.shape
+    if not 1 <= len(levels) <= MOST_LEVELS:
+        raise ValueError(f"{name}: expected 1 to {MOST_LEVELS} levels, got {len(levels)}")
+    flat = len(levels) == 1 and levels[0].dim() == 3
+    for level in levels:
+        _check_level(name, level, levels[0], flat, images, labels_name, labels)
+    if flat:
+        positions, channels = levels[0].shape[1], levels[0].shape[2]
+    else:
+        positions = sum(level.shape[2] * level.shape[3] for level in levels)
+        channels = levels[0].shape[1]
+    per_position = 1 if positions == 0 else anchors // positions
+    fits = (
+        per_position * positions == anchors
+        and (per_position > 0 or channels == 0)
+        and (not flat or per_position == 1)
+        and (flat or all(level.shape[1] == channels for level in levels))
+        and (per_position == 0 or channels % per_position == 0)
+    )
+    if not fits:
+        raise ValueError(
+            f"{name}: expected the values of {anchors} anchors an image as in {labels_name} (on all "
+            "levels the same A anchors a position, and A * K channels), got shapes "
+            + ", ".join(str(shape_of(level)) for level in levels)
+        )
+    return 0 if per_position == 0 else channels // per_position
+
+
+def _check_level(name, level, first, flat, images, labels_name, labels):
+    if not flat and level.dim() != 4:
+        raise ValueError(
+            f"{name}: expected one (N, R, K) tensor or levels of shape (N, A * K, H, W), "
+            f"got {shape_of(level)}"
+        )
+    if level.shape[0] != images:
+        raise ValueError(
+            f"{name}: expected {images} images as in {labels_name}, got shape {shape_of(level)}"
+        )
+    check_dtype(name, level)
+    if level.dtype != first.dtype:
+        raise TypeError(
+            f"{name}: expected one dtype on all levels, got {first.dtype} and {level.dtype}"
+        )
+    check_device(name, level, labels_name, labels)
+
+
+def check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale):
+    if fg_mask.dtype != torch.bool:
+        raise TypeError(f"fg_mask: expected bool, got {fg_mask.dtype}")
+    values = check_predictions("deltas", deltas, "fg_mask", fg_mask)
+    images, count = fg_mask.shape
+    if values != 4 and count != 0:
+        raise ValueError(f"deltas: expected 4 values an anchor, got {values}")
+    check_shape("anchors", anchors, (count, 4))
+    check_shape("gt_boxes", gt_boxes, (images, count, 4))
+    for name, x in (("anchors", anchors), ("gt_boxes", gt_boxes)):
+        check_dtype(name, x)
+        check_device(name, x, "fg_mask", fg_mask)
+    if len(box_weights) != 4:
+        raise ValueError(f"box_weights: expected 4 numbers, got {len(box_weights)}")
+    check_scale(scale, "fg_mask", fg_mask)
+
+
+def check_focal(logits, labels, gamma, scale):
+    if labels.dtype != torch.int64:
+        raise TypeError(f"labels: expected int64, got {labels.dtype}")
+    if not gamma >= 0:
+        raise ValueError(f"gamma: expected at least 0, got {gamma}")
+    check_predictions("logits", logits, "labels", labels)
+    check_scale(scale, "labels", labels)

@@ -1,0 +1,46 @@
+"""Loads the compiled extension, and says what to do where it cannot be loaded.
+
+Importing `alwa_d2` works without the extension; calling one of its ops then raises one message.
+"""
+
+import importlib
+
+import torch  # noqa: F401  (the extension links against the libraries that torch has loaded)
+
+try:
+    importlib.import_module("alwa_d2._C")
+    _load_error = None
+except ImportError as error:
+    _load_error = error
+
+
+def require_ops() -> None:
+    """Raises a RuntimeError with cause and remedy where the extension is not loaded."""
+    if _load_error is not None:
+        raise RuntimeError(
+            f"alwa_d2's compiled extension could not be loaded: {_load_error}. Build it for the "
+            f"PyTorch in use ({torch.__version__}) with `pip install --no-build-isolation -e .` in "
+            "the project's folder. The same losses in plain PyTorch, slower, are in "
+            "alwa_d2.layers.reference."
+        ) from _load_error
+
+
+def register(op: str, *, fake, setup_context, backward) -> None:
+    """Gives the compiled op `alwa_d2::<op>` and `alwa_d2::<op>_backward` what Python has to add.
+
+    Args:
+        op: name of the forward op
+        fake: (forward, backward), functions that check the arguments and return empty outputs
+        setup_context, backward: as `torch.library.register_autograd` wants them
+    """
+    if _load_error is not None:
+        return
+    name = f"alwa_d2::{op}"
+    torch.library.register_fake(name, fake[0])
+    torch.library.register_fake(f"{name}_backward", fake[1])
+    torch.library.register_autograd(name, backward, setup_context=setup_context)
+    torch.library.register_autograd(f"{name}_backward", _refuse_second_derivative)
+
+
+def _refuse_second_derivative(ctx, *grads):
+    raise RuntimeError("alwa_d2's losses can be differentiated once, not twice")

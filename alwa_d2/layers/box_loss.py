@@ -1,0 +1,85 @@
+"""Box-regression losses of pairs of boxes."""
+
+import torch
+from torch import Tensor
+
+from . import _checks, _library
+from .loss_stats import reduced_dtype
+
+BOX_LOSS_KINDS = ("l1", "smooth_l1", "iou", "giou", "diou", "ciou")
+REDUCTIONS = ("none", "mean", "sum")
+
+
+def box_loss(
+    pred: Tensor,
+    target: Tensor,
+    kind: str,
+    reduction: str = "none",
+    beta: float = 0.0,
+    eps: float = 1e-7,
+) -> Tensor:
+    """
+    Loss of each pair of boxes, or its mean or sum.
+
+    Values and gradients are those of fvcore (`giou_loss`, `smooth_l1_loss`) and Detectron2
+    (`diou_loss`, `ciou_loss`: alpha is a constant in CIoU's gradient), without their check that
+    boxes are valid, which waits for the device. A box whose second corner lies before its first
+    counts as empty, at the first corner. Every finite input gives a finite value and gradient for
+    coordinates up to 1e4 in float16 (extents 0 or at least 1e-3), 1e18 in float32 and bfloat16,
+    1e150 in float64; NaN gives NaN. Papers and formulas are in csrc/losses/.
+
+    Args:
+        pred, target: (N, 4). Absolute XYXY boxes (pixels) for iou, giou, diou and ciou; any four
+            codes for l1 and smooth_l1, whose losses are summed over the four. float64, float32,
+            float16 or bfloat16; two dtypes are promoted to their common one.
+        kind: "l1", "smooth_l1", "iou", "giou", "diou" or "ciou"
+        reduction: "none", "mean" (over pairs; 0 for no pair) or "sum"
+        beta: where smooth_l1 changes from quadratic to linear, in units of the codes; below 1e-5 it
+            is l1. Other kinds do not use it.
+        eps: added to areas and to the squared diagonal in denominators (fvcore's default)
+
+    Returns:
+        (N,) of the inputs' dtype, or 0-dim, float32 (float64 for float64 inputs).
+
+    Raises:
+        ValueError: unknown kind or reduction, shapes or devices that differ
+        TypeError: a dtype that is not supported
+        RuntimeError: the extension is not built
+    """
+    _library.require_ops()
+    dtype = torch.promote_types(pred.dtype, target.dtype)
+    return torch.ops.alwa_d2.box_loss(
+        pred.to(dtype), target.to(dtype), kind, reduction, beta, eps
+    )
+
+
+def _fake(pred, target, kind, reduction, beta, eps):
+    _checks.check_pairs(pred, target)
+    _checks.check_choice("reduction", reduction, REDUCTIONS)
+    _checks.check_choice("kind", kind, BOX_LOSS_KINDS)
+    if reduction == "none":
+        return pred.new_empty(pred.shape[0])
+    return pred.new_empty((), dtype=reduced_dtype(pred))
+
+
+def _fake_backward(grad, pred, target, kind, reduction, beta, eps):
+    return torch.empty_like(pred, memory_format=torch.contiguous_format)
+
+
+def _setup_context(ctx, inputs, output):
+    pred, target, *ctx.options = inputs
+    ctx.save_for_backward(pred, target)
+
+
+def _backward(ctx, grad):
+    pred, target = ctx.saved_tensors
+    op = torch.ops.alwa_d2.box_loss_backward
+    grad_pred = op(grad, pred, target, *ctx.options) if ctx.needs_input_grad[0] else None
+    # Every kind is symmetric in its two boxes.
+    grad_target = op(grad, target, pred, *ctx.options) if ctx.needs_input_grad[1] else None
+    return grad_pred, grad_target, None, None, None, None
+
+
+_library.register(
+    "box_loss", fake=(_fake, _fake_backward), setup_context=_setup_context, backward=_backward
+)

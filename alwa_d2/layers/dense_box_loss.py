@@ -1,0 +1,90 @@
+"""Box-regression losses of a dense head's foreground anchors."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import _checks, _library
+from .box_loss import BOX_LOSS_KINDS
+from .loss_stats import LossStats, as_levels, reduced_dtype, split_scale
+
+
+def dense_box_loss(
+    anchors: Tensor,
+    deltas: Tensor | Sequence[Tensor],
+    gt_boxes: Tensor,
+    fg_mask: Tensor,
+    kind: str,
+    *,
+    box_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    beta: float = 0.0,
+    eps: float = 1e-7,
+    scale: float | Tensor | None = None,
+) -> tuple[Tensor, LossStats]:
+    """
+    Sum of the box losses of a dense head's foreground anchors, and their statistics.
+
+    Equal to Detectron2's `_dense_box_regression_loss`, scale clamp log(1000 / 16) included, to
+    rounding; background anchors are not decoded. Gradients flow to `deltas` alone.
+
+    Args:
+        anchors: (R, 4) XYXY, pixels, of positive extents
+        deltas: (N, R, 4), or the head's outputs as they are: a list of (N, A * 4, H, W) in any
+            memory format, whose anchors are counted in the order (level, H, W, A)
+        gt_boxes: (N, R, 4) XYXY, pixels: the box matched with each anchor; any value in background
+        fg_mask: (N, R) bool
+        kind, beta, eps: see :func:`box_loss`; l1 and smooth_l1 compare deltas, the others boxes
+        box_weights: weights of (dx, dy, dw, dh), as in Detectron2's `Box2BoxTransform`
+        scale: multiplies loss and gradient, not the statistics; a number or a detached 0-dim
+            tensor on the same device
+
+    Returns:
+        loss: 0-dim, float32 (float64 for float64 deltas); 0 without foreground
+        stats: of the unscaled per-anchor losses
+
+    Raises:
+        ValueError, TypeError, RuntimeError: as :func:`box_loss`; `scale` that requires grad
+    """
+    _library.require_ops()
+    scale, factor = split_scale(scale)
+    loss, stats = torch.ops.alwa_d2.dense_box_loss(
+        anchors, as_levels(deltas), gt_boxes, fg_mask, kind, list(box_weights), beta, eps,
+        scale, factor,
+    )  # fmt: skip
+    return loss, LossStats(stats)
+
+
+def _fake(
+    anchors, deltas, gt_boxes, fg_mask, kind, box_weights, beta, eps, scale, factor=1.0
+):
+    _checks.check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale)
+    _checks.check_choice("kind", kind, BOX_LOSS_KINDS)
+    loss = deltas[0].new_empty((), dtype=reduced_dtype(deltas[0]))
+    return loss, deltas[0].new_empty(5, dtype=torch.float64)
+
+
+def _fake_backward(grad, anchors, deltas, *args, **kwargs):
+    return [torch.empty_like(level) for level in deltas]
+
+
+def _setup_context(ctx, inputs, output):
+    anchors, deltas, gt_boxes, fg_mask, *ctx.options, scale, ctx.factor = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(anchors, gt_boxes, fg_mask, scale, *deltas)
+
+
+def _backward(ctx, grad, _):
+    anchors, gt_boxes, fg_mask, scale, *deltas = ctx.saved_tensors
+    grads = torch.ops.alwa_d2.dense_box_loss_backward(
+        grad, anchors, deltas, gt_boxes, fg_mask, *ctx.options, scale, ctx.factor
+    )
+    return None, grads, None, None, None, None, None, None, None, None
+
+
+_library.register(
+    "dense_box_loss",
+    fake=(_fake, _fake_backward),
+    setup_context=_setup_context,
+    backward=_backward,
+)

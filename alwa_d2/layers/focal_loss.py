@@ -1,0 +1,85 @@
+"""Sigmoid focal loss from integer labels."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import _checks, _library
+from .loss_stats import LossStats, as_levels, reduced_dtype, split_scale
+
+
+def sigmoid_focal_loss(
+    logits: Tensor | Sequence[Tensor],
+    labels: Tensor,
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    scale: float | Tensor | None = None,
+) -> tuple[Tensor, LossStats]:
+    """
+    Sum of the focal losses of all anchors that are not ignored, and their statistics.
+
+    Equal to fvcore's `sigmoid_focal_loss` on the one-hot targets, which are never made. The
+    formula and its paper are in csrc/losses/focal.h.
+
+    Args:
+        logits: (N, R, K), or the head's outputs as they are: a list of (N, A * K, H, W) in any
+            memory format, whose anchors are counted in the order (level, H, W, A). float64,
+            float32, float16 or bfloat16
+        labels: (N, R) int64: -1 ignore, 0 to K - 1 foreground, K background. On the CPU any other
+            is refused, on CUDA it stops the program as a device-side assertion.
+        alpha: weight of an anchor's own class, with 1 - alpha for the others; below 0: no weights
+            (RetinaNet's default)
+        gamma: exponent of the modulating factor, at least 0 (RetinaNet's default)
+        scale: multiplies loss and gradient, not the statistics; a number or a detached 0-dim
+            tensor on the same device
+
+    Returns:
+        loss: 0-dim, float32 (float64 for float64 logits); 0 without valid anchors
+        stats: of the unscaled losses of the valid anchors, each summed over the classes
+
+    Raises:
+        ValueError: shapes or devices that do not fit, a label or gamma out of range, `scale` that
+            requires grad
+        TypeError: a dtype that is not supported
+        RuntimeError: the extension is not built
+    """
+    _library.require_ops()
+    scale, factor = split_scale(scale)
+    loss, stats = torch.ops.alwa_d2.sigmoid_focal_loss(
+        as_levels(logits), labels, alpha, gamma, scale, factor
+    )
+    return loss, LossStats(stats)
+
+
+def _fake(logits, labels, alpha, gamma, scale, factor=1.0):
+    _checks.check_focal(logits, labels, gamma, scale)
+    loss = logits[0].new_empty((), dtype=reduced_dtype(logits[0]))
+    return loss, logits[0].new_empty(5, dtype=torch.float64)
+
+
+def _fake_backward(grad, logits, labels, alpha, gamma, scale, factor=1.0):
+    return [torch.empty_like(level) for level in logits]
+
+
+def _setup_context(ctx, inputs, output):
+    logits, labels, ctx.alpha, ctx.gamma, scale, ctx.factor = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(labels, scale, *logits)
+
+
+def _backward(ctx, grad, _):
+    labels, scale, *logits = ctx.saved_tensors
+    grads = torch.ops.alwa_d2.sigmoid_focal_loss_backward(
+        grad, logits, labels, ctx.alpha, ctx.gamma, scale, ctx.factor
+    )
+    return grads, None, None, None, None, None
+
+
+_library.register(
+    "sigmoid_focal_loss",
+    fake=(_fake, _fake_backward),
+    setup_context=_setup_context,
+    backward=_backward,
+)

@@ -1,0 +1,156 @@
+"""The losses of this package in plain PyTorch: the definition of correct.
+
+Each function has the signature and the result of its namesake in :mod:`alwa_d2.layers`; gradients
+come from autograd. Nothing falls back to these by itself: they are slow and use much memory.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .loss_stats import LossStats, as_levels, reduced_dtype, split_scale
+
+SCALE_CLAMP = math.log(1000.0 / 16)
+
+
+def box_loss(pred, target, kind, reduction="none", beta=0.0, eps=1e-7) -> Tensor:
+    dtype = torch.promote_types(pred.dtype, target.dtype)
+    compute = reduced_dtype(pred.to(dtype))
+    losses = _pair_losses(pred.to(compute), target.to(compute), kind, beta, eps)
+    if reduction == "none":
+        # A finite loss outside the range of the dtype becomes the largest number within it.
+        largest = torch.finfo(dtype).max
+        return torch.where(losses.isfinite(), losses.clamp(-largest, largest), losses).to(dtype)
+    total = losses.sum()
+    return total / max(len(losses), 1) if reduction == "mean" else total
+
+
+def dense_box_loss(
+    anchors, deltas, gt_boxes, fg_mask, kind, *,
+    box_weights=(1.0, 1.0, 1.0, 1.0), beta=0.0, eps=1e-7, scale=None,
+):  # fmt: skip
+    deltas = _flat(deltas, fg_mask.shape[1])
+    compute = reduced_dtype(deltas)
+    deltas = deltas.to(compute)[fg_mask]  # (P, 4)
+    gt_boxes = gt_boxes.to(compute)[fg_mask]
+    anchors = anchors.to(compute).expand_as(fg_mask.unsqueeze(-1).expand(-1, -1, 4))[fg_mask]
+    weights = deltas.new_tensor(box_weights)
+    if kind in ("l1", "smooth_l1"):
+        losses = _pair_losses(deltas, _encode(anchors, gt_boxes, weights), kind, beta, eps)
+    else:
+        losses = _pair_losses(_decode(anchors, deltas, weights), gt_boxes, kind, beta, eps)
+    return _scaled_sum(losses, scale)
+
+
+def sigmoid_focal_loss(logits, labels, *, alpha=0.25, gamma=2.0, scale=None):
+    logits = _flat(logits, labels.shape[1])
+    num_classes = logits.shape[-1]
+    valid = labels >= 0
+    logits = logits.to(reduced_dtype(logits))[valid]  # (V, K)
+    classes = torch.arange(num_classes, device=labels.device)
+    own = labels[valid].unsqueeze(-1) == classes  # (V, K) bool
+
+    z = torch.where(own, -logits, logits)
+    losses = z.sigmoid() ** gamma * torch.nn.functional.softplus(z, threshold=math.inf)
+    if alpha >= 0:
+        losses = torch.where(own, alpha * losses, (1 - alpha) * losses)
+    return _scaled_sum(losses.sum(-1), scale)
+
+
+def stats_of(losses: Tensor) -> LossStats:
+    """Statistics of (P,) losses."""
+    x = losses.detach().double()
+    empty = x.new_tensor([math.inf, -math.inf])
+    ends = torch.stack([x.min(), x.max()]) if len(x) else empty
+    sums = torch.stack([x.new_tensor(len(x)), x.sum(), x.square().sum()])
+    return LossStats(torch.cat([sums, ends]))
+
+
+def _scaled_sum(losses, scale):
+    scale, factor = split_scale(scale)
+    total = losses.sum() * factor
+    return total if scale is None else (total * scale).to(total.dtype), stats_of(losses)
+
+
+def _flat(x, num_anchors) -> Tensor:
+    """(N, R, K) from itself or from levels (N, A * K, H, W); anchors in the order (level, H, W, A)."""
+    levels = as_levels(x)
+    if levels[0].dim() == 3:
+        return levels[0]
+    positions = sum(level.shape[2] * level.shape[3] for level in levels)
+    per_position = num_anchors // max(positions, 1)
+    flat = []
+    for level in levels:
+        n, channels, h, w = level.shape
+        values = channels // max(per_position, 1)
+        level = level.view(n, per_position, values, h, w).permute(0, 3, 4, 1, 2)
+        flat.append(level.reshape(n, h * w * per_position, values))
+    return torch.cat(flat, dim=1)
+
+
+def _decode(anchors, deltas, weights) -> Tensor:
+    """XYXY boxes (P, 4) from deltas, as Detectron2's `Box2BoxTransform.apply_deltas`."""
+    extents = anchors[:, 2:] - anchors[:, :2]
+    shift, size = (deltas / weights).split(2, dim=1)
+    centres = shift * extents + (anchors[:, :2] + 0.5 * extents)
+    half = 0.5 * size.clamp(max=SCALE_CLAMP).exp() * extents
+    return torch.cat([centres - half, centres + half], dim=1)
+
+
+def _encode(anchors, boxes, weights) -> Tensor:
+    """Deltas (P, 4) from XYXY boxes; extents of 0 count as the smallest normal number."""
+    extents = anchors[:, 2:] - anchors[:, :2]
+    target = boxes[:, 2:] - boxes[:, :2]
+    shift = (boxes[:, :2] + 0.5 * target) - (anchors[:, :2] + 0.5 * extents)
+    ratio = (target / extents).clamp(min=torch.finfo(boxes.dtype).tiny)
+    return torch.cat([shift / extents, ratio.log()], dim=1) * weights
+
+
+def _pair_losses(pred, target, kind, beta, eps) -> Tensor:
+    if kind in ("l1", "smooth_l1"):
+        return _smooth_l1(pred, target, beta if kind == "smooth_l1" else 0.0)
+    (x1, y1, x2, y2), (x1t, y1t, x2t, y2t) = _corners(pred), _corners(target)
+    w, h, wt, ht = x2 - x1, y2 - y1, x2t - x1t, y2t - y1t
+
+    # Boxes that touch do not overlap, and have no gradient there.
+    wi = torch.minimum(x2, x2t) - torch.maximum(x1, x1t)
+    hi = torch.minimum(y2, y2t) - torch.maximum(y1, y1t)
+    intersection = torch.where((wi <= 0) | (hi <= 0), 0, wi * hi)
+    union = w * h + wt * ht - intersection
+    iou = intersection / (union + eps)
+    if kind == "iou":
+        return 1 - iou
+
+    wc = torch.maximum(x2, x2t) - torch.minimum(x1, x1t)
+    hc = torch.maximum(y2, y2t) - torch.minimum(y1, y1t)
+    if kind == "giou":
+        return 1 - iou + (wc * hc - union) / (wc * hc + eps)
+
+    dx, dy = (x1 + x2) / 2 - (x1t + x2t) / 2, (y1 + y2) / 2 - (y1t + y2t) / 2
+    distance = (dx**2 + dy**2) / (wc**2 + hc**2 + eps)
+    if kind == "diou":
+        return 1 - iou + distance
+
+    v = 4 / math.pi**2 * (_angle(wt, ht) - _angle(w, h)) ** 2
+    alpha = (v / ((1 - iou).clamp(min=0) + v + eps)).detach()
+    return 1 - iou + distance + alpha * v
+
+
+def _corners(boxes):
+    """x1, y1, x2, y2, the second corner moved to the first where it lies before it."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return x1, y1, torch.where(x2 < x1, x1, x2), torch.where(y2 < y1, y1, y2)
+
+
+def _angle(w, h) -> Tensor:
+    """atan2(w, h), with gradient 0 at w = h = 0."""
+    empty = (w == 0) & (h == 0)
+    return torch.atan2(torch.where(empty, 0, w), torch.where(empty, 1, h))
+
+
+def _smooth_l1(pred, target, beta) -> Tensor:
+    n = (pred - target).abs()
+    if beta < 1e-5:
+        return n.sum(-1)
+    return torch.where(n < beta, 0.5 * n**2 / beta, n - 0.5 * beta).sum(-1)

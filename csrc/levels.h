@@ -1,0 +1,72 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+
+#include "host_device.h"
+
+namespace alwa_d2 {
+
+// One level of a dense head's output as it lies in memory: (N, A * K, H, W) in any memory format.
+// Anchors are counted in Detectron2's order: (level, H, W, A).
+template <typename scalar_t>
+struct Level {
+  scalar_t* data;
+  int64_t first;    // this level's first anchor among the R of an image
+  int64_t anchors;  // H * W * A
+  int64_t per_position, width;  // A, W
+  int64_t stride_image, stride_anchor, stride_value, stride_row, stride_column;
+
+  // The first of the K values of anchor r (counted over all levels); the next ones lie
+  // stride_value apart.
+  ALWA_HOST_DEVICE scalar_t* values(int64_t image, int64_t r) const {
+    const int64_t local = r - first;
+    const int64_t position = local / per_position;
+    return data + image * stride_image + (local % per_position) * stride_anchor +
+        (position / width) * stride_row + (position % width) * stride_column;
+  }
+};
+
+template <typename scalar_t>
+struct Levels {
+  static constexpr int kMost = 16;  // they travel to CUDA kernels by value
+  Level<scalar_t> items[kMost];
+
+  ALWA_HOST_DEVICE const Level<scalar_t>& of_anchor(int64_t r) const {
+    int i = 0;
+    while (r >= items[i].first + items[i].anchors) {
+      ++i;
+    }
+    return items[i];
+  }
+};
+
+// A head's predictions for an image: R anchors of K values each.
+struct DenseShape {
+  int64_t images, anchors, values;  // N, R, K
+};
+
+// A flat (N, R, K) tensor is a level of one column: the (N, K, R, 1) view of it, with A = 1.
+inline at::Tensor as_level(const at::Tensor& x) {
+  return x.dim() == 3 ? x.transpose(1, 2).unsqueeze(-1) : x;
+}
+
+// Describes predictions that check_predictions (checks.h) has passed.
+template <typename scalar_t>
+Levels<scalar_t> make_levels(at::TensorList predictions, const DenseShape& shape) {
+  Levels<scalar_t> levels{};
+  int64_t first = 0;
+  for (size_t i = 0; i < predictions.size(); ++i) {
+    const at::Tensor x = as_level(predictions[i]);
+    const int64_t per_position = std::max<int64_t>(x.size(1) / std::max<int64_t>(shape.values, 1), 1);
+    const int64_t anchors = x.size(2) * x.size(3) * per_position;
+    levels.items[i] = {
+        static_cast<scalar_t*>(x.data_ptr()), first, anchors, per_position, x.size(3),
+        x.stride(0), x.stride(1) * shape.values, x.stride(1), x.stride(2), x.stride(3)};
+    first += anchors;
+  }
+  return levels;
+}
+
+}  // namespace alwa_d2

@@ -1,0 +1,38 @@
+#include <Python.h>
+#include <torch/library.h>
+
+// Every op of the extension; the implementations register themselves in <op>_cpu.cpp and
+// <op>_cuda.cu, the fake kernels and gradients in alwa_d2/layers/<op>.py.
+//
+// `deltas` and `logits` are one (N, R, K) tensor or a head's levels (N, A * K, H, W). Statistics
+// are the five numbers of csrc/stats.h. A scaled loss is multiplied with scale * factor.
+TORCH_LIBRARY(alwa_d2, m) {
+  m.def(
+      "box_loss(Tensor pred, Tensor target, str kind, str reduction, float beta, float eps)"
+      " -> Tensor");
+  m.def(
+      "box_loss_backward(Tensor grad, Tensor pred, Tensor target, str kind, str reduction,"
+      " float beta, float eps) -> Tensor");
+  m.def(
+      "dense_box_loss(Tensor anchors, Tensor[] deltas, Tensor gt_boxes, Tensor fg_mask, str kind,"
+      " float[] box_weights, float beta, float eps, Tensor? scale, float factor=1.0)"
+      " -> (Tensor loss, Tensor stats)");
+  m.def(
+      "dense_box_loss_backward(Tensor grad, Tensor anchors, Tensor[] deltas, Tensor gt_boxes,"
+      " Tensor fg_mask, str kind, float[] box_weights, float beta, float eps, Tensor? scale,"
+      " float factor=1.0) -> Tensor[]");
+  m.def(
+      "sigmoid_focal_loss(Tensor[] logits, Tensor labels, float alpha, float gamma, Tensor? scale,"
+      " float factor=1.0) -> (Tensor loss, Tensor stats)");
+  m.def(
+      "sigmoid_focal_loss_backward(Tensor grad, Tensor[] logits, Tensor labels, float alpha,"
+      " float gamma, Tensor? scale, float factor=1.0) -> Tensor[]");
+}
+
+// The ops live in torch.ops.alwa_d2. The Python module alwa_d2._C is empty: importing it loads
+// this library, which registers them.
+extern "C" PyObject* PyInit__C(void) {
+  static PyModuleDef module = {
+      PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+  return PyModule_Create(&module);
+}

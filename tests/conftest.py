@@ -1,0 +1,95 @@
+"""Devices, dtypes with their tolerances, and inputs that several test files use."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+REPO = Path(__file__).resolve().parents[1]
+BOX_KINDS = ("l1", "smooth_l1", "iou", "giou", "diou", "ciou")
+
+# Relative and absolute tolerance against a float64 reference of the same (rounded) inputs. Values
+# are computed in float32 for the half types and rounded once: a unit in the last place. The float32
+# row allows for the differences of products of coordinates that IoU is made of.
+TOLERANCE = {
+    torch.float64: dict(rtol=1e-9, atol=1e-10),
+    torch.float32: dict(rtol=2e-4, atol=2e-5),
+    torch.float16: dict(rtol=2e-3, atol=2e-4),
+    torch.bfloat16: dict(rtol=1e-2, atol=1e-3),
+}
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    ),
+]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request):
+    return torch.device(request.param)
+
+
+@pytest.fixture(params=list(TOLERANCE), ids=lambda dtype: str(dtype).removeprefix("torch."))
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def bccd():
+    """The folder of the BCCD microscope images, where there is one."""
+    folder = Path(os.environ.get("ALWA_D2_BCCD", REPO / ".." / "shared" / "data" / "bccd"))
+    if not folder.is_dir():
+        pytest.skip(f"no BCCD images in {folder} (set ALWA_D2_BCCD)")
+    return folder.resolve()
+
+
+def random_boxes(n, size=100.0, dtype=torch.float64, device="cpu"):
+    """(n, 4) valid XYXY boxes of extents 1 to size / 2 in a field of `size` pixels."""
+    corner = torch.rand(n, 2, dtype=torch.float64) * size / 2
+    extent = 1 + torch.rand(n, 2, dtype=torch.float64) * (size / 2 - 1)
+    return torch.cat([corner, corner + extent], dim=1).to(device=device, dtype=dtype)
+
+
+# H, W of three levels of a dense head's output.
+LEVEL_SHAPES = ((6, 5), (3, 3), (1, 2))
+
+
+def flatten_levels(levels, values):
+    """(N, R, values) in Detectron2's order of anchors, by its own function."""
+    dense = pytest.importorskip("detectron2.modeling.meta_arch.dense_detector", reason="Detectron2")
+    return torch.cat([dense.permute_to_N_HWA_K(level, values) for level in levels], 1)
+
+
+def to_meta(arguments):
+    """The same arguments as meta tensors, which only fake kernels take."""
+
+    def meta(x):
+        if isinstance(x, torch.Tensor):
+            return x.detach().to("meta").requires_grad_(x.requires_grad)
+        return [meta(item) for item in x] if isinstance(x, list) else x
+
+    return {name: meta(value) for name, value in arguments.items()}
+
+
+def assert_same_bits_for_any_number_of_threads(results):
+    """`results()` gives a list of tensors; also under use_deterministic_algorithms."""
+    before = torch.get_num_threads()
+    torch.use_deterministic_algorithms(True)
+    try:
+        runs = []
+        for threads in (1, 2, 3, 2):
+            torch.set_num_threads(threads)
+            runs.append(results())
+    finally:
+        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(False)
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))

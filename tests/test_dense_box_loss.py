@@ -1,0 +1,235 @@
+"""dense_box_loss: parity with the reference and Detectron2, both input forms, bad input."""
+
+import math
+
+import pytest
+import torch
+from conftest import (
+    BOX_KINDS,
+    LEVEL_SHAPES,
+    TOLERANCE,
+    assert_same_bits_for_any_number_of_threads,
+    flatten_levels,
+    random_boxes,
+    to_meta,
+)
+
+from alwa_d2.layers import dense_box_loss, reference
+
+OPS = torch.ops.alwa_d2
+
+NUM_ANCHORS = 82  # of the three levels, two anchors a position
+
+
+def dense_inputs(device="cpu", dtype=torch.float64, images=3, foreground=0.3):
+    """Anchors, deltas as levels (N, A * 4, H, W), matched boxes and mask, as a dense head has them."""
+    levels = [torch.randn(images, 2 * 4, h, w, dtype=torch.float64) * 0.5 for h, w in LEVEL_SHAPES]
+    fg_mask = torch.rand(images, NUM_ANCHORS) < foreground
+    gt_boxes = random_boxes(images * NUM_ANCHORS).view(images, NUM_ANCHORS, 4)
+    box_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    return (
+        random_boxes(NUM_ANCHORS).to(device, box_dtype),
+        [level.to(device, dtype).requires_grad_() for level in levels],
+        gt_boxes.to(device, box_dtype),
+        fg_mask.to(device),
+    )
+
+
+@pytest.mark.parametrize("kind", BOX_KINDS)
+def test_parity(kind, dtype, device):
+    anchors, deltas, gt_boxes, fg_mask = dense_inputs(device, dtype)
+    options = dict(box_weights=(2.0, 1.5, 1.0, 0.5), beta=0.3, eps=1e-6, scale=0.4)
+    exact = [level.detach().double().cpu().requires_grad_() for level in deltas]
+    expected, expected_stats = reference.dense_box_loss(
+        anchors.double().cpu(), exact, gt_boxes.double().cpu(), fg_mask.cpu(), kind, **options
+    )
+    loss, stats = dense_box_loss(anchors, deltas, gt_boxes, fg_mask, kind, **options)
+    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(loss.cpu().double(), expected, **TOLERANCE[dtype])
+    torch.testing.assert_close(stats.values.cpu(), expected_stats.values, **TOLERANCE[dtype])
+    assert not stats.values.requires_grad and stats.values.dtype == torch.float64
+    grads = torch.autograd.grad(loss, deltas)
+    for grad, other in zip(grads, torch.autograd.grad(expected, exact), strict=True):
+        assert grad.dtype == dtype
+        torch.testing.assert_close(grad.cpu().double(), other, **TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("kind", ["smooth_l1", "giou", "diou", "ciou"])
+def test_equals_detectron2(kind):
+    regression = pytest.importorskip("detectron2.modeling.box_regression", reason="Detectron2")
+    anchors, levels, gt_boxes, fg_mask = dense_inputs(dtype=torch.float32)
+    deltas = (flatten_levels(levels, 4).detach() * 4).requires_grad_()  # some beyond the scale clamp
+    assert (deltas > reference.SCALE_CLAMP).any()
+    weights = (2.0, 1.5, 1.0, 0.5)
+    expected = regression._dense_box_regression_loss(
+        [anchors], regression.Box2BoxTransform(weights), [deltas], list(gt_boxes), fg_mask, kind, 0.3
+    )
+    loss, _ = dense_box_loss(
+        anchors, deltas, gt_boxes, fg_mask, kind, box_weights=weights, beta=0.3
+    )
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    ours, theirs = (torch.autograd.grad(x, deltas)[0] for x in (loss, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_levels_equal_the_flat_form_to_the_bit(memory_format, device):
+    anchors, deltas, gt_boxes, fg_mask = dense_inputs(device, torch.float32)
+    deltas = [x.detach().contiguous(memory_format=memory_format).requires_grad_() for x in deltas]
+    loss, stats = dense_box_loss(anchors, deltas, gt_boxes, fg_mask, "ciou")
+    flat = flatten_levels(deltas, 4).detach().requires_grad_()
+    flat_loss, flat_stats = dense_box_loss(anchors, flat, gt_boxes, fg_mask, "ciou")
+    assert torch.equal(loss, flat_loss) and torch.equal(stats.values, flat_stats.values)
+    grads = torch.autograd.grad(loss, deltas)
+    assert all(g.is_contiguous(memory_format=memory_format) for g in grads)
+    assert torch.equal(flatten_levels(grads, 4), torch.autograd.grad(flat_loss, flat)[0])
+
+
+@pytest.mark.parametrize("kind", ["smooth_l1", "iou", "giou", "diou"])
+def test_gradcheck(kind, device):
+    anchors, deltas, gt_boxes, fg_mask = dense_inputs(device, images=1)
+    scale = torch.tensor(0.7, device=device, dtype=torch.float64)
+
+    def loss(*levels):
+        return dense_box_loss(
+            anchors, levels, gt_boxes, fg_mask, kind, beta=0.5, box_weights=(2, 2, 1, 1), scale=scale
+        )[0]
+
+    assert torch.autograd.gradcheck(loss, deltas)
+
+
+def test_scale_multiplies_loss_and_gradient_but_not_the_statistics(device):
+    anchors, deltas, gt_boxes, fg_mask = dense_inputs(device)
+    plain, stats = dense_box_loss(anchors, deltas, gt_boxes, fg_mask, "giou")
+    for scale in (0.25, torch.tensor(0.25, device=device), torch.tensor(0.25, device=device).double()):
+        loss, same = dense_box_loss(anchors, deltas, gt_boxes, fg_mask, "giou", scale=scale)
+        torch.testing.assert_close(loss, 0.25 * plain)
+        assert torch.equal(same.values, stats.values)
+        grads = torch.autograd.grad(loss, deltas)
+        for grad, other in zip(grads, torch.autograd.grad(plain, deltas, retain_graph=True), strict=True):
+            torch.testing.assert_close(grad, 0.25 * other)
+
+
+@pytest.mark.parametrize("images, foreground", [(0, 0.5), (2, 0.0)])
+@pytest.mark.parametrize("kind", BOX_KINDS)
+def test_no_foreground(kind, images, foreground, device):
+    anchors, deltas, gt_boxes, fg_mask = dense_inputs(device, images=images, foreground=foreground)
+    loss, stats = dense_box_loss(anchors, deltas, gt_boxes, fg_mask, kind)
+    assert loss == 0
+    assert stats.values.tolist() == [0, 0, 0, math.inf, -math.inf]
+    assert stats.mean == 0 and stats.std == 0
+    for grad, level in zip(torch.autograd.grad(loss, deltas), deltas, strict=True):
+        assert grad.shape == level.shape and not grad.any()
+
+
+def test_background_is_not_looked_at(device):
+    """NaN in background deltas and boxes, as labels leave them undefined there, reaches nothing."""
+    anchors, deltas, gt_boxes, fg_mask = dense_inputs(device)
+    flat = flatten_levels(deltas, 4).detach()
+    expected, _ = dense_box_loss(anchors, flat, gt_boxes, fg_mask, "ciou")
+    flat[~fg_mask] = torch.nan
+    gt_boxes[~fg_mask] = torch.nan
+    flat.requires_grad_()
+    loss, _ = dense_box_loss(anchors, flat, gt_boxes, fg_mask, "ciou")
+    assert torch.equal(loss, expected)
+    (grad,) = torch.autograd.grad(loss, flat)
+    assert grad.isfinite().all() and not grad[~fg_mask].any()
+
+
+@pytest.mark.parametrize("kind", BOX_KINDS)
+def test_zero_area_ground_truth_stays_finite(kind):
+    """Two such boxes are in the BCCD annotations; log(0) must not reach l1."""
+    anchors, deltas, gt_boxes, fg_mask = dense_inputs(dtype=torch.float32)
+    gt_boxes[..., 2] = gt_boxes[..., 0]
+    loss, _ = dense_box_loss(anchors, deltas, gt_boxes, fg_mask, kind)
+    assert loss.isfinite()
+    assert all(grad.isfinite().all() for grad in torch.autograd.grad(loss, deltas))
+
+
+# --- As an op -------------------------------------------------------------------------------------
+
+
+def test_opcheck(device):
+    anchors, deltas, gt_boxes, fg_mask = dense_inputs(device, torch.float32)
+    one = torch.ones((), device=device)
+    scale = torch.tensor(0.5, device=device, dtype=torch.float64)
+    for kind in BOX_KINDS:
+        for scales in ((scale,), (None, 0.5)):
+            args = (gt_boxes, fg_mask, kind, [1.0, 1.0, 1.0, 1.0], 0.5, 1e-7, *scales)
+            torch.library.opcheck(OPS.dense_box_loss.default, (anchors, deltas, *args))
+            detached = [level.detach() for level in deltas]
+            op = OPS.dense_box_loss_backward.default
+            torch.library.opcheck(op, (one, anchors, detached, *args))
+
+
+def test_bitwise_repeatable_for_any_number_of_threads():
+    anchors, deltas, gt_boxes, fg_mask = dense_inputs(dtype=torch.float32, images=100)
+
+    def results():
+        loss, stats = dense_box_loss(anchors, deltas, gt_boxes, fg_mask, "ciou")
+        return [loss, stats.values, *torch.autograd.grad(loss, deltas)]
+
+    assert_same_bits_for_any_number_of_threads(results)
+
+
+def test_never_twice_differentiable():
+    anchors, deltas, gt_boxes, fg_mask = dense_inputs()
+    loss, _ = dense_box_loss(anchors, deltas, gt_boxes, fg_mask, "giou")
+    (grad,) = torch.autograd.grad(loss, deltas[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="once, not twice"):
+        grad.sum().backward()
+
+
+def test_compiles_without_graph_breaks():
+    anchors, deltas, gt_boxes, fg_mask = dense_inputs(dtype=torch.float32)
+
+    def total(levels):
+        loss, stats = dense_box_loss(anchors, levels, gt_boxes, fg_mask, "giou", scale=0.5)
+        return loss, stats.mean
+
+    loss, mean = torch.compile(total, fullgraph=True, backend="aot_eager")(deltas)
+    expected, expected_mean = total(deltas)
+    assert torch.equal(loss, expected) and torch.equal(mean, expected_mean)
+    grads = (torch.autograd.grad(x, deltas) for x in (loss, expected))
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+# --- Refusals -------------------------------------------------------------------------------------
+
+
+def levels_of(*shapes):
+    return [torch.zeros(shape) for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    "change, error, words",
+    [
+        (dict(fg_mask=torch.zeros(2, 6)), TypeError, "fg_mask: expected bool"),
+        (dict(fg_mask=torch.zeros(6, dtype=torch.bool)), ValueError, r"fg_mask: expected shape \(N, R\), got \[6\]"),
+        (dict(anchors=torch.zeros(5, 4)), ValueError, r"anchors: expected shape \[6, 4\], got \[5, 4\]"),
+        (dict(gt_boxes=torch.zeros(2, 5, 4)), ValueError, r"gt_boxes: expected shape \[2, 6, 4\]"),
+        (dict(deltas=torch.zeros(2, 6, 5)), ValueError, "deltas: expected 4 values an anchor, got 5"),
+        (dict(deltas=torch.zeros(2, 5, 4)), ValueError, r"deltas: expected the values of 6 anchors .* got shapes \[2, 5, 4\]"),
+        (dict(deltas=torch.zeros(3, 6, 4)), ValueError, r"deltas: expected 2 images as in fg_mask, got shape \[3, 6, 4\]"),
+        (dict(deltas=levels_of((2, 8, 1, 2), (2, 4, 1, 1))), ValueError, r"same A .* got shapes \[2, 8, 1, 2\], \[2, 4, 1, 1\]"),
+        (dict(deltas=levels_of((2, 8, 1, 2), (2, 6, 4))), ValueError, r"levels of shape \(N, A \* K, H, W\), got \[2, 6, 4\]"),
+        (dict(deltas=[]), ValueError, "deltas: expected 1 to 16 levels, got 0"),
+        (dict(box_weights=(1.0, 1.0)), ValueError, "box_weights: expected 4 numbers, got 2"),
+        (dict(kind="wiou"), ValueError, "kind: expected one of"),
+        (dict(scale=torch.ones(1)), ValueError, r"scale: expected a 0-dim tensor, got shape \[1\]"),
+        (dict(scale=torch.ones((), requires_grad=True)), ValueError, "scale: expected a detached tensor"),
+        (dict(scale="1"), TypeError, "scale: expected a float or a 0-dim tensor, got str"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("mode", ["real", "fake"])
+def test_refusals(change, error, words, mode):
+    arguments = dict(
+        anchors=torch.zeros(6, 4),
+        deltas=torch.zeros(2, 6, 4),
+        gt_boxes=torch.zeros(2, 6, 4),
+        fg_mask=torch.zeros(2, 6, dtype=torch.bool),
+        kind="iou",
+    )
+    arguments |= change
+    with pytest.raises(error, match=words):
+        dense_box_loss(**(to_meta(arguments) if mode == "fake" else arguments))

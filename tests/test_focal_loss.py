@@ -1,0 +1,331 @@
+"""sigmoid_focal_loss: worked values, parity, gradients, bad and extreme input."""
+
+import math
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from conftest import (
+    LEVEL_SHAPES,
+    TOLERANCE,
+    assert_same_bits_for_any_number_of_threads,
+    flatten_levels,
+    to_meta,
+)
+from hypothesis import given, settings
+
+from alwa_d2.layers import LossStats, reference, sigmoid_focal_loss
+
+OPS = torch.ops.alwa_d2
+
+NUM_ANCHORS = 123  # of the three levels, three anchors a position
+
+
+def head_outputs(device="cpu", dtype=torch.float64, images=3, num_classes=4):
+    """Logits as levels (N, A * K, H, W), and labels of all sorts."""
+    levels = [torch.randn(images, 3 * num_classes, h, w, dtype=torch.float64) * 3 for h, w in LEVEL_SHAPES]
+    labels = torch.randint(-1, num_classes + 1, (images, NUM_ANCHORS))
+    return [level.to(device, dtype).requires_grad_() for level in levels], labels.to(device)
+
+
+def fvcore_loss(logits, labels, alpha=0.25, gamma=2.0):
+    """As Detectron2's RetinaNet calls it: one-hot targets of the valid anchors."""
+    fvcore = pytest.importorskip("fvcore.nn", reason="needs fvcore")
+    valid = labels >= 0
+    num_classes = logits.shape[-1]
+    target = torch.nn.functional.one_hot(labels[valid], num_classes + 1)[:, :-1].to(logits.dtype)
+    return fvcore.sigmoid_focal_loss(logits[valid], target, alpha, gamma, reduction="sum")
+
+
+def test_worked_value(device):
+    """One anchor of class 0 among two, logits 0: p = 1/2 for both, cross entropy log 2 each.
+
+    alpha 0.25, gamma 2: 0.25 * (1/2)^2 log 2 + 0.75 * (1/2)^2 log 2 = log 2 / 4. A background anchor
+    has 0.75 twice: 3 log 2 / 8. The ignored one counts nothing.
+    """
+    logits = torch.zeros(1, 3, 2, device=device)
+    loss, stats = sigmoid_focal_loss(logits, torch.tensor([[0, 2, -1]], device=device))
+    own, background = math.log(2) / 4, 3 * math.log(2) / 8
+    assert float(loss) == pytest.approx(own + background)
+    expected = [2, own + background, own**2 + background**2, own, background]
+    assert stats.values.tolist() == pytest.approx(expected)
+    assert float(stats.mean) == pytest.approx((own + background) / 2)
+    assert float(stats.std) == pytest.approx((background - own) / 2)
+
+
+def test_worked_gradient(device):
+    """gamma 0 without alpha is binary cross entropy: derivative p - t."""
+    logits = torch.tensor([[[0.0, math.log(3)]]], device=device, requires_grad=True)
+    loss, _ = sigmoid_focal_loss(
+        logits, torch.tensor([[1]], device=device), alpha=-1, gamma=0, scale=2.0
+    )
+    (grad,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(grad.cpu(), torch.tensor([[[2 * 0.5, 2 * (0.75 - 1)]]]))
+
+
+@pytest.mark.parametrize("alpha, gamma", [(0.25, 2.0), (-1.0, 0.0), (0.0, 1.0), (0.6, 3.5), (1.0, 0.5)])
+@pytest.mark.parametrize("num_classes", [1, 4, 20])
+def test_parity(alpha, gamma, num_classes, dtype, device):
+    """Against the reference in float64 on the same rounded logits."""
+    levels, labels = head_outputs(device, dtype, num_classes=num_classes)
+    exact = [level.detach().double().cpu().requires_grad_() for level in levels]
+    options = dict(alpha=alpha, gamma=gamma, scale=0.3)
+    expected, expected_stats = reference.sigmoid_focal_loss(exact, labels.cpu(), **options)
+    loss, stats = sigmoid_focal_loss(levels, labels, **options)
+    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(loss.cpu().double(), expected, **TOLERANCE[dtype])
+    torch.testing.assert_close(stats.values.cpu(), expected_stats.values, **TOLERANCE[dtype])
+    grads = torch.autograd.grad(loss, levels)
+    for grad, other in zip(grads, torch.autograd.grad(expected, exact), strict=True):
+        assert grad.dtype == dtype
+        torch.testing.assert_close(grad.cpu().double(), other, **TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("alpha, gamma", [(0.25, 2.0), (-1.0, 0.0), (0.6, 3.5)])
+def test_parity_with_fvcore_and_torchvision(alpha, gamma):
+    levels, labels = head_outputs(dtype=torch.float32)
+    logits = flatten_levels(levels, 4).detach().requires_grad_()
+    expected = fvcore_loss(logits, labels, alpha, gamma)
+    loss, _ = sigmoid_focal_loss(logits, labels, alpha=alpha, gamma=gamma)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    ours, theirs = (torch.autograd.grad(x, logits)[0] for x in (loss, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+    ops = pytest.importorskip("torchvision.ops", reason="needs torchvision")
+    valid = labels >= 0
+    target = torch.nn.functional.one_hot(labels[valid], 5)[:, :-1].float()
+    other = ops.sigmoid_focal_loss(logits[valid], target, alpha, gamma, reduction="sum")
+    torch.testing.assert_close(loss, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.5, 2.0])
+def test_gradcheck(gamma, device):
+    levels, labels = head_outputs(device, images=1, num_classes=2)
+    scale = torch.tensor(0.7, device=device, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda *x: sigmoid_focal_loss(x, labels, gamma=gamma, scale=scale)[0], levels
+    )
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_levels_equal_the_flat_form_to_the_bit(memory_format, device):
+    levels, labels = head_outputs(device, torch.float32)
+    levels = [x.detach().contiguous(memory_format=memory_format).requires_grad_() for x in levels]
+    loss, stats = sigmoid_focal_loss(levels, labels)
+    flat = flatten_levels(levels, 4).detach().requires_grad_()
+    flat_loss, flat_stats = sigmoid_focal_loss(flat, labels)
+    assert torch.equal(loss, flat_loss) and torch.equal(stats.values, flat_stats.values)
+    grads = torch.autograd.grad(loss, levels)
+    assert all(g.is_contiguous(memory_format=memory_format) for g in grads)
+    assert torch.equal(flatten_levels(grads, 4), torch.autograd.grad(flat_loss, flat)[0])
+
+
+def test_strided_input(device):
+    """Every second anchor and class of a larger tensor, labels strided too."""
+    logits = torch.randn(2, 40, 8, device=device)[:, ::2, ::2].requires_grad_()
+    labels = torch.randint(-1, 5, (20, 2), device=device).t()
+    loss, stats = sigmoid_focal_loss(logits, labels)
+    copy = logits.detach().contiguous().requires_grad_()
+    expected, expected_stats = sigmoid_focal_loss(copy, labels.contiguous())
+    assert torch.equal(loss, expected) and torch.equal(stats.values, expected_stats.values)
+    assert torch.equal(torch.autograd.grad(loss, logits)[0], torch.autograd.grad(expected, copy)[0])
+
+
+def test_scale_is_a_number_or_a_tensor(device):
+    levels, labels = head_outputs(device)
+    plain, stats = sigmoid_focal_loss(levels, labels)
+    for scale in (0.25, torch.tensor(0.25, device=device), torch.tensor(0.25, device=device).double()):
+        loss, same = sigmoid_focal_loss(levels, labels, scale=scale)
+        torch.testing.assert_close(loss, 0.25 * plain)
+        assert torch.equal(same.values, stats.values)
+
+
+def test_every_argument_reaches_the_result():
+    levels, labels = head_outputs()
+    losses = [
+        sigmoid_focal_loss(levels, labels, **options)[0]
+        for options in ({}, dict(alpha=0.5), dict(alpha=-1), dict(gamma=1.0), dict(scale=0.5))
+    ]
+    assert len({float(loss) for loss in losses}) == len(losses)
+
+
+@pytest.mark.parametrize("images, label", [(0, 0), (2, -1)])
+def test_no_valid_anchor(images, label, device, dtype):
+    levels, labels = head_outputs(device, dtype, images=images)
+    loss, stats = sigmoid_focal_loss(levels, torch.full_like(labels, label))
+    assert loss == 0
+    assert stats.values.tolist() == [0, 0, 0, math.inf, -math.inf]
+    for grad, level in zip(torch.autograd.grad(loss, levels), levels, strict=True):
+        assert grad.shape == level.shape and not grad.any()
+
+
+def test_ignored_anchors_are_not_looked_at(device):
+    logits = torch.randn(1, 4, 3, device=device)
+    labels = torch.tensor([[0, -1, 3, -1]], device=device)
+    expected, _ = sigmoid_focal_loss(logits, labels)
+    logits[:, 1::2] = torch.nan
+    logits.requires_grad_()
+    loss, _ = sigmoid_focal_loss(logits, labels)
+    assert torch.equal(loss, expected)
+    (grad,) = torch.autograd.grad(loss, logits)
+    assert grad.isfinite().all() and not grad[:, 1::2].any()
+
+
+def test_half_gradients_are_rounded_once():
+    """At RetinaNet's prior a background gradient over the normaliser is about 2e-8, which fp16 cannot
+    hold: GradScaler's factor, in the incoming gradient, has to act before rounding."""
+    prior = -math.log((1 - 0.01) / 0.01)
+    logits = torch.full((1, 100, 4), prior, dtype=torch.float16, requires_grad=True)
+    labels = torch.full((1, 100), 4)
+    exact = logits.detach().double().requires_grad_()
+    factor = 65536.0
+    for x in (logits, exact):
+        loss, _ = sigmoid_focal_loss(x, labels, scale=1 / 3000)
+        (loss * factor).backward()
+    unscaled = exact.grad / factor
+    assert 0 < unscaled.max() < 6e-8 and not unscaled.half().float().sub(unscaled).eq(0).all()
+    torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=1e-3, atol=0)
+    assert (logits.grad > 0).all()
+
+
+# --- Extreme logits -------------------------------------------------------------------------------
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_finite_in_finite_out(data):
+    dtype = data.draw(st.sampled_from([torch.float64, torch.float32, torch.float16, torch.bfloat16]))
+    largest = {torch.float64: 1e300, torch.float16: 6e4}.get(dtype, 1e37)
+    values = st.floats(-largest, largest) | st.floats(-100, 100) | st.floats(-1e-30, 1e-30)
+    logits = data.draw(st.lists(values, min_size=4, max_size=4))
+    logits = torch.tensor(logits, dtype=torch.float64).clamp(-largest, largest).to(dtype)
+    logits = logits.view(1, 2, 2).requires_grad_()
+    gamma = data.draw(st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]))
+    labels = torch.tensor([[0, 2]])
+    loss, stats = sigmoid_focal_loss(logits, labels, gamma=gamma)
+    (grad,) = torch.autograd.grad(loss, logits)
+    assert loss.isfinite() and stats.sum.isfinite() and stats.max.isfinite(), logits
+    assert grad.isfinite().all(), (logits, grad)
+
+
+@pytest.mark.parametrize("logit", [-200.0, -100.0, -20.0, 20.0, 100.0, 200.0])
+def test_far_logits_keep_their_precision(logit):
+    """float32 against float64: nothing is lost to 1 - p or to log(0)."""
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        logits = torch.full((1, 2, 1), logit, dtype=dtype, requires_grad=True)
+        loss, _ = sigmoid_focal_loss(logits, torch.tensor([[0, 1]]))
+        results.append((loss.double(), torch.autograd.grad(loss, logits)[0].double()))
+    for single, double in zip(*results, strict=True):
+        torch.testing.assert_close(single, double, rtol=1e-5, atol=1e-37)
+
+
+def test_nan_in_nan_out(device, dtype):
+    logits = torch.zeros(1, 3, 2, device=device, dtype=dtype)
+    logits[0, 1, 0] = torch.nan
+    logits.requires_grad_()
+    loss, stats = sigmoid_focal_loss(logits, torch.tensor([[0, 1, 2]], device=device))
+    assert loss.isnan() and stats.values[1:].isnan().all() and stats.count == 3
+    (grad,) = torch.autograd.grad(loss, logits)
+    assert grad.isnan().sum() == 1 and grad[0, 1, 0].isnan()
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_infinite_logits_do_not_crash(value):
+    logits = torch.full((1, 2, 2), value, requires_grad=True)
+    loss, _ = sigmoid_focal_loss(logits, torch.tensor([[0, 2]]))
+    loss.backward()
+    assert loss == math.inf
+
+
+# --- As an op -------------------------------------------------------------------------------------
+
+
+def test_opcheck(device):
+    levels, labels = head_outputs(device, torch.float32)
+    detached = [level.detach() for level in levels]
+    one = torch.ones((), device=device)
+    scale = torch.tensor(0.5, device=device, dtype=torch.float64)
+    for args in ((scale,), (None, 0.5)):
+        torch.library.opcheck(OPS.sigmoid_focal_loss.default, (levels, labels, 0.25, 2.0, *args))
+        torch.library.opcheck(
+            OPS.sigmoid_focal_loss_backward.default, (one, detached, labels, 0.25, 2.0, *args)
+        )
+
+
+def test_bitwise_repeatable_for_any_number_of_threads():
+    levels, labels = head_outputs(dtype=torch.float32, images=100)
+
+    def results():
+        loss, stats = sigmoid_focal_loss(levels, labels)
+        return [loss, stats.values, *torch.autograd.grad(loss, levels)]
+
+    assert_same_bits_for_any_number_of_threads(results)
+
+
+def test_backward_twice_through_one_graph_and_never_twice_differentiable():
+    levels, labels = head_outputs()
+    loss, _ = sigmoid_focal_loss(levels, labels)
+    first, second = (torch.autograd.grad(loss, levels, retain_graph=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    (grad,) = torch.autograd.grad(loss, levels[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="once, not twice"):
+        grad.sum().backward()
+
+
+def test_compiles_without_graph_breaks():
+    levels, labels = head_outputs(dtype=torch.float32)
+
+    def total(levels):
+        loss, stats = sigmoid_focal_loss(levels, labels, scale=0.5)
+        return loss, stats.std
+
+    loss, std = torch.compile(total, fullgraph=True, backend="aot_eager")(levels)
+    expected, expected_std = total(levels)
+    assert torch.equal(loss, expected) and torch.equal(std, expected_std)
+    grads = (torch.autograd.grad(x, levels) for x in (loss, expected))
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+def test_statistics_are_frozen_tensors_on_the_device(device):
+    levels, labels = head_outputs(device)
+    _, stats = sigmoid_focal_loss(levels, labels)
+    assert isinstance(stats, LossStats) and stats.values.device.type == device.type
+    assert stats.values.shape == (5,) and stats.values.dtype == torch.float64
+    for name in ("count", "sum", "sum_of_squares", "min", "max", "mean", "std"):
+        assert getattr(stats, name).shape == ()
+    with pytest.raises(AttributeError):
+        stats.values = None
+
+
+# --- Refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change, error, words",
+    [
+        (dict(labels=torch.zeros(2, 6, dtype=torch.int32)), TypeError, "labels: expected int64"),
+        (dict(labels=torch.zeros(6, dtype=torch.int64)), ValueError, r"labels: expected shape \(N, R\), got \[6\]"),
+        (dict(logits=torch.zeros(2, 5, 3)), ValueError, r"logits: expected the values of 6 anchors .* got shapes \[2, 5, 3\]"),
+        (dict(logits=torch.zeros(3, 6, 3)), ValueError, r"logits: expected 2 images as in labels, got shape \[3, 6, 3\]"),
+        (dict(logits=[torch.zeros(2, 7, 1, 2)]), ValueError, r"A \* K channels\), got shapes \[2, 7, 1, 2\]"),
+        (dict(logits=[torch.zeros(2, 6, 2, 2)]), ValueError, "logits: expected the values of 6 anchors"),
+        (dict(logits=[torch.zeros(2, 6, 1, 2), torch.zeros(2, 6, 0, 2).half()]), TypeError, "logits: expected one dtype on all levels"),
+        (dict(logits=torch.zeros(2, 6, 3, dtype=torch.int64)), TypeError, "logits: expected float64, float32, float16 or bfloat16"),
+        (dict(gamma=-1.0), ValueError, "gamma: expected at least 0, got -1"),
+        (dict(scale=torch.ones(2)), ValueError, r"scale: expected a 0-dim tensor, got shape \[2\]"),
+        (dict(scale=torch.ones((), requires_grad=True)), ValueError, "scale: expected a detached tensor"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("mode", ["real", "fake"])
+def test_refusals(change, error, words, mode):
+    """The fake kernel says the same as the real one."""
+    arguments = dict(logits=torch.zeros(2, 6, 3), labels=torch.zeros(2, 6, dtype=torch.int64)) | change
+    with pytest.raises(error, match=words):
+        sigmoid_focal_loss(**(to_meta(arguments) if mode == "fake" else arguments))
+
+
+@pytest.mark.parametrize("label", [-2, 4])
+def test_labels_out_of_range_are_refused(label):
+    with pytest.raises(ValueError, match=rf"labels: expected -1 .* 3 \(background\), got {label}"):
+        sigmoid_focal_loss(torch.zeros(1, 2, 3), torch.tensor([[0, label]]))
