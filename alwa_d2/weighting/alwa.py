@@ -1,0 +1,189 @@
+"""Adaptive Loss Weight Adjustment (arXiv 2103.09488)."""
+
+import logging
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .base import LOSS_WEIGHTER_REGISTRY, LossWeighter
+
+logger = logging.getLogger(__name__)
+
+# Statistic of a window of losses, (C, 2) -> (2,); the standard deviation is the sample one.
+VARIANTS = {
+    "ALWA_1": lambda window: window.mean(0) + window.std(0),
+    "ALWA_2": lambda window: window.std(0),
+}
+RULES = ("authors", "balance")
+
+
+@LOSS_WEIGHTER_REGISTRY.register()
+class ALWA(LossWeighter):
+    """
+    Lowers the classification weight where the classification loss varies more than the box loss.
+
+    After every `interval` iterations a statistic S of either loss over that window is compared. The
+    box weight stays 1; the classification weight becomes
+
+    - rule "authors", as published: 1 - (S_cls - S_reg) / S_cls if S_cls > S_reg, of the losses as
+      they were weighted in the window; otherwise it stays.
+    - rule "balance": S_reg / S_cls within [min_weight, 1], of the unweighted losses, if S_cls > 0.
+
+    A window with a loss that is not finite changes nothing. All state is in buffers (float64 and
+    int64), so that a checkpoint of the model holds it. Between the windows' ends no process waits
+    for its device or for another process; at an end the windows of all processes are averaged in one
+    all-reduce, so that their weights are the same. See docs/method.md.
+
+    Within a compiled or captured region only `weights` and `observe` belong; `step` counts on the
+    host, once for each iteration that was observed.
+    """
+
+    _WINDOW = ("window", "slot", "window_start")  # loaded as one unit
+
+    def __init__(
+        self, cls_key="loss_cls", reg_key="loss_box_reg", *,
+        variant="ALWA_2", rule="authors", interval=100, min_weight=0.01,
+    ):  # fmt: skip
+        """
+        Args:
+            cls_key, reg_key: see :class:`LossWeighter`
+            variant: "ALWA_1" (S = mean + standard deviation) or "ALWA_2" (standard deviation)
+            rule: "authors" or "balance"
+            interval: length C of a window in iterations, at least 2
+            min_weight: floor of the classification weight under "balance", in (0, 1]
+        """
+        super().__init__(cls_key, reg_key)
+        if variant not in VARIANTS:
+            raise ValueError(
+                f"variant (MODEL.ALWA.VARIANT): expected one of {', '.join(VARIANTS)}, "
+                f"got '{variant}'"
+            )
+        if rule not in RULES:
+            raise ValueError(
+                f"rule (MODEL.ALWA.RULE): expected one of {', '.join(RULES)}, got '{rule}'"
+            )
+        if not isinstance(interval, int) or isinstance(interval, bool) or interval < 2:
+            raise ValueError(
+                "interval (MODEL.ALWA.INTERVAL): expected an integer of at least 2, "
+                f"got {interval!r}"
+            )
+        if not 0 < min_weight <= 1:
+            raise ValueError(
+                f"min_weight (MODEL.ALWA.MIN_WEIGHT): expected 0 < weight <= 1, got {min_weight}"
+            )
+        self.variant = variant
+        self.rule = rule
+        self.interval = interval
+        self.min_weight = min_weight
+        for name, value in self._initial_state().items():
+            self.register_buffer(name, value)
+        self._count = 0  # host copy of slot
+
+    def _initial_state(self) -> dict[str, Tensor]:
+        return {
+            "window": torch.zeros(self.interval, 2, dtype=torch.float64),  # unweighted (cls, reg)
+            "slot": torch.zeros(1, dtype=torch.int64),  # row of the window to be written next
+            "window_start": torch.zeros((), dtype=torch.int64),  # iteration of the window's row 0
+            "weight": torch.ones(2, dtype=torch.float64),  # in force: (cls, reg)
+            "statistic": torch.full((2,), torch.nan, dtype=torch.float64),  # of the last window
+            # The first iteration with a loss that was not finite; -1: none yet.
+            "first_nonfinite": torch.full((), -1, dtype=torch.int64),
+        }
+
+    @classmethod
+    def from_config(cls, cfg) -> dict:
+        keys = cfg.MODEL.ALWA
+        return {
+            "variant": keys.VARIANT,
+            "rule": keys.RULE,
+            "interval": keys.INTERVAL,
+            "min_weight": keys.MIN_WEIGHT,
+        }
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.cls_key}:{self.reg_key}, variant={self.variant}, rule={self.rule}, "
+            f"interval={self.interval}"
+        )
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        return dict(zip((self.cls_key, self.reg_key), self.weight.clone().unbind(), strict=True))
+
+    @property
+    def statistics(self) -> dict[str, Tensor]:
+        """S of the last full window: NaN before the first."""
+        return dict(zip((self.cls_key, self.reg_key), self.statistic.clone().unbind(), strict=True))
+
+    def observe(self, losses: dict[str, Tensor], stats=None) -> None:
+        super().observe(losses, stats)
+        if self.observing:
+            pair, _ = self.observed
+            row = torch.stack([pair[self.cls_key].double(), pair[self.reg_key].double()])
+            self.window.index_copy_(0, self.slot, row.view(1, 2))
+
+    @torch.no_grad()
+    def _end_window(self) -> None:
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(self.window)
+            self.window.div_(dist.get_world_size())
+        finite_rows = self.window.isfinite().all(1)  # (C,)
+        finite = finite_rows.all()
+        # Weights are constant within a window, so that its weighted losses need not be kept.
+        window = self.window * self.weight if self.rule == "authors" else self.window
+        statistic = VARIANTS[self.variant](window)
+        s_cls, s_reg = statistic.unbind()
+        if self.rule == "authors":
+            changes = finite & (s_cls > s_reg)
+            weight = 1 - (s_cls - s_reg) / s_cls
+        else:
+            changes = finite & (s_cls > 0)
+            weight = (s_reg / s_cls).clamp(self.min_weight, 1)
+        self.weight[0] = torch.where(changes, weight, self.weight[0])
+        self.statistic.copy_(torch.where(finite, statistic, self.statistic))
+
+        bad = self.window_start + finite_rows.logical_not().to(torch.int8).argmax()
+        is_first = finite.logical_not() & (self.first_nonfinite < 0)
+        self.first_nonfinite.copy_(torch.where(is_first, bad, self.first_nonfinite))
+        self.window_start.add_(self.interval)
+        self.window.zero_()
+        self.slot.zero_()
+
+    def step(self) -> None:
+        if not self.training:
+            return
+        self._count += 1
+        if self._count == self.interval:
+            self._count = 0
+            self._end_window()
+        else:
+            self.slot.add_(1)
+
+    def reset(self) -> None:
+        for name, value in self._initial_state().items():
+            getattr(self, name).copy_(value)
+        self._count = 0
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        """Takes the window, its counters and its length as one unit, or begins a new window."""
+        window, slot, start = (state_dict.get(prefix + name) for name in self._WINDOW)
+        state = self._initial_state()
+        if slot is None or start is None:
+            logger.info("The checkpoint holds no ALWA window: a new one begins.")
+        elif window is None or window.shape != self.window.shape:
+            # Detectron2's checkpointer has dropped a window of another shape by now.
+            logger.info(
+                "The checkpoint's ALWA window is not one of MODEL.ALWA.INTERVAL = "
+                f"{self.interval} iterations: a new one begins."
+            )
+            state["window_start"] = start + slot[0]
+        else:
+            state.update(window=window, slot=slot, window_start=start)
+        for name, value in state.items():
+            if name in self._WINDOW:
+                state_dict[prefix + name] = value
+            else:
+                state_dict.setdefault(prefix + name, value)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._count = int(self.slot)
