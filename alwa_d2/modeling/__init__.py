@@ -1,0 +1,5 @@
+"""Where losses and weights enter Detectron2's models."""
+
+from .retinanet import AlwaRetinaNet
+
+__all__ = ["AlwaRetinaNet"]

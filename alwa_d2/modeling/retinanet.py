@@ -1,0 +1,112 @@
+"""RetinaNet with fused losses and a loss weighter."""
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.meta_arch import RetinaNet
+from detectron2.structures import Boxes
+
+from ..layers import BOX_LOSS_KINDS, dense_box_loss, sigmoid_focal_loss
+from ..weighting import LossWeighter, build_loss_weighter
+
+# Detectron2's normaliser: a moving average of the number of foreground anchors in a batch.
+NORMALIZER_START = 100.0
+NORMALIZER_MOMENTUM = 0.9
+
+
+@META_ARCH_REGISTRY.register()
+class AlwaRetinaNet(RetinaNet):
+    """
+    Detectron2's RetinaNet whose classification and box loss are fused kernels, weighted while it
+    trains.
+
+    Parameters have RetinaNet's names, so that its checkpoints load. With weights 1:1 losses and
+    gradients are RetinaNet's. The losses are computed from the head's outputs as they lie in
+    memory, and no step of theirs waits for the device.
+
+    Two things are said otherwise than there: the loss normaliser is a buffer, saved with the model,
+    and it does not move in passes without gradients.
+
+    Attributes:
+        loss_weighter: the :class:`LossWeighter` of ("loss_cls", "loss_box_reg")
+        num_pos_anchors: 0-dim tensor, foreground anchors per image of the last batch, or None
+    """
+
+    @configurable
+    def __init__(self, *, loss_weighter: LossWeighter, **kwargs):
+        """
+        Args:
+            loss_weighter: weighs "loss_cls" and "loss_box_reg"
+            kwargs: see Detectron2's :class:`RetinaNet`; `box_reg_loss_type` is one of l1,
+                smooth_l1, iou, giou, diou, ciou
+        """
+        super().__init__(**kwargs)
+        if self.box_reg_loss_type not in BOX_LOSS_KINDS:
+            raise ValueError(
+                "box_reg_loss_type (MODEL.RETINANET.BBOX_REG_LOSS_TYPE): expected one of "
+                f"{', '.join(BOX_LOSS_KINDS)}, got '{self.box_reg_loss_type}'"
+            )
+        self.loss_weighter = loss_weighter
+        self.register_buffer("loss_normalizer", torch.tensor(NORMALIZER_START, dtype=torch.float64))
+        self.num_pos_anchors = None
+
+    @classmethod
+    def from_config(cls, cfg):
+        ret = super().from_config(cfg)
+        ret["loss_weighter"] = build_loss_weighter(cfg, "loss_cls", "loss_box_reg")
+        return ret
+
+    def forward_training(self, images, features, predictions, gt_instances):
+        logits, deltas = predictions  # levels of (N, A * K, H, W) and (N, A * 4, H, W)
+        anchors = self.anchor_generator(features)
+        gt_labels, gt_boxes = self.label_anchors(anchors, gt_instances)
+        gt_labels, gt_boxes = torch.stack(gt_labels), torch.stack(gt_boxes)  # (N, R), (N, R, 4)
+        foreground = (gt_labels >= 0) & (gt_labels != self.num_classes)
+        normalizer = self._update_normalizer(foreground)
+
+        weights = self.loss_weighter.weights
+        loss_cls, cls_stats = sigmoid_focal_loss(
+            logits,
+            gt_labels,
+            alpha=self.focal_loss_alpha,
+            gamma=self.focal_loss_gamma,
+            scale=weights["loss_cls"] / normalizer,
+        )
+        loss_box_reg, box_reg_stats = dense_box_loss(
+            Boxes.cat(anchors).tensor,
+            deltas,
+            gt_boxes,
+            foreground,
+            self.box_reg_loss_type,
+            box_weights=self.box2box_transform.weights,
+            beta=self.smooth_l1_beta,
+            scale=weights["loss_box_reg"] / normalizer,
+        )
+        if self.loss_weighter.observing:
+            stats = {"loss_cls": cls_stats, "loss_box_reg": box_reg_stats}
+            unweighted = {key: value.sum / normalizer for key, value in stats.items()}
+            self.loss_weighter.observe(unweighted, stats)
+            self.loss_weighter.step()
+        return {"loss_cls": loss_cls, "loss_box_reg": loss_box_reg}
+
+    def reset_loss_state(self) -> bool:
+        """Sets weighter and normaliser back to where a training starts; whether they had moved."""
+        moved = bool(self.loss_normalizer != NORMALIZER_START)
+        self.loss_weighter.reset()
+        self.loss_normalizer.fill_(NORMALIZER_START)
+        return moved
+
+    def _update_normalizer(self, foreground):
+        """The normaliser for this batch, (), a copy that later updates leave."""
+        count = foreground.sum()
+        self.num_pos_anchors = count / len(foreground)
+        if self.loss_weighter.observing:
+            new = count.clamp(min=1).double() * (1 - NORMALIZER_MOMENTUM)
+            self.loss_normalizer.mul_(NORMALIZER_MOMENTUM).add_(new)
+        return self.loss_normalizer.clone()
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        # A checkpoint of RetinaNet's own has no normaliser: the start value stands.
+        fresh = self.loss_normalizer.new_tensor(NORMALIZER_START)
+        state_dict.setdefault(prefix + "loss_normalizer", fresh)
+        super()._load_from_state_dict(state_dict, prefix, *args)
