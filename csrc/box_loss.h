@@ -69,8 +69,9 @@ inline DenseShape check_dense(
 
 template <typename T>
 BoxTransform<T> make_transform(at::ArrayRef<double> weights) {
-  return {{static_cast<T>(weights[0]), static_cast<T>(weights[1]), static_cast<T>(weights[2]),
-           static_cast<T>(weights[3])}};
+  return {
+      {static_cast<T>(weights[0]), static_cast<T>(weights[1]), static_cast<T>(weights[2]),
+       static_cast<T>(weights[3])}};
 }
 
 }  // namespace alwa_d2

@@ -71,9 +71,8 @@ at::Tensor box_loss_backward_cpu(
         scalar_t* out = result.data_ptr<scalar_t>();
         const bool per_pair = reduction == Reduction::kNone;
         const scalar_t* grads = per_pair ? grad.const_data_ptr<scalar_t>() : nullptr;
-        const T common = per_pair
-            ? T(1)
-            : static_cast<T>(grad.item<double>() * reduction_factor(reduction, n));
+        const T common =
+            per_pair ? T(1) : static_cast<T>(grad.item<double>() * reduction_factor(reduction, n));
         with_kind<T>(kind, beta, eps, [&](auto loss) {
           for_each_piece(n, [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) {

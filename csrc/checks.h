@@ -28,7 +28,8 @@ inline void check_same(
 }
 
 inline void check_shape(const char* name, const at::Tensor& x, at::IntArrayRef expected) {
-  TORCH_CHECK_VALUE(x.sizes() == expected, name, ": expected shape ", expected, ", got ", x.sizes());
+  TORCH_CHECK_VALUE(
+      x.sizes() == expected, name, ": expected shape ", expected, ", got ", x.sizes());
 }
 
 inline void check_pairs(const at::Tensor& pred, const at::Tensor& target) {

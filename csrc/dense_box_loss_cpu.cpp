@@ -29,8 +29,8 @@ void for_each_foreground(
 
 std::tuple<at::Tensor, at::Tensor> dense_box_loss_cpu(
     const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
-    const at::Tensor& fg_mask, c10::string_view kind, at::ArrayRef<double> box_weights,
-    double beta, double eps, const std::optional<at::Tensor>& scale, double factor) {
+    const at::Tensor& fg_mask, c10::string_view kind, at::ArrayRef<double> box_weights, double beta,
+    double eps, const std::optional<at::Tensor>& scale, double factor) {
   const DenseShape shape = check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale);
   const at::Tensor mask = fg_mask.contiguous();  // (N, R)
   Stats stats;
@@ -38,7 +38,7 @@ std::tuple<at::Tensor, at::Tensor> dense_box_loss_cpu(
       at::kHalf, at::kBFloat16, deltas[0].scalar_type(), "dense_box_loss", [&] {
         using T = at::opmath_type<scalar_t>;
         const auto dtype = c10::CppTypeToScalarType<T>::value;
-        const at::Tensor a = anchors.to(dtype).contiguous();   // (R, 4)
+        const at::Tensor a = anchors.to(dtype).contiguous();    // (R, 4)
         const at::Tensor gt = gt_boxes.to(dtype).contiguous();  // (N, R, 4)
         const auto levels = make_levels<const scalar_t>(deltas, shape);
         const auto transform = make_transform<T>(box_weights);
@@ -71,7 +71,7 @@ std::vector<at::Tensor> dense_box_loss_backward_cpu(
       at::kHalf, at::kBFloat16, deltas[0].scalar_type(), "dense_box_loss_backward", [&] {
         using T = at::opmath_type<scalar_t>;
         const auto dtype = c10::CppTypeToScalarType<T>::value;
-        const at::Tensor a = anchors.to(dtype).contiguous();   // (R, 4)
+        const at::Tensor a = anchors.to(dtype).contiguous();    // (R, 4)
         const at::Tensor gt = gt_boxes.to(dtype).contiguous();  // (N, R, 4)
         const auto levels = make_levels<const scalar_t>(deltas, shape);
         const auto out = make_levels<scalar_t>(result, shape);

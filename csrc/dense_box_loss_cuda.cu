@@ -63,8 +63,8 @@ struct StoreForegroundGradients {
 
 std::tuple<at::Tensor, at::Tensor> dense_box_loss_cuda(
     const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
-    const at::Tensor& fg_mask, c10::string_view kind, at::ArrayRef<double> box_weights,
-    double beta, double eps, const std::optional<at::Tensor>& scale, double factor) {
+    const at::Tensor& fg_mask, c10::string_view kind, at::ArrayRef<double> box_weights, double beta,
+    double eps, const std::optional<at::Tensor>& scale, double factor) {
   const DenseShape shape = check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale);
   const c10::cuda::CUDAGuard guard(fg_mask.device());
   const at::Tensor mask = fg_mask.contiguous();
@@ -78,9 +78,13 @@ std::tuple<at::Tensor, at::Tensor> dense_box_loss_cuda(
         with_kind<T>(kind, beta, eps, [&](auto loss) {
           using F = Foreground<T, scalar_t, decltype(loss)>;
           const F foreground{
-              make_levels<const scalar_t>(deltas, shape), a.const_data_ptr<T>(),
-              gt.const_data_ptr<T>(), mask.const_data_ptr<bool>(), shape.anchors,
-              make_transform<T>(box_weights), loss};
+              make_levels<const scalar_t>(deltas, shape),
+              a.const_data_ptr<T>(),
+              gt.const_data_ptr<T>(),
+              mask.const_data_ptr<bool>(),
+              shape.anchors,
+              make_transform<T>(box_weights),
+              loss};
           result =
               sum_cuda<T>(mask.numel(), deltas[0], scale, factor, AddForeground<F>{foreground});
         });
@@ -112,9 +116,13 @@ std::vector<at::Tensor> dense_box_loss_backward_cuda(
         with_kind<T>(kind, beta, eps, [&](auto loss) {
           using F = Foreground<T, scalar_t, decltype(loss)>;
           const F foreground{
-              make_levels<const scalar_t>(deltas, shape), a.const_data_ptr<T>(),
-              gt.const_data_ptr<T>(), mask.const_data_ptr<bool>(), shape.anchors,
-              make_transform<T>(box_weights), loss};
+              make_levels<const scalar_t>(deltas, shape),
+              a.const_data_ptr<T>(),
+              gt.const_data_ptr<T>(),
+              mask.const_data_ptr<bool>(),
+              shape.anchors,
+              make_transform<T>(box_weights),
+              loss};
           for_each_cuda(
               mask.numel(), StoreForegroundGradients<T, scalar_t, F>{foreground, common, out});
         });

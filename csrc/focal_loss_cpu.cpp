@@ -95,11 +95,9 @@ std::vector<at::Tensor> sigmoid_focal_loss_backward_cpu(
             const scalar_t* x = level.values(image, r);
             scalar_t* dx = out_level.values(image, r);
             for (int64_t k = 0; k < shape.values; ++k) {
-              const T derivative = label_of[i] < 0
-                  ? T(0)
-                  : common *
-                      focal.derivative(
-                          static_cast<T>(x[k * level.stride_value]), k == label_of[i]);
+              const T derivative = label_of[i] < 0 ? T(0)
+                                                   : common *
+                      focal.derivative(static_cast<T>(x[k * level.stride_value]), k == label_of[i]);
               dx[k * out_level.stride_value] = static_cast<scalar_t>(derivative);
             }
           }

@@ -13,8 +13,8 @@ namespace alwa_d2 {
 template <typename scalar_t>
 struct Level {
   scalar_t* data;
-  int64_t first;    // this level's first anchor among the R of an image
-  int64_t anchors;  // H * W * A
+  int64_t first;                // this level's first anchor among the R of an image
+  int64_t anchors;              // H * W * A
   int64_t per_position, width;  // A, W
   int64_t stride_image, stride_anchor, stride_value, stride_row, stride_column;
 
@@ -59,11 +59,20 @@ Levels<scalar_t> make_levels(at::TensorList predictions, const DenseShape& shape
   int64_t first = 0;
   for (size_t i = 0; i < predictions.size(); ++i) {
     const at::Tensor x = as_level(predictions[i]);
-    const int64_t per_position = std::max<int64_t>(x.size(1) / std::max<int64_t>(shape.values, 1), 1);
+    const int64_t per_position =
+        std::max<int64_t>(x.size(1) / std::max<int64_t>(shape.values, 1), 1);
     const int64_t anchors = x.size(2) * x.size(3) * per_position;
     levels.items[i] = {
-        static_cast<scalar_t*>(x.data_ptr()), first, anchors, per_position, x.size(3),
-        x.stride(0), x.stride(1) * shape.values, x.stride(1), x.stride(2), x.stride(3)};
+        static_cast<scalar_t*>(x.data_ptr()),
+        first,
+        anchors,
+        per_position,
+        x.size(3),
+        x.stride(0),
+        x.stride(1) * shape.values,
+        x.stride(1),
+        x.stride(2),
+        x.stride(3)};
     first += anchors;
   }
   return levels;

@@ -27,8 +27,7 @@ void for_each_piece(int64_t n, const F& f) {
 template <typename F>
 Stats sum_over_pieces(int64_t n, const F& f) {
   std::vector<Stats> parts(number_of_pieces(n));
-  for_each_piece(
-      n, [&](int64_t begin, int64_t end) { parts[begin / kPiece] = f(begin, end); });
+  for_each_piece(n, [&](int64_t begin, int64_t end) { parts[begin / kPiece] = f(begin, end); });
   Stats total;
   for (const Stats& part : parts) {
     total.merge(part);

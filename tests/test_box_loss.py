@@ -100,8 +100,12 @@ def test_parity_with_fvcore_and_detectron2(reduction):
     }
     pred, target = (random_boxes(200).requires_grad_() for _ in range(2))
     with torch.no_grad():  # equal boxes, touching ones, shared sides, one inside the other, empty
-        pred[:5] = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 4], [0, 0, 4, 4], [1, 1, 2, 3], [5, 5, 5, 9]])
-        target[:5] = torch.tensor([[0.0, 0, 4, 4], [4, 0, 8, 4], [0, 2, 4, 6], [0, 0, 4, 4], [3, 3, 7, 8]])
+        pred[:5] = torch.tensor(
+            [[0.0, 0, 4, 4], [0, 0, 4, 4], [0, 0, 4, 4], [1, 1, 2, 3], [5, 5, 5, 9]]
+        )
+        target[:5] = torch.tensor(
+            [[0.0, 0, 4, 4], [4, 0, 8, 4], [0, 2, 4, 6], [0, 0, 4, 4], [3, 3, 7, 8]]
+        )
     for kind, function in theirs.items():
         expected = function(pred, target, reduction)
         if kind in ("l1", "smooth_l1"):  # fvcore's losses are one for each code, ours for each pair
@@ -202,7 +206,9 @@ def extreme_boxes(draw, dtype):
     boxes = []
     for _ in range(2):
         x1, y1, x2, y2 = (draw(values) for _ in range(4))
-        shape = draw(st.sampled_from(["any", "ordered", "no width", "no height", "point", "inverted"]))
+        shape = draw(
+            st.sampled_from(["any", "ordered", "no width", "no height", "point", "inverted"])
+        )
         if shape == "ordered":
             (x1, x2), (y1, y2) = sorted((x1, x2)), sorted((y1, y2))
         if shape == "inverted":
@@ -258,7 +264,11 @@ def test_nan_in_nan_out(kind, position, device, dtype):
 
 @pytest.mark.parametrize("kind", BOX_KINDS)
 @settings(max_examples=50, deadline=None, derandomize=True)
-@given(numbers=st.lists(st.sampled_from([math.inf, -math.inf, math.nan, 0.0, 1.0, 3e38]), min_size=8, max_size=8))
+@given(
+    numbers=st.lists(
+        st.sampled_from([math.inf, -math.inf, math.nan, 0.0, 1.0, 3e38]), min_size=8, max_size=8
+    )
+)
 def test_infinite_boxes_do_not_crash(kind, numbers):
     boxes = torch.tensor(numbers).view(2, 4)
     pred = boxes[:1].clone().requires_grad_()

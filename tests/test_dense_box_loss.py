@@ -58,11 +58,19 @@ def test_parity(kind, dtype, device):
 def test_equals_detectron2(kind):
     regression = pytest.importorskip("detectron2.modeling.box_regression", reason="Detectron2")
     anchors, levels, gt_boxes, fg_mask = dense_inputs(dtype=torch.float32)
-    deltas = (flatten_levels(levels, 4).detach() * 4).requires_grad_()  # some beyond the scale clamp
+    deltas = (
+        flatten_levels(levels, 4).detach() * 4
+    ).requires_grad_()  # some beyond the scale clamp
     assert (deltas > reference.SCALE_CLAMP).any()
     weights = (2.0, 1.5, 1.0, 0.5)
     expected = regression._dense_box_regression_loss(
-        [anchors], regression.Box2BoxTransform(weights), [deltas], list(gt_boxes), fg_mask, kind, 0.3
+        [anchors],
+        regression.Box2BoxTransform(weights),
+        [deltas],
+        list(gt_boxes),
+        fg_mask,
+        kind,
+        0.3,
     )
     loss, _ = dense_box_loss(
         anchors, deltas, gt_boxes, fg_mask, kind, box_weights=weights, beta=0.3
@@ -92,7 +100,14 @@ def test_gradcheck(kind, device):
 
     def loss(*levels):
         return dense_box_loss(
-            anchors, levels, gt_boxes, fg_mask, kind, beta=0.5, box_weights=(2, 2, 1, 1), scale=scale
+            anchors,
+            levels,
+            gt_boxes,
+            fg_mask,
+            kind,
+            beta=0.5,
+            box_weights=(2, 2, 1, 1),
+            scale=scale,
         )[0]
 
     assert torch.autograd.gradcheck(loss, deltas)
@@ -101,12 +116,18 @@ def test_gradcheck(kind, device):
 def test_scale_multiplies_loss_and_gradient_but_not_the_statistics(device):
     anchors, deltas, gt_boxes, fg_mask = dense_inputs(device)
     plain, stats = dense_box_loss(anchors, deltas, gt_boxes, fg_mask, "giou")
-    for scale in (0.25, torch.tensor(0.25, device=device), torch.tensor(0.25, device=device).double()):
+    for scale in (
+        0.25,
+        torch.tensor(0.25, device=device),
+        torch.tensor(0.25, device=device).double(),
+    ):
         loss, same = dense_box_loss(anchors, deltas, gt_boxes, fg_mask, "giou", scale=scale)
         torch.testing.assert_close(loss, 0.25 * plain)
         assert torch.equal(same.values, stats.values)
         grads = torch.autograd.grad(loss, deltas)
-        for grad, other in zip(grads, torch.autograd.grad(plain, deltas, retain_graph=True), strict=True):
+        for grad, other in zip(
+            grads, torch.autograd.grad(plain, deltas, retain_graph=True), strict=True
+        ):
             torch.testing.assert_close(grad, 0.25 * other)
 
 

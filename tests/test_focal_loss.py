@@ -23,7 +23,9 @@ NUM_ANCHORS = 123  # of the three levels, three anchors a position
 
 def head_outputs(device="cpu", dtype=torch.float64, images=3, num_classes=4):
     """Logits as levels (N, A * K, H, W), and labels of all sorts."""
-    levels = [torch.randn(images, 3 * num_classes, h, w, dtype=torch.float64) * 3 for h, w in LEVEL_SHAPES]
+    levels = [
+        torch.randn(images, 3 * num_classes, h, w, dtype=torch.float64) * 3 for h, w in LEVEL_SHAPES
+    ]
     labels = torch.randint(-1, num_classes + 1, (images, NUM_ANCHORS))
     return [level.to(device, dtype).requires_grad_() for level in levels], labels.to(device)
 
@@ -63,7 +65,9 @@ def test_worked_gradient(device):
     torch.testing.assert_close(grad.cpu(), torch.tensor([[[2 * 0.5, 2 * (0.75 - 1)]]]))
 
 
-@pytest.mark.parametrize("alpha, gamma", [(0.25, 2.0), (-1.0, 0.0), (0.0, 1.0), (0.6, 3.5), (1.0, 0.5)])
+@pytest.mark.parametrize(
+    "alpha, gamma", [(0.25, 2.0), (-1.0, 0.0), (0.0, 1.0), (0.6, 3.5), (1.0, 0.5)]
+)
 @pytest.mark.parametrize("num_classes", [1, 4, 20])
 def test_parity(alpha, gamma, num_classes, dtype, device):
     """Against the reference in float64 on the same rounded logits."""
@@ -134,7 +138,11 @@ def test_strided_input(device):
 def test_scale_is_a_number_or_a_tensor(device):
     levels, labels = head_outputs(device)
     plain, stats = sigmoid_focal_loss(levels, labels)
-    for scale in (0.25, torch.tensor(0.25, device=device), torch.tensor(0.25, device=device).double()):
+    for scale in (
+        0.25,
+        torch.tensor(0.25, device=device),
+        torch.tensor(0.25, device=device).double(),
+    ):
         loss, same = sigmoid_focal_loss(levels, labels, scale=scale)
         torch.testing.assert_close(loss, 0.25 * plain)
         assert torch.equal(same.values, stats.values)
@@ -194,7 +202,9 @@ def test_half_gradients_are_rounded_once():
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_finite_in_finite_out(data):
-    dtype = data.draw(st.sampled_from([torch.float64, torch.float32, torch.float16, torch.bfloat16]))
+    dtype = data.draw(
+        st.sampled_from([torch.float64, torch.float32, torch.float16, torch.bfloat16])
+    )
     largest = {torch.float64: 1e300, torch.float16: 6e4}.get(dtype, 1e37)
     values = st.floats(-largest, largest) | st.floats(-100, 100) | st.floats(-1e-30, 1e-30)
     logits = data.draw(st.lists(values, min_size=4, max_size=4))
@@ -320,7 +330,9 @@ def test_statistics_are_frozen_tensors_on_the_device(device):
 @pytest.mark.parametrize("mode", ["real", "fake"])
 def test_refusals(change, error, words, mode):
     """The fake kernel says the same as the real one."""
-    arguments = dict(logits=torch.zeros(2, 6, 3), labels=torch.zeros(2, 6, dtype=torch.int64)) | change
+    arguments = (
+        dict(logits=torch.zeros(2, 6, 3), labels=torch.zeros(2, 6, dtype=torch.int64)) | change
+    )
     with pytest.raises(error, match=words):
         sigmoid_focal_loss(**(to_meta(arguments) if mode == "fake" else arguments))
 

@@ -93,7 +93,9 @@ def test_equals_detectron2(device, kind, weighter):
         assert grads.keys() == expected_grads.keys()
         for name in grads:
             scale = expected_grads[name].abs().max()
-            torch.testing.assert_close(grads[name], expected_grads[name], rtol=1e-3, atol=1e-4 * scale)
+            torch.testing.assert_close(
+                grads[name], expected_grads[name], rtol=1e-3, atol=1e-4 * scale
+            )
     assert float(ours.loss_normalizer) == pytest.approx(stock.loss_normalizer, rel=1e-12)
 
 
@@ -138,7 +140,9 @@ def test_alwa_observes_the_unweighted_losses_and_weighs_the_next_iterations():
     batch = make_batch()
     losses, _ = losses_and_gradients(model, batch)
     expected, _ = losses_and_gradients(unweighted, batch)
-    assert float(losses["loss_cls"]) == pytest.approx(weight * float(expected["loss_cls"]), rel=1e-4)
+    assert float(losses["loss_cls"]) == pytest.approx(
+        weight * float(expected["loss_cls"]), rel=1e-4
+    )
     observed, stats = model.loss_weighter.observed
     assert float(observed["loss_cls"]) == pytest.approx(float(expected["loss_cls"]), rel=1e-5)
     assert float(stats["loss_box_reg"].count) == float(model.num_pos_anchors) * len(batch)

@@ -25,7 +25,10 @@ RULES = ("authors", "balance")
 
 
 def pair(cls, reg, dtype=torch.float32):
-    return {"loss_cls": torch.tensor(cls, dtype=dtype), "loss_box_reg": torch.tensor(reg, dtype=dtype)}
+    return {
+        "loss_cls": torch.tensor(cls, dtype=dtype),
+        "loss_box_reg": torch.tensor(reg, dtype=dtype),
+    }
 
 
 def run(weighter, losses):
@@ -60,7 +63,10 @@ def sequences():
     t = np.arange(400)
     yield "constant", np.stack([0 * t + 2.0, 0 * t + 1.0], 1)
     yield "decaying", np.stack([3 * np.exp(-t / 60), np.exp(-t / 200)], 1)
-    yield "noisy", np.abs(np.stack([1 + 0.3 * rng.normal(size=400), 0.5 + 0.15 * rng.normal(size=400)], 1))
+    yield (
+        "noisy",
+        np.abs(np.stack([1 + 0.3 * rng.normal(size=400), 0.5 + 0.15 * rng.normal(size=400)], 1)),
+    )
     yield "box loss larger", np.abs(np.stack([0.2 * rng.normal(size=400), rng.normal(size=400)], 1))
     no_box_loss = np.abs(rng.normal(size=(400, 2)))
     no_box_loss[50:100, 1] = 0
@@ -74,7 +80,9 @@ def sequences():
 @pytest.mark.parametrize("interval", [2, 25, 50])
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("losses", [s for _, s in sequences()], ids=[name for name, _ in sequences()])
+@pytest.mark.parametrize(
+    "losses", [s for _, s in sequences()], ids=[name for name, _ in sequences()]
+)
 def test_rules_equal_numpy(losses, variant, rule, interval):
     weighter = ALWA(variant=variant, rule=rule, interval=interval)
     expected = numpy_weights(losses, variant, rule, interval)
@@ -177,7 +185,10 @@ def test_observe_and_step_are_what_a_call_does():
 
 def test_first_loss_that_is_not_finite_is_kept():
     weighter = ALWA(interval=4)
-    run(weighter, [(1.0 + i, 1.0) for i in range(5)] + [(math.nan, 1.0), (1.0, math.inf)] + [(1.0, 1.0)] * 6)
+    run(
+        weighter,
+        [(1.0 + i, 1.0) for i in range(5)] + [(math.nan, 1.0), (1.0, math.inf)] + [(1.0, 1.0)] * 6,
+    )
     assert int(weighter.first_nonfinite) == 5
     run(weighter, [(math.inf, 1.0)] * 8)
     assert int(weighter.first_nonfinite) == 5
@@ -342,7 +353,10 @@ def test_fixed_weights():
     assert run(weighter, [(float(i), 1.0) for i in range(10)]) == [0.5] * 10
     weighted = weighter(pair(3.0, 5.0))
     assert float(weighted["loss_cls"]) == 1.5 and float(weighted["loss_box_reg"]) == 10
-    assert {key: float(w) for key, w in Fixed().weights.items()} == {"loss_cls": 1, "loss_box_reg": 1}
+    assert {key: float(w) for key, w in Fixed().weights.items()} == {
+        "loss_cls": 1,
+        "loss_box_reg": 1,
+    }
 
 
 def test_other_keys():
@@ -365,11 +379,15 @@ def test_built_from_a_config():
     assert (weighter.variant, weighter.rule, weighter.interval, weighter.min_weight) == (
         "ALWA_2", "authors", 100, 0.01,
     )  # fmt: skip
-    cfg.merge_from_list(["MODEL.LOSS_WEIGHTER.NAME", "Fixed", "MODEL.LOSS_WEIGHTER.WEIGHTS", [0.25, 0.5]])
+    cfg.merge_from_list(
+        ["MODEL.LOSS_WEIGHTER.NAME", "Fixed", "MODEL.LOSS_WEIGHTER.WEIGHTS", [0.25, 0.5]]
+    )
     weights = build_loss_weighter(cfg, "a", "b").weights
     assert {key: float(w) for key, w in weights.items()} == {"a": 0.25, "b": 0.5}
     cfg.MODEL.LOSS_WEIGHTER.NAME = "alwa"
-    with pytest.raises(ValueError, match="MODEL.LOSS_WEIGHTER.NAME: expected one of ALWA, Fixed, got 'alwa'"):
+    with pytest.raises(
+        ValueError, match="MODEL.LOSS_WEIGHTER.NAME: expected one of ALWA, Fixed, got 'alwa'"
+    ):
         build_loss_weighter(cfg, "a", "b")
 
 

@@ -1,4 +1,4 @@
-"""Argument checks of the fake kernels: those of csrc/checks.h and csrc/box_loss.h, in the same words."""
+"""Argument checks of the fake kernels: those of the C++ ops (csrc/checks.h), in the same words."""
 
 import torch
 
@@ -48,7 +48,7 @@ def check_scale(scale, name, other):
 
 
 def check_predictions(name, levels, labels_name, labels):
-    """The number K of values an anchor has in a flat (N, R, K) tensor or in (N, A * K, H, W) levels."""
+    """The K values an anchor has in a flat (N, R, K) tensor or in (N, A * K, H, W) levels."""
     if labels.dim() != 2:
         raise ValueError(f"{labels_name}: expected shape (N, R), got {shape_of(labels)}")
     images, anchors = labels.shape
@@ -72,8 +72,8 @@ def check_predictions(name, levels, labels_name, labels):
     )
     if not fits:
         raise ValueError(
-            f"{name}: expected the values of {anchors} anchors an image as in {labels_name} (on all "
-            "levels the same A anchors a position, and A * K channels), got shapes "
+            f"{name}: expected the values of {anchors} anchors an image as in {labels_name} "
+            "(on all levels the same A anchors a position, and A * K channels), got shapes "
             + ", ".join(str(shape_of(level)) for level in levels)
         )
     return 0 if per_position == 0 else channels // per_position

@@ -48,9 +48,7 @@ def box_loss(
     """
     _library.require_ops()
     dtype = torch.promote_types(pred.dtype, target.dtype)
-    return torch.ops.alwa_d2.box_loss(
-        pred.to(dtype), target.to(dtype), kind, reduction, beta, eps
-    )
+    return torch.ops.alwa_d2.box_loss(pred.to(dtype), target.to(dtype), kind, reduction, beta, eps)
 
 
 def _fake(pred, target, kind, reduction, beta, eps):

@@ -55,9 +55,7 @@ def dense_box_loss(
     return loss, LossStats(stats)
 
 
-def _fake(
-    anchors, deltas, gt_boxes, fg_mask, kind, box_weights, beta, eps, scale, factor=1.0
-):
+def _fake(anchors, deltas, gt_boxes, fg_mask, kind, box_weights, beta, eps, scale, factor=1.0):
     _checks.check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale)
     _checks.check_choice("kind", kind, BOX_LOSS_KINDS)
     loss = deltas[0].new_empty((), dtype=reduced_dtype(deltas[0]))

@@ -74,7 +74,7 @@ def _scaled_sum(losses, scale):
 
 
 def _flat(x, num_anchors) -> Tensor:
-    """(N, R, K) from itself or from levels (N, A * K, H, W); anchors in the order (level, H, W, A)."""
+    """(N, R, K) from itself or from levels (N, A * K, H, W), in the order (level, H, W, A)."""
     levels = as_levels(x)
     if levels[0].dim() == 3:
         return levels[0]

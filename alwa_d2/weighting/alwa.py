@@ -31,9 +31,9 @@ class ALWA(LossWeighter):
     - rule "balance": S_reg / S_cls within [min_weight, 1], of the unweighted losses, if S_cls > 0.
 
     A window with a loss that is not finite changes nothing. All state is in buffers (float64 and
-    int64), so that a checkpoint of the model holds it. Between the windows' ends no process waits
-    for its device or for another process; at an end the windows of all processes are averaged in one
-    all-reduce, so that their weights are the same. See docs/method.md.
+    int64), so that a checkpoint of the model holds it. Between the ends of windows no process waits
+    for its device or for another process; at an end the windows of all processes are averaged in
+    one all-reduce, so that their weights are the same. See docs/method.md.
 
     Within a compiled or captured region only `weights` and `observe` belong; `step` counts on the
     host, once for each iteration that was observed.

@@ -38,7 +38,7 @@ class LossWeighter(nn.Module):
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The weights in force now: key -> 0-dim float64 tensor, a copy that later updates leave."""
+        """The weights in force: key -> 0-dim float64 tensor, a copy that later updates leave."""
         raise NotImplementedError
 
     @property
@@ -59,7 +59,7 @@ class LossWeighter(nn.Module):
             self.observed = (pair, stats)
 
     def step(self) -> None:
-        """Ends an observed iteration, on the host, like a scheduler's: new weights act from here."""
+        """Ends an observed iteration, on the host, like a scheduler's `step`."""
 
     def reset(self) -> None:
         """Goes back to the state of a new weighter, in place."""

@@ -33,9 +33,9 @@ struct BoxTransform {
       const T extent = anchor[i + 2] - anchor[i];
       d_delta[i] = (d_box[i] + d_box[i + 2]) * extent / weights[i];
       const bool clamped = delta[i + 2] / weights[i + 2] > T(kScaleClamp);
-      d_delta[i + 2] = clamped ? T(0)
-                               : T(0.5) * (d_box[i + 2] - d_box[i]) * scale(delta, i) * extent /
-                                     weights[i + 2];
+      d_delta[i + 2] = clamped
+          ? T(0)
+          : T(0.5) * (d_box[i + 2] - d_box[i]) * scale(delta, i) * extent / weights[i + 2];
     }
   }
 

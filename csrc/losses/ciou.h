@@ -7,7 +7,8 @@ namespace alwa_d2 {
 // DIoU plus alpha v (arXiv 1911.08287, equations 8 to 11):
 //   v = (4 / pi^2) (atan(w_t / h_t) - atan(w / h))^2,   alpha = v / (1 - IoU + v)
 // alpha is a constant in the gradient, as in Detectron2. With atan2 v is defined for h = 0 too:
-//   d atan2(w, h) / dw = h / (w^2 + h^2),   d atan2(w, h) / dh = -w / (w^2 + h^2),   0 at w = h = 0.
+//   d atan2(w, h) / dw = h / (w^2 + h^2),   d atan2(w, h) / dh = -w / (w^2 + h^2),   0 at w = h =
+//   0.
 template <typename T>
 struct CIoU {
   static constexpr bool kOnBoxes = true;

@@ -21,8 +21,8 @@ struct GIoU {
     const T q = (area - o.union_) / (area + eps);
     loss.value += q;
     const T d_area[4] = {
-        c.d_width[0] * c.height, c.d_height[0] * c.width,
-        c.d_width[1] * c.height, c.d_height[1] * c.width};
+        c.d_width[0] * c.height, c.d_height[0] * c.width, c.d_width[1] * c.height,
+        c.d_height[1] * c.width};
     for (int i = 0; i < 4; ++i) {
       loss.grad[i] += (d_area[i] - o.d_union[i] - q * d_area[i]) / (area + eps);
     }

@@ -1,0 +1,8 @@
+"""Training: configuration, trainer, hooks and evaluation."""
+
+from .defaults import setup, setup_cfg
+from .hooks import LossWeightLogger
+from .trainer import Trainer
+from .voc_evaluation import VOCEvaluator
+
+__all__ = ["LossWeightLogger", "Trainer", "VOCEvaluator", "setup", "setup_cfg"]

@@ -1,0 +1,88 @@
+"""Hooks of the trainer."""
+
+import logging
+import statistics
+
+import torch
+from detectron2.engine import HookBase
+
+from ..weighting import LossWeighter
+
+logger = logging.getLogger(__name__)
+
+
+class LossWeightLogger(HookBase):
+    """
+    Puts losses, weights and statistics of every loss weighter in the model into the event storage.
+
+    The device is read when the writers are about to write, and not in between, so that the hook
+    belongs before `PeriodicWriter` and shares its period. For a loss "loss_x" the scalars are
+
+    - unweighted/loss_x: median since the last time, as the writers smooth the weighted "loss_x"
+    - alwa/weight_x: weight in force from the next iteration on
+    - alwa/stat_x: statistic that moved the weight last, once there is one
+    - per_anchor/x_mean, per_anchor/x_std: of the last batch's anchors
+
+    and "num_pos_anchors", foreground anchors an image, where the model counts them.
+    """
+
+    def __init__(self, model: torch.nn.Module, period: int = 20):
+        """
+        Args:
+            model: holds the weighters, possibly wrapped for distributed training
+            period: iterations from one writing to the next
+        """
+        self._model = getattr(model, "module", model)
+        self._period = period
+        self._weighters = [m for m in model.modules() if isinstance(m, LossWeighter)]
+        self._losses = {}  # loss key -> 0-dim device tensors since the last writing
+        self._reported = set()  # weighters whose first loss that is not finite has been reported
+
+    def after_step(self):
+        for weighter in self._weighters:
+            if weighter.observed is not None:
+                for key, loss in weighter.observed[0].items():
+                    self._losses.setdefault(key, []).append(loss)
+        is_last = self.trainer.iter == self.trainer.max_iter - 1
+        if (self.trainer.iter + 1) % self._period == 0 or is_last:
+            self._put()
+
+    def _put(self):
+        storage = self.trainer.storage
+        for key, losses in self._losses.items():
+            median = statistics.median(torch.stack(losses).tolist())
+            storage.put_scalar(f"unweighted/{key}", median, smoothing_hint=False)
+        self._losses = {}
+        for weighter in self._weighters:
+            for name, value in self._scalars(weighter):
+                storage.put_scalar(name, value, smoothing_hint=False)
+            self._report_nonfinite(weighter)
+        count = getattr(self._model, "num_pos_anchors", None)
+        if count is not None:
+            storage.put_scalar("num_pos_anchors", count)
+
+    @staticmethod
+    def _scalars(weighter):
+        """Names and values of what one weighter has to say, in one read of the device."""
+        named = {f"alwa/weight_{_short(key)}": w for key, w in weighter.weights.items()}
+        named |= {f"alwa/stat_{_short(key)}": s for key, s in weighter.statistics.items()}
+        stats = weighter.observed[1] if weighter.observed else None
+        for key, value in (stats or {}).items():
+            named[f"per_anchor/{_short(key)}_mean"] = value.mean
+            named[f"per_anchor/{_short(key)}_std"] = value.std
+        values = torch.stack([value.double() for value in named.values()]).tolist()
+        # A statistic is NaN until the first window has ended.
+        return [(name, value) for name, value in zip(named, values, strict=True) if value == value]
+
+    def _report_nonfinite(self, weighter):
+        first = getattr(weighter, "first_nonfinite", None)
+        if first is not None and weighter not in self._reported and int(first) >= 0:
+            self._reported.add(weighter)
+            logger.warning(
+                f"{weighter.cls_key} or {weighter.reg_key} was not finite for the first time in "
+                f"observed iteration {int(first)}; the window it fell into changed no weight."
+            )
+
+
+def _short(key: str) -> str:
+    return key.removeprefix("loss_")

@@ -1,0 +1,146 @@
+"""House rules: each op has all its parts under one name, imports go one way, files stay small."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import BOX_KINDS, REPO
+
+from alwa_d2 import layers
+
+# Each op with the stem of its files.
+OPS = {
+    "box_loss": "box_loss",
+    "dense_box_loss": "dense_box_loss",
+    "sigmoid_focal_loss": "focal_loss",
+}
+
+
+@pytest.mark.parametrize("op, stem", OPS.items())
+def test_every_op_has_all_its_parts(op, stem):
+    schemas = (REPO / "csrc" / "library.cpp").read_text()
+    tests = (REPO / "tests" / f"test_{stem}.py").read_text()
+    python = (REPO / "alwa_d2" / "layers" / f"{stem}.py").read_text()
+    for name in (op, f"{op}_backward"):
+        assert f'"{name}(' in schemas
+        for source in (f"{stem}_cpu.cpp", f"{stem}_cuda.cu"):
+            assert f'm.impl("{name}"' in (REPO / "csrc" / source).read_text(), source
+        assert name in tests
+        overload = getattr(torch.ops.alwa_d2, name).default
+        for key in ("CPU", "Meta", "Autograd"):
+            assert overload.has_kernel_for_dispatch_key(getattr(torch._C.DispatchKey, key)) or (
+                key == "Meta" and torch._library.simple_registry.singleton.find(f"alwa_d2::{name}")
+            )
+    assert f'"{op}"' in python
+    assert hasattr(importlib.import_module("alwa_d2.layers.reference"), op)
+    assert getattr(layers, op).__doc__
+
+
+def test_the_table_of_kinds_is_one():
+    table = re.findall(r'if \(kind == "(\w+)"\)', (REPO / "csrc" / "box_loss.h").read_text())
+    assert tuple(table) == layers.BOX_LOSS_KINDS == BOX_KINDS
+    for kind in BOX_KINDS:
+        header = "smooth_l1" if kind == "l1" else kind
+        assert (REPO / "csrc" / "losses" / f"{header}.h").exists()
+
+
+def test_formulas_know_no_tensors():
+    for header in (REPO / "csrc" / "losses").glob("*.h"):
+        text = header.read_text()
+        assert "ATen" not in text and "torch/" not in text, header
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+
+
+def test_imports_go_one_way():
+    forbidden = {
+        "layers": ("detectron2", "..weighting", "..modeling", "..engine", "..data"),
+        "weighting": ("detectron2", "..layers", "..modeling", "..engine", "..data"),
+        "modeling": ("..engine",),
+        "data": ("..layers", "..weighting", "..modeling", "..engine"),
+    }
+    for package, names in forbidden.items():
+        for path in (REPO / "alwa_d2" / package).glob("*.py"):
+            for name in imports_of(path):
+                assert not name.startswith(names), f"{path.name} imports {name}"
+
+
+def test_layers_and_weighting_work_without_detectron2():
+    code = """
+import importlib.util, sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] == 'detectron2':
+            raise ModuleNotFoundError(name)
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == 'detectron2' else find_spec(name, *a)
+sys.meta_path.insert(0, Hidden())
+import torch
+from alwa_d2 import add_alwa_config
+from alwa_d2.layers import box_loss, dense_box_loss, sigmoid_focal_loss, LossStats
+from alwa_d2.weighting import ALWA, LossWeighter, build_loss_weighter, LOSS_WEIGHTER_REGISTRY
+print(float(box_loss(torch.tensor([[0., 0, 2, 2]]), torch.tensor([[0., 0, 2, 1]]), 'iou')))
+print(ALWA()({'loss_cls': torch.tensor(1.), 'loss_box_reg': torch.tensor(1.)})['loss_cls'].item())
+assert not any(name.startswith('detectron2') for name in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0.5", "1.0"]
+
+
+def test_without_the_extension_importing_works_and_calling_says_what_to_do():
+    code = """
+import sys
+sys.modules['alwa_d2._C'] = None
+import torch
+from alwa_d2.layers import box_loss, dense_box_loss, sigmoid_focal_loss, reference
+x = torch.zeros(1, 4)
+assert reference.box_loss(x, x, 'l1').item() == 0
+mask = torch.ones(1, 1, dtype=torch.bool)
+for call in (
+    lambda: box_loss(x, x, 'l1'),
+    lambda: dense_box_loss(x, x[None], x[None], mask, 'l1'),
+    lambda: sigmoid_focal_loss(x[None], mask.long()),
+):
+    try:
+        call()
+    except RuntimeError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO)
+    assert done.returncode == 0, done.stderr
+    messages = done.stdout.splitlines()
+    assert len(messages) == 3 and len(set(messages)) == 1
+    assert (
+        "could not be loaded" in messages[0]
+        and "pip install --no-build-isolation -e ." in messages[0]
+    )
+
+
+def test_files_stay_small():
+    limits = {"*.py": 300, "*.h": 200, "*.cpp": 200, "*.cu": 200, "*.cuh": 200}
+    folders = [REPO / name for name in ("alwa_d2", "csrc", "tools", "benchmarks")]
+    for pattern, limit in limits.items():
+        for path in (p for folder in folders for p in folder.rglob(pattern)):
+            lines = len(path.read_text().splitlines())
+            assert lines <= limit, f"{path.relative_to(REPO)}: {lines} lines, at most {limit}"
+    assert len((REPO / "train_net.py").read_text().splitlines()) < 80
+
+
+def test_public_names():
+    """Others' scripts call exactly these."""
+    weighting = importlib.import_module("alwa_d2.weighting")
+    for name in ("ALWA", "Fixed", "LossWeighter", "build_loss_weighter", "LOSS_WEIGHTER_REGISTRY"):
+        assert hasattr(weighting, name)
+    for name in ("box_loss", "dense_box_loss", "sigmoid_focal_loss", "LossStats"):
+        assert hasattr(layers, name)

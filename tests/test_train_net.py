@@ -1,0 +1,162 @@
+"""train_net.py from the command line: a short run, a resumed one, an evaluation, what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import REPO
+
+pytest.importorskip("detectron2", reason="needs Detectron2")
+
+from PIL import Image
+
+CONFIG = str(REPO / "configs" / "retina_alwa.yaml")
+INTERVAL = 4
+
+
+@pytest.fixture(scope="module")
+def voc_root(tmp_path_factory):
+    """Six small pictures of two classes in VOC layout, the last of them the test split."""
+    root = tmp_path_factory.mktemp("voc")
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (root / folder).mkdir(parents=True)
+    for i in range(6):
+        name, box = ("cat", "dog")[i % 2], (5 + i, 8, 40 + i, 50)
+        image = Image.new("RGB", (64, 64), (40 * i, 90, 120))
+        image.paste((255, 255 * (i % 2), 0), box)
+        image.save(root / "JPEGImages" / f"{i}.jpg")
+        tags = "".join(
+            f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+        )
+        (root / "Annotations" / f"{i}.xml").write_text(
+            "<annotation><size><width>64</width><height>64</height></size>"
+            f"<object><name>{name}</name><bndbox>{tags}</bndbox></object></annotation>"
+        )
+    (root / "ImageSets/Main/train.txt").write_text("0\n1\n2\n3\n")
+    (root / "ImageSets/Main/test.txt").write_text("4\n5\n")
+    return root
+
+
+def train_net(voc_root, output, *opts, flags=(), max_iter=6):
+    """Runs train_net.py in a process of its own, with a model small enough for a test."""
+    entries = [
+        {"name": f"tiny_{split}", "format": "voc", "root": str(voc_root), "split": split}
+        for split in ("train", "test")
+    ]
+    command = [
+        sys.executable, str(REPO / "train_net.py"), "--config-file", CONFIG, *flags,
+        "DATASETS.REGISTER", str(entries),
+        "DATASETS.TRAIN", "('tiny_train',)", "DATASETS.TEST", "('tiny_test',)",
+        "MODEL.RETINANET.NUM_CLASSES", "2", "MODEL.ALWA.INTERVAL", str(INTERVAL),
+        "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "SOLVER.IMS_PER_BATCH", "2",
+        "SOLVER.MAX_ITER", str(max_iter), "SOLVER.STEPS", "()", "SOLVER.CHECKPOINT_PERIOD", "3",
+        "SEED", "1", "OUTPUT_DIR", str(output), *opts,
+    ]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(REPO)}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=output.parent)
+    return done.returncode, done.stdout + done.stderr
+
+
+def metrics(output):
+    """iteration -> scalars; evaluation after training has a line of its own, one iteration on."""
+    lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    return {line["iteration"]: line for line in lines}
+
+
+@pytest.fixture(scope="module")
+def finished_run(voc_root, tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs") / "run"
+    code, log = train_net(voc_root, output)
+    assert code == 0, log
+    return output, log
+
+
+def test_a_run_leaves_checkpoint_metrics_and_evaluation(finished_run):
+    output, log = finished_run
+    assert "Running on " in log
+    assert (output / "model_final.pth").exists() and (output / "config.yaml").exists()
+    assert list(output.glob("events.out.tfevents.*"))
+    last = metrics(output)[5]
+    for name in (
+        "loss_cls", "loss_box_reg", "unweighted/loss_cls", "unweighted/loss_box_reg",
+        "alwa/weight_cls", "alwa/weight_box_reg", "alwa/stat_cls", "alwa/stat_box_reg",
+        "per_anchor/cls_mean", "per_anchor/cls_std", "per_anchor/box_reg_mean",
+        "per_anchor/box_reg_std", "num_pos_anchors",
+    ):  # fmt: skip
+        assert name in last, name
+    assert {"bbox/AP", "bbox/AP50", "bbox/AP75", "bbox/AP-cat"} <= metrics(output)[6].keys()
+    assert 0 < last["alwa/weight_cls"] <= 1 and last["alwa/weight_box_reg"] == 1
+
+
+def test_a_checkpoint_holds_the_weighter(finished_run):
+    state = torch.load(finished_run[0] / "model_final.pth", weights_only=False)["model"]
+    assert state["loss_weighter.window"].shape == (INTERVAL, 2)
+    assert (
+        int(state["loss_weighter.window_start"]) == INTERVAL
+        and int(state["loss_weighter.slot"]) == 2
+    )
+    assert float(state["loss_normalizer"]) != 100
+
+
+def test_eval_only(finished_run, voc_root, tmp_path):
+    output, _ = finished_run
+    weights = str(output / "model_final.pth")
+    code, log = train_net(
+        voc_root,
+        tmp_path / "eval",
+        "MODEL.WEIGHTS",
+        weights,
+        flags=("--eval-only", "--num-gpus", "1"),
+    )
+    assert code == 0, log
+    assert "AP50" in log and not (tmp_path / "eval" / "model_final.pth").exists()
+
+
+def test_resume_goes_on_in_the_window(finished_run, voc_root, tmp_path):
+    """Three iterations, then three more with --resume; one window of four spans the break."""
+    output = tmp_path / "run"
+    assert train_net(voc_root, output, max_iter=3)[0] == 0
+    state = torch.load(output / "model_final.pth", weights_only=False)["model"]
+    assert int(state["loss_weighter.slot"]) == 3
+    code, log = train_net(voc_root, output, flags=("--resume",))
+    assert code == 0, log
+    assert "Starting training from iteration 3" in log
+    resumed = torch.load(output / "model_final.pth", weights_only=False)["model"]
+    assert int(resumed["loss_weighter.window_start"]) == INTERVAL
+    assert int(resumed["loss_weighter.slot"]) == 2
+    assert {2, 5} <= metrics(output).keys()
+
+
+def test_training_from_a_checkpoint_without_resume_starts_with_new_weights(
+    finished_run, voc_root, tmp_path
+):
+    weights = str(finished_run[0] / "model_final.pth")
+    code, log = train_net(voc_root, tmp_path / "run", "MODEL.WEIGHTS", weights, max_iter=2)
+    assert code == 0, log
+    assert log.count("Training starts anew from") == 1
+    state = torch.load(tmp_path / "run" / "model_final.pth", weights_only=False)["model"]
+    assert int(state["loss_weighter.window_start"]) == 0 and int(state["loss_weighter.slot"]) == 2
+
+
+@pytest.mark.parametrize(
+    "opts, words",
+    [
+        (
+            ("MODEL.RETINANET.NUM_CLASSES", "7"),
+            "MODEL.RETINANET.NUM_CLASSES: expected 2, the number of classes of tiny_train (cat, dog), got 7",
+        ),
+        (
+            ("MODEL.LOSS_WEIGHTER.NAME", "alwa"),
+            "MODEL.LOSS_WEIGHTER.NAME: expected one of ALWA, Fixed",
+        ),
+        (("DATASETS.TRAIN", "('nowhere',)"), "nowhere"),
+    ],
+)
+def test_refused_before_training(voc_root, tmp_path, opts, words):
+    code, log = train_net(voc_root, tmp_path / "run", *opts)
+    assert code != 0
+    assert words in log
+    assert "Starting training" not in log
