@@ -1,0 +1,551 @@
+"""The tools on runs, boxes and pictures made by hand; no training, no model."""
+
+import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import REPO
+from PIL import Image
+
+
+def load(name):
+    """A script of tools/ as a module; known by its name, since the scripts import each other."""
+    spec = importlib.util.spec_from_file_location(name, REPO / "tools" / f"{name}.py")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+plot_losses = load("plot_losses")
+demo = load("demo")
+
+WEIGHTS = [1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.5]  # classification, every 20 iterations
+
+
+def config(name="ALWA", rule="authors", interval=50):
+    alwa = {"VARIANT": "ALWA_2", "RULE": rule, "INTERVAL": interval}
+    return {"MODEL": {"LOSS_WEIGHTER": {"NAME": name}, "ALWA": alwa}}
+
+
+def records(pairs=("cls", "box_reg"), statistics=True):
+    """Lines of a run of 200 iterations; the weight of the first loss falls at iteration 100."""
+    lines = []
+    for index, weight in enumerate(WEIGHTS):
+        line = {"iteration": 20 * index + 19, "lr": 0.01}
+        for place, name in enumerate(pairs):
+            loss, factor = (place + 1) / (index + 1), weight if place == 0 else 1.0
+            line[f"unweighted/loss_{name}"] = loss
+            line[f"loss_{name}"] = factor * loss
+            line[f"alwa/weight_{name}"] = factor
+            if statistics and index >= 2:  # the first window ends in iteration 49
+                line[f"alwa/stat_{name}"] = 0.1 * (place + 1)
+        lines.append(line)
+    return lines + [{"iteration": 200, "bbox/AP": 40.25, "bbox/AP50": 71.5, "bbox/AP75": 39.0}]
+
+
+def write_run(folder, lines=None, settings=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = records() if lines is None else lines
+    (folder / "metrics.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings or config()))
+    return folder
+
+
+def drawn(axes, gid):
+    """Coordinates of the lines with this id: [(x, y), ...]."""
+    lines = [line for line in axes.lines if line.get_gid() == gid]
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in lines]
+
+
+def test_losses_are_drawn_as_logged(tmp_path):
+    figure = plot_losses.make_figure([plot_losses.load_run(write_run(tmp_path / "a"))])
+    losses, weights, statistics = figure.axes
+    iterations = list(range(19, 200, 20))
+    for key in ("loss_cls", "loss_box_reg", "unweighted/loss_cls", "unweighted/loss_box_reg"):
+        (points,) = drawn(losses, f"points {key}")
+        assert points == (iterations, [line[key] for line in records()[:-1]])
+    styles = {line.get_gid(): line for line in losses.lines}
+    weighted, unweighted = styles["median loss_cls"], styles["median unweighted/loss_cls"]
+    assert (unweighted.get_linestyle(), weighted.get_linestyle()) == ("-", "--")
+    assert unweighted.get_color() == weighted.get_color()
+    assert styles["median loss_box_reg"].get_color() != weighted.get_color()
+    assert losses.get_title() == "a\nALWA_2, rule authors, C = 50 iterations, AP 40.2, AP50 71.5"
+    # Values from 0.05 to 2 span more than a decade.
+    assert losses.get_yscale() == "log" and weights.get_yscale() == "linear"
+    assert statistics.get_xlabel() == "iteration"
+    labels = {text.get_text() for text in losses.get_legend().get_texts()}
+    assert labels == {
+        *("classification, unweighted", "classification, weighted"),
+        *("box, unweighted", "box, weighted"),
+    }
+
+
+def test_a_narrow_range_keeps_its_linear_axis(tmp_path):
+    lines = records()[:4]
+    figure = plot_losses.make_figure([plot_losses.load_run(write_run(tmp_path / "a", lines))])
+    assert figure.axes[0].get_yscale() == "linear"
+
+
+def test_weights_and_statistics_step_at_the_updates(tmp_path):
+    figure = plot_losses.make_figure([plot_losses.load_run(write_run(tmp_path / "a"))])
+    _, weights, statistics = figure.axes
+    # Logged first in iteration 119, but it can only have changed at 100.
+    expected = [19, 39, 59, 79, 99, 100, 139, 159, 179, 199]
+    assert drawn(weights, "alwa/weight_cls") == [(expected, WEIGHTS)]
+    (line,) = (line for line in weights.lines if line.get_gid() == "alwa/weight_cls")
+    assert line.get_drawstyle() == "steps-post"
+    for axes in (weights, statistics):
+        assert [x for x, _ in drawn(axes, "kept")] == [[50, 50], [150, 150], [200, 200]]
+        assert [x for x, _ in drawn(axes, "changed")] == [[100, 100]]
+    assert drawn(statistics, "alwa/stat_box_reg") == [(list(range(59, 200, 20)), [0.2] * 8)]
+
+
+def test_a_weight_logged_right_after_its_update_is_put_there():
+    iterations, values = np.array([19.0, 39, 59]), np.array([1.0, 0.7, 0.7])
+    assert plot_losses.step_positions(iterations, values, 20).tolist() == [19, 40, 59]
+    # No multiple of the interval lies between the two lines: it stays where it was logged.
+    assert plot_losses.step_positions(iterations, values, 100).tolist() == [19, 39, 59]
+
+
+def test_fixed_weights_have_no_marks_and_no_statistics(tmp_path):
+    folder = write_run(tmp_path / "a", records(statistics=False), config("Fixed"))
+    figure = plot_losses.make_figure([plot_losses.load_run(folder)])
+    losses, weights = figure.axes
+    assert drawn(weights, "kept") == drawn(weights, "changed") == []
+    assert drawn(weights, "alwa/weight_cls")[0][0] == list(range(19, 200, 20))
+    assert "Fixed weights 0.5 : 1, AP" in losses.get_title()
+
+
+def test_several_runs_stand_side_by_side(tmp_path):
+    first = write_run(tmp_path / "first", settings=config(rule="balance"))
+    second = write_run(tmp_path / "second", records(statistics=False), config("Fixed"))
+    runs = [plot_losses.load_run(folder) for folder in (first, second)]
+    figure = plot_losses.make_figure(runs, title="two rules")
+    assert len(figure.axes) == 5  # the second has no statistics
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert [title.split("\n")[0] for title in titles] == ["first", "second"]
+    assert "unweighted loss" in next(
+        axes.get_ylabel() for axes in figure.axes if axes.get_ylabel().startswith("S =")
+    )
+    assert figure.get_suptitle() == "two rules"
+
+
+def test_pairs_of_losses_are_found_by_their_weights(tmp_path):
+    folder = write_run(tmp_path / "a", records(("rpn_loc", "box_reg", "new", "cls", "rpn_cls")))
+    run = plot_losses.load_run(folder)
+    assert run.losses == ["cls", "box_reg", "rpn_cls", "rpn_loc", "new"]
+    losses, weights, _ = plot_losses.make_figure([run]).axes
+    assert drawn(losses, "points loss_new") and drawn(weights, "alwa/weight_rpn_loc")
+
+
+def test_after_a_resume_the_later_line_wins(tmp_path):
+    again = [{**line, "loss_cls": 9.0} for line in records()[6:9]]
+    run = plot_losses.load_run(write_run(tmp_path / "a", records() + again))
+    iterations, values = run.series["loss_cls"]
+    assert iterations.tolist() == list(range(19, 200, 20))
+    assert np.flatnonzero(values == 9.0).tolist() == [6, 7, 8]
+
+
+def test_values_that_are_not_finite_leave_a_gap(tmp_path):
+    lines = records()
+    lines[3]["loss_cls"], lines[4]["loss_cls"] = float("nan"), float("inf")
+    figure = plot_losses.make_figure([plot_losses.load_run(write_run(tmp_path / "a", lines))])
+    ((_, medians),) = drawn(figure.axes[0], "median loss_cls")
+    assert np.isfinite(medians).all()
+    figure.savefig(io.BytesIO())
+
+
+def test_the_median_keeps_steps_and_is_nan_without_finite_values():
+    steps = np.repeat([4.0, 1.0], 20)
+    assert np.array_equal(plot_losses.smooth(steps), steps)
+    noisy = steps.copy()
+    noisy[10] = 100.0
+    assert plot_losses.smooth(noisy)[10] == 4.0
+    assert np.isnan(plot_losses.smooth(np.full(3, np.nan))).all()
+
+
+def test_a_line_cut_off_at_the_end_is_left_out_with_a_warning(tmp_path, capsys):
+    folder = write_run(tmp_path / "a")
+    with open(folder / "metrics.json", "a") as file:
+        file.write('{"iteration": 219, "loss_c')
+    assert plot_losses.main([str(folder)]) == 0
+    assert "line 12: cut off" in capsys.readouterr().err
+    assert plot_losses.load_run(folder).iterations == 200
+
+
+def broken_runs():
+    good = [json.dumps(line) for line in records()]
+    no_pair = [json.dumps({"iteration": 19, "loss_cls": 1.0, "total_loss": 1.0})]
+    half = [json.dumps({"iteration": 19, "loss_cls": 1.0, "alwa/weight_cls": 1.0})]
+    return {
+        "empty": ([], "metrics.json: empty"),
+        "one cut line": (['{"iterat'], "line 1: not JSON"),
+        "corrupt": ([*good[:2], "oops", *good[2:]], "line 3: not JSON"),
+        "list": ([good[0], "[1, 2]", good[1]], "line 2: expected numbers"),
+        "no iteration": ([good[0], '{"lr": 1}', good[1]], "line 2: expected numbers"),
+        "text": ([good[0], '{"iteration": 1, "lr": "x"}'], "line 2: expected numbers"),
+        "stock": (no_pair, "no line has alwa/weight_<loss>"),
+        "half": (half, "no line has unweighted/loss_cls"),
+    }
+
+
+@pytest.mark.parametrize("case", broken_runs())
+def test_broken_metrics_are_one_line_and_exit_code_2(case, tmp_path, capsys):
+    lines, message = broken_runs()[case]
+    folder = write_run(tmp_path / "a")
+    (folder / "metrics.json").write_text("\n".join(lines))
+    assert plot_losses.main([str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("plot_losses: ") and error.count("\n") == 1
+    assert not (folder / "losses.png").exists()
+
+
+@pytest.mark.parametrize("text", ["MODEL: {ALWA: {}}", "a: [\nb", "just text", ""])
+def test_broken_configs_are_one_line_and_exit_code_2(text, tmp_path, capsys):
+    folder = write_run(tmp_path / "a")
+    (folder / "config.yaml").write_text(text)
+    assert plot_losses.main([str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert "config.yaml: expected a run's config" in error and error.count("\n") == 1
+
+
+def test_the_script_draws_without_a_display_and_refuses_other_folders(tmp_path):
+    folder = write_run(tmp_path / "a")
+    script = [sys.executable, str(REPO / "tools" / "plot_losses.py")]
+    done = subprocess.run([*script, folder, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"plot_losses: {tmp_path}/metrics.json: no such file")
+    assert done.stderr.count("\n") == 1
+    environment = {key: value for key, value in os.environ.items() if key != "DISPLAY"}
+    done = subprocess.run([*script, folder], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"wrote {folder}/losses.png\n"
+    with Image.open(folder / "losses.png") as picture:
+        assert picture.width > 600 and picture.height > 600
+
+
+def test_a_long_run_makes_a_small_picture_where_output_says(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = []
+    for index in range(1500):
+        noise = rng.lognormal(size=4).tolist()
+        keys = ("loss_cls", "loss_box_reg", "unweighted/loss_cls", "unweighted/loss_box_reg")
+        line = {"iteration": 20 * index + 19, **dict(zip(keys, noise))}
+        lines.append({**line, "alwa/weight_cls": noise[0], "alwa/weight_box_reg": 1.0})
+    folder, output = write_run(tmp_path / "a", lines), tmp_path / "new" / "b.png"
+    assert plot_losses.main([str(folder), "--output", str(output)]) == 0
+    assert 10_000 < output.stat().st_size < 300_000
+    assert not (folder / "losses.png").exists()
+
+
+def test_a_picture_is_made_smaller_until_it_fits_and_keeps_its_main_colours(tmp_path, monkeypatch):
+    monkeypatch.setattr(plot_losses, "MAX_PNG_BYTES", 20_000)
+    red = (213, 94, 0)
+    scales = []
+
+    def draw(scale):
+        scales.append(scale)
+        side = round(256 * scale)
+        pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        pixels[:, :100] = 253  # close to white, and more frequent
+        pixels[:2], pixels[2:4] = red, 255
+        return Image.fromarray(pixels)
+
+    plot_losses.save_png(draw, tmp_path / "a.png", (red,))
+    assert (tmp_path / "a.png").stat().st_size <= 20_000
+    assert scales[0] == 1.0 and len(scales) > 1 and scales == sorted(scales, reverse=True)
+    with Image.open(tmp_path / "a.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert len(pixels) == round(256 * scales[-1])
+    assert (pixels[:2] == red).all() and (pixels[2:4] == 255).all()
+
+
+@pytest.fixture(scope="module")
+def show():
+    pytest.importorskip("detectron2", reason="Detectron2")
+    return load("show_detections")
+
+
+def instances(boxes, classes, scores=None, size=(100, 160)):
+    """Ground truth, or detections if there are scores."""
+    from detectron2.structures import Boxes, Instances
+
+    boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    classes = torch.tensor(classes, dtype=torch.int64)
+    if scores is None:
+        return Instances(size, gt_boxes=boxes, gt_classes=classes)
+    return Instances(size, pred_boxes=boxes, pred_classes=classes, scores=torch.tensor(scores))
+
+
+A, B = [10, 10, 30, 30], [60, 10, 80, 30]
+HALF_A = [10, 10, 30, 20]  # IoU with A: 200 / 400
+LESS_A = [10, 10, 30, 19]  # IoU with A: 180 / 400
+
+
+def test_matching(show):
+    truth = instances([A, B], [0, 1])
+
+    def matched(boxes, classes, scores):
+        return show.match(truth, instances(boxes, classes, scores))
+
+    assert matched([A, B], [0, 1], [0.9, 0.8]) == ([True, True], [False, False])
+    assert matched([A, B], [1, 1], [0.9, 0.8]) == ([False, True], [True, False])  # class
+    assert matched([HALF_A], [0], [0.9]) == ([True], [False, True])
+    assert matched([LESS_A], [0], [0.9]) == ([False], [True, True])
+    # One box is matched once: by the surest, not by the best fitting or the first.
+    assert matched([A, HALF_A], [0, 0], [0.6, 0.9]) == ([False, True], [False, True])
+    assert matched([], [], []) == ([], [True, True])
+    nothing = instances([], [])
+    assert show.match(nothing, instances([A], [0], [0.9])) == ([False], [])
+
+
+def test_a_detection_takes_the_best_box_that_is_left(show):
+    near = [12, 10, 32, 30]  # IoU with A: 360 / 440
+    truth = instances([A, near], [0, 0])
+    found = instances([A, A], [0, 0], [0.9, 0.8])
+    assert show.match(truth, found) == ([True, True], [False, False])
+
+
+def test_marks_tell_true_false_and_missed_apart(show):
+    truth = instances([A, B], [0, 1])
+    found = instances([A, [100, 50, 120, 70]], [0, 7], [0.9, 0.555])
+    image = np.zeros((100, 160, 3), np.uint8)
+    left, right = show.marks(show.Sample("a", image, truth, found), ["cat", "dog"])
+    assert [(mark.box, mark.text, mark.style) for mark in left] == [
+        (A, "cat", show.TRUTH),
+        (B, "dog", show.TRUTH),
+    ]
+    # Lowest score first, so that the surest is drawn on top.
+    assert [(mark.text, mark.style) for mark in right] == [
+        ("dog", show.MISSED),
+        ("class 7 0.56", show.FALSE),
+        ("cat 0.90", show.TRUE),
+    ]
+    assert left[0].moved(2.0, 5, 7).box == [25, 27, 65, 67]
+
+
+def pixels_of(sheet, colour):
+    return int((np.asarray(sheet) == colour).all(axis=-1).sum())
+
+
+def test_sheet(show):
+    grey = np.full((100, 160, 3), 127, np.uint8)
+    truth = instances([A, B], [0, 1])
+    found = instances([A, [100, 50, 120, 70]], [0, 0], [0.9, 0.6])
+    samples = [show.Sample(f"image {i}", grey, truth, found) for i in range(3)]
+    sheet = show.make_sheet(samples, ["cat", "dog"], "a title", tile=320)
+    # Two rows of two pairs, images enlarged to 320 x 200.
+    assert sheet.width == 4 * 320 + 7 * show.GAP
+    assert sheet.height == show.HEADER + 2 * (show.TITLE + 200 + show.GAP)
+    first = sheet.crop((show.GAP, show.HEADER + show.TITLE, show.GAP + 320, sheet.height))
+    second = sheet.crop((show.GAP + 320 + show.GAP, show.HEADER + show.TITLE, 660, sheet.height))
+    assert pixels_of(first, show.TRUTH.colour) and not pixels_of(second, show.TRUTH.colour)
+    for style in (show.TRUE, show.FALSE, show.MISSED):
+        assert pixels_of(second, style.colour) and not pixels_of(first, style.colour), style
+    # A's outline, twice as large as in the image.
+    left, top = show.GAP + 20, show.HEADER + show.TITLE + 20
+    assert all(sheet.getpixel((left, y)) == show.TRUTH.colour for y in range(top + 1, top + 40))
+
+
+def test_sheet_without_detections_or_ground_truth(show):
+    image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    sample = show.Sample("a" * 300, image, instances([A], [0]), instances([], [], []))
+    sheet = show.make_sheet([sample], ["cat"], "a title")
+    assert pixels_of(sheet, show.MISSED.colour) > 1000  # in the legend and on the tile
+    nothing = show.Sample("b", image, instances([], []), instances([], [], []))
+    sheet = show.make_sheet([nothing], ["cat"], "a title")
+    assert sheet.width >= show.LEGEND
+
+
+def test_labels_stay_inside_and_off_each_other(show):
+    frame, size = (0, 0, 100, 100), (40, 14)
+    corner = show.place_label(size, (90, -5, 120, 20), frame, [])
+    assert corner[0] >= 0 and corner[1] >= 0 and corner[2] <= 100 and corner[3] <= 100
+    first = show.place_label(size, (20, 40, 70, 80), frame, [])
+    second = show.place_label(size, (20, 40, 70, 80), frame, [first])
+    assert first == (20, 26, 60, 40)  # on top of the box, where it starts
+    across = min(first[2], second[2]) - max(first[0], second[0])
+    down = min(first[3], second[3]) - max(first[1], second[1])
+    assert across <= 0 or down <= 0
+
+
+def test_images_are_evenly_spread(show):
+    assert show.spread(9, 3) == [0, 4, 8]
+    assert show.spread(3, 8) == [0, 1, 2]
+    assert show.spread(5, 1) == [0]
+    assert len(show.spread(200, 8)) == 8
+
+
+def test_samples_come_from_data_set_and_predictor(show, tmp_path, monkeypatch):
+    from detectron2.data import DatasetCatalog
+    from detectron2.structures import BoxMode
+
+    Image.new("RGB", (160, 100), (255, 0, 0)).save(tmp_path / "red.png")
+    box = {"bbox": [10, 10, 20, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 1}
+    record = {"file_name": str(tmp_path / "red.png"), "image_id": 7, "height": 100, "width": 160}
+    record["annotations"] = [box, {**box, "iscrowd": 1}]
+
+    def predict(image):
+        assert image[0, 0].tolist() == [0, 0, 255]  # blue first
+        return {"instances": instances([A, B], [1, 1], [0.5, 0.49])}
+
+    monkeypatch.setattr(show, "DefaultPredictor", lambda cfg: predict)
+    cfg = SimpleNamespace(MODEL=SimpleNamespace(WEIGHTS=str(tmp_path / "red.png")))
+    DatasetCatalog.register("one_red_image", lambda: [record])
+    try:
+        (sample,) = show.load_samples(cfg, "one_red_image", 8, 0.5)
+    finally:
+        DatasetCatalog.remove("one_red_image")
+    assert sample.name == "7" and sample.image[0, 0].tolist() == [255, 0, 0]
+    assert sample.truth.gt_boxes.tensor.tolist() == [A] and sample.truth.gt_classes.tolist() == [1]
+    assert sample.found.scores.tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["MODEL.WEIGHTS", "nowhere.pth"], "'nowhere.pth', which is no file"),
+        ([], "MODEL.WEIGHTS: expected a checkpoint, got ''"),
+        (["--dataset", "unheard_of"], "data set 'unheard_of' is not registered"),
+        (["NO.KEY", "1"], "Non-existent key: NO.KEY"),
+        (["MODEL.WEIGHTS"], "odd length"),
+    ],
+)
+def test_mistakes_with_detections_are_one_line_and_exit_code_2(show, options, message, capsys):
+    arguments = ["--config-file", str(REPO / "configs" / "retina_alwa.yaml"), *options]
+    assert show.main(arguments) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("show_detections: ") and message in error
+
+
+def test_weights_that_are_no_checkpoint_are_refused(show, tmp_path):
+    from detectron2.data import DatasetCatalog
+
+    def no_model(cfg):
+        raise RuntimeError("Invalid magic number. A paragraph follows.\nAnd another.")
+
+    (tmp_path / "a.pth").write_text("no checkpoint")
+    cfg = SimpleNamespace(MODEL=SimpleNamespace(WEIGHTS=str(tmp_path / "a.pth")))
+    DatasetCatalog.register("no_images", lambda: [])
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(show, "DefaultPredictor", no_model)
+            with pytest.raises(plot_losses.ToolError, match="cannot be loaded: Invalid magic"):
+                show.load_samples(cfg, "no_images", 8, 0.5)
+    finally:
+        DatasetCatalog.remove("no_images")
+
+
+def test_number_of_images_is_checked(show, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        show.parse(["--config-file", "a.yaml", "--num-images", "0"])
+    assert stopped.value.code == 2
+    assert "expected at least 1, got 0" in capsys.readouterr().err
+
+
+def test_demo_replaces_an_earlier_run_and_nothing_else(tmp_path):
+    folder = write_run(tmp_path / "demo")
+    (folder / "inference").mkdir()
+    for name in ("model_final.pth", "last_checkpoint", "events.out.tfevents.1", "inference/a.json"):
+        (folder / name).touch()
+    (folder / "notes.txt").write_text("mine")
+    demo.clear(folder)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_demo_makes_new_folders_and_takes_empty_ones(tmp_path):
+    demo.clear(tmp_path / "new" / "demo")
+    demo.clear(tmp_path / "new" / "demo")
+    assert list((tmp_path / "new" / "demo").iterdir()) == []
+
+
+def test_demo_refuses_a_folder_of_other_things(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert demo.main(["--output", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"demo: --output: {tmp_path} holds other things")
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    assert demo.main(["--output", str(tmp_path / "thesis.txt")]) == 2
+    assert "expected a folder, got the file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--config-file", "none.yaml"], "none.yaml is no file"),
+        (["OUTPUT_DIR", "a"], "by --output"),
+    ],
+)
+def test_demo_refuses_before_it_removes_anything(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo.subprocess, "run", lambda command: SimpleNamespace(returncode=3))
+    folder = write_run(tmp_path / "demo")
+    assert demo.main(["--output", str(folder), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert (folder / "metrics.json").exists()
+
+
+def test_demo_stops_at_the_first_step_that_fails(tmp_path, monkeypatch, capsys):
+    commands = []
+
+    def run(command):
+        commands.append(command)
+        return SimpleNamespace(returncode=3)
+
+    monkeypatch.setattr(demo.subprocess, "run", run)
+    assert demo.main(["--output", str(tmp_path / "demo"), "SOLVER.MAX_ITER", "5"]) == 1
+    assert "train_net.py ended with exit code 3" in capsys.readouterr().err
+    (command,) = commands
+    assert command[:2] == [sys.executable, str(REPO / "train_net.py")]
+    assert command[-4:] == ["SOLVER.MAX_ITER", "5", "OUTPUT_DIR", str(tmp_path / "demo")]
+
+
+def test_demo_prints_results_and_their_places_last(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "demo"
+    scripts = []
+
+    def run(command):  # leaves what the scripts would
+        scripts.append(command[1].removeprefix(f"{REPO}/"))
+        if scripts[-1] == "train_net.py":
+            write_run(folder)
+            for name in ("model_final.pth", "events.out.tfevents.1.host"):
+                (folder / name).touch()
+        for name in ("losses.png", "detections.png"):
+            (folder / name).touch()
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(demo.subprocess, "run", run)
+    monkeypatch.chdir(tmp_path)
+    assert demo.main(["--output", "demo"]) == 0
+    assert scripts == ["train_net.py", "tools/plot_losses.py", "tools/show_detections.py"]
+    table = capsys.readouterr().out.split("Results of ")[1].splitlines()[2:]
+    rows = dict(line.strip().split("  ", 1) for line in table if line)
+    assert {name: value.strip() for name, value in rows.items()} == {
+        "AP": "40.2",
+        "AP50": "71.5",
+        "AP75": "39.0",
+        "final weight of loss_cls": "0.500",
+        "final weight of loss_box_reg": "1.000",
+        "training and evaluation": "0 s",
+        "iterations": "200",
+        "checkpoint": "demo/model_final.pth",
+        "metrics": "demo/metrics.json",
+        "TensorBoard": "demo/events.out.tfevents.1.host",
+        "curves": "demo/losses.png",
+        "detections": "demo/detections.png",
+    }
+
+
+def test_demo_says_what_is_missing(tmp_path):
+    folder = write_run(tmp_path / "demo", records()[:-1])
+    with pytest.raises(plot_losses.ToolError, match="no model_final.pth, events"):
+        demo.find_places(folder)
+    with pytest.raises(plot_losses.ToolError, match="no line has bbox/AP"):
+        demo.format_table(plot_losses.load_run(folder), 1.0, {})
