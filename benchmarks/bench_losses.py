@@ -119,10 +119,11 @@ def compare(peers, inputs, leaf, rounds):
     """name -> median milliseconds; the values and gradients of all peers agree."""
     loss, grad, _ = once(peers["alwa_d2"], inputs, leaf)
     for name, function in peers.items():
+        say = f"{name}: {{}}".format  # the peer, before what differs
         for _ in range(2):  # compiling is not timed
             other, other_grad, _ = once(function, inputs, leaf)
-        torch.testing.assert_close(other, loss, rtol=1e-3, atol=1e-4, msg=name)
-        torch.testing.assert_close(other_grad, grad, rtol=1e-3, atol=1e-6, msg=name)
+        torch.testing.assert_close(other, loss, rtol=1e-3, atol=1e-4, msg=say)
+        torch.testing.assert_close(other_grad, grad, rtol=1e-3, atol=1e-6, msg=say)
     seconds = {name: [] for name in (*peers, "copy")}
     for _ in range(rounds):
         for name, function in peers.items():

@@ -45,12 +45,21 @@ inline double reduction_factor(Reduction reduction, int64_t n) {
   return reduction == Reduction::kMean ? (n > 0 ? 1.0 / static_cast<double>(n) : 0.0) : 1.0;
 }
 
+inline void check_pair_grad(const at::Tensor& grad, const at::Tensor& pred, Reduction reduction) {
+  if (reduction == Reduction::kNone) {
+    check_grad(grad, {pred.size(0)}, pred.scalar_type(), pred);
+  } else {
+    check_grad(grad, {}, reduced_dtype(pred), pred);
+  }
+}
+
 inline DenseShape check_dense(
     const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
     const at::Tensor& fg_mask, at::ArrayRef<double> box_weights,
     const std::optional<at::Tensor>& scale) {
   TORCH_CHECK_TYPE(
-      fg_mask.scalar_type() == at::kBool, "fg_mask: expected bool, got ", fg_mask.scalar_type());
+      fg_mask.scalar_type() == at::kBool, "fg_mask: expected bool, got ",
+      name_of(fg_mask.scalar_type()));
   const DenseShape shape = check_predictions("deltas", deltas, "fg_mask", fg_mask);
   TORCH_CHECK_VALUE(
       shape.values == 4 || shape.anchors == 0, "deltas: expected 4 values an anchor, got ",

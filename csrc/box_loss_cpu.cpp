@@ -58,6 +58,7 @@ at::Tensor box_loss_backward_cpu(
     c10::string_view kind, c10::string_view reduction_, double beta, double eps) {
   check_pairs(pred_, target_);
   const Reduction reduction = parse_reduction(reduction_);
+  check_pair_grad(grad_, pred_, reduction);
   const at::Tensor pred = pred_.contiguous(), target = target_.contiguous();  // (N, 4)
   const at::Tensor grad = grad_.contiguous();                                 // (N,) or ()
   const int64_t n = pred.size(0);
@@ -83,7 +84,7 @@ at::Tensor box_loss_backward_cpu(
               const T factor = per_pair ? static_cast<T>(grads[i]) : common;
               for (int j = 0; j < 4; ++j) {
                 out[4 * i + j] =
-                    static_cast<scalar_t>(factor * within_range_of<scalar_t>(pair.grad[j]));
+                    static_cast<scalar_t>(within_range_of<scalar_t>(factor * pair.grad[j], factor));
               }
             }
           });

@@ -13,11 +13,33 @@
 
 namespace alwa_d2 {
 
+// The dtype's name in Python.
+inline std::string name_of(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kDouble:
+      return "float64";
+    case at::kFloat:
+      return "float32";
+    case at::kHalf:
+      return "float16";
+    case at::kBFloat16:
+      return "bfloat16";
+    case at::kLong:
+      return "int64";
+    case at::kInt:
+      return "int32";
+    case at::kBool:
+      return "bool";
+    default:
+      return c10::toString(dtype);
+  }
+}
+
 inline void check_dtype(const char* name, const at::Tensor& x) {
   const auto dtype = x.scalar_type();
   TORCH_CHECK_TYPE(
       dtype == at::kDouble || dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16,
-      name, ": expected float64, float32, float16 or bfloat16, got ", dtype);
+      name, ": expected float64, float32, float16 or bfloat16, got ", name_of(dtype));
 }
 
 inline void check_same(
@@ -38,8 +60,8 @@ inline void check_pairs(const at::Tensor& pred, const at::Tensor& target) {
   check_shape("target", target, pred.sizes());
   check_dtype("pred", pred);
   TORCH_CHECK_TYPE(
-      target.scalar_type() == pred.scalar_type(), "target: expected dtype ", pred.scalar_type(),
-      " as pred, got ", target.scalar_type());
+      target.scalar_type() == pred.scalar_type(), "target: expected dtype ",
+      name_of(pred.scalar_type()), " as pred, got ", name_of(target.scalar_type()));
   check_same("target", target, "pred", pred);
 }
 
@@ -66,7 +88,7 @@ inline DenseShape check_predictions(
     check_dtype(name, level);
     TORCH_CHECK_TYPE(
         level.scalar_type() == x[0].scalar_type(), name, ": expected one dtype on all levels, got ",
-        x[0].scalar_type(), " and ", level.scalar_type());
+        name_of(x[0].scalar_type()), " and ", name_of(level.scalar_type()));
     check_same(name, level, labels_name, labels);
     positions += flat ? level.size(1) : level.size(2) * level.size(3);
     shapes += (shapes.empty() ? "" : ", ") + c10::str(level.sizes());
@@ -79,6 +101,7 @@ inline DenseShape check_predictions(
     fits = fits && (flat || level.size(1) == channels);
   }
   fits = fits && (per_position == 0 || channels % per_position == 0);
+  fits = fits && (anchors == 0 || channels > 0);
   TORCH_CHECK_VALUE(
       fits, name, ": expected the values of ", anchors, " anchors an image as in ", labels_name,
       " (on all levels the same A anchors a position, and A * K channels), got shapes ", shapes);
@@ -92,6 +115,15 @@ inline void check_scale(
         scale->dim() == 0, "scale: expected a 0-dim tensor, got shape ", scale->sizes());
     check_same("scale", *scale, name, other);
   }
+}
+
+inline void check_grad(
+    const at::Tensor& grad, at::IntArrayRef expected, at::ScalarType dtype, const at::Tensor& x) {
+  check_shape("grad", grad, expected);
+  TORCH_CHECK_TYPE(
+      grad.scalar_type() == dtype, "grad: expected dtype ", name_of(dtype), ", got ",
+      name_of(grad.scalar_type()));
+  check_same("grad", grad, "the inputs", x);
 }
 
 // Losses reduced over many pairs are float32, and float64 for float64 inputs.

@@ -62,6 +62,7 @@ std::vector<at::Tensor> dense_box_loss_backward_cpu(
     at::ArrayRef<double> box_weights, double beta, double eps,
     const std::optional<at::Tensor>& scale, double factor) {
   const DenseShape shape = check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale);
+  check_grad(grad, {}, reduced_dtype(deltas[0]), deltas[0]);
   const at::Tensor mask = fg_mask.contiguous();  // (N, R)
   std::vector<at::Tensor> result;
   for (const at::Tensor& level : deltas) {

@@ -98,6 +98,7 @@ std::vector<at::Tensor> dense_box_loss_backward_cuda(
     at::ArrayRef<double> box_weights, double beta, double eps,
     const std::optional<at::Tensor>& scale_, double factor) {
   const DenseShape shape = check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale_);
+  check_grad(grad, {}, reduced_dtype(deltas[0]), deltas[0]);
   const c10::cuda::CUDAGuard guard(fg_mask.device());
   const at::Tensor mask = fg_mask.contiguous();
   const std::optional<at::Tensor> scale = scale_on_device(scale_);

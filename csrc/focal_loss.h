@@ -13,7 +13,8 @@ inline DenseShape check_focal(
     at::TensorList logits, const at::Tensor& labels, double gamma,
     const std::optional<at::Tensor>& scale) {
   TORCH_CHECK_TYPE(
-      labels.scalar_type() == at::kLong, "labels: expected int64, got ", labels.scalar_type());
+      labels.scalar_type() == at::kLong, "labels: expected int64, got ",
+      name_of(labels.scalar_type()));
   TORCH_CHECK_VALUE(gamma >= 0, "gamma: expected at least 0, got ", gamma);
   const DenseShape shape = check_predictions("logits", logits, "labels", labels);
   check_scale(scale, "labels", labels);

@@ -74,6 +74,7 @@ std::vector<at::Tensor> sigmoid_focal_loss_backward_cpu(
     const at::Tensor& grad, at::TensorList logits, const at::Tensor& labels_, double alpha,
     double gamma, const std::optional<at::Tensor>& scale, double factor) {
   const DenseShape shape = check_focal(logits, labels_, gamma, scale);
+  check_grad(grad, {}, reduced_dtype(logits[0]), logits[0]);
   const at::Tensor labels = labels_.contiguous();  // (N, R)
   const int64_t* label_of = labels.const_data_ptr<int64_t>();
   std::vector<at::Tensor> result;

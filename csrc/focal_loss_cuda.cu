@@ -10,8 +10,9 @@
 namespace alwa_d2 {
 namespace {
 
-// The anchors of a batch: i counts them over all images. A thread takes an anchor: in a head's
-// output neighbours in a row lie side by side in memory.
+// The anchors of a batch: i counts them over all images. A thread takes an anchor and reads its K
+// logits one by one, so that the threads of a warp read side by side in no layout: simple, and not
+// yet fast.
 template <typename T, typename scalar_t>
 struct AddAnchors {
   Levels<const scalar_t> logits;
@@ -82,6 +83,7 @@ std::vector<at::Tensor> sigmoid_focal_loss_backward_cuda(
     const at::Tensor& grad, at::TensorList logits, const at::Tensor& labels_, double alpha,
     double gamma, const std::optional<at::Tensor>& scale_, double factor) {
   const DenseShape shape = check_focal(logits, labels_, gamma, scale_);
+  check_grad(grad, {}, reduced_dtype(logits[0]), logits[0]);
   const c10::cuda::CUDAGuard guard(labels_.device());
   const at::Tensor labels = labels_.contiguous();  // (N, R)
   const std::optional<at::Tensor> scale = scale_on_device(scale_);

@@ -52,7 +52,10 @@ __device__ inline Stats block_total(Stats mine) {
       shared[threadIdx.x].merge(shared[threadIdx.x + half]);
     }
   }
-  const Stats total = shared[0];
+  Stats total;
+  if (threadIdx.x == 0) {
+    total = shared[0];
+  }
   __syncthreads();  // shared may be written again
   return total;
 }

@@ -227,12 +227,36 @@ def extreme_boxes(draw, dtype):
 def test_finite_in_finite_out(kind, data):
     dtype = data.draw(st.sampled_from(list(RANGES)))
     boxes = data.draw(extreme_boxes(dtype))
-    pred, target = boxes[:1].clone().requires_grad_(), boxes[1:]
-    for reduction in ("none", "sum"):
+    pred, target = (box.clone().requires_grad_() for box in boxes.split(1))
+    for reduction in ("none", "mean", "sum"):
         loss = box_loss(pred, target, kind, reduction, beta=0.5)
-        (grad,) = torch.autograd.grad(loss.sum(), pred)
         assert loss.isfinite().all(), (loss, boxes)
-        assert grad.isfinite().all(), (grad, boxes)
+        for grad in torch.autograd.grad(loss.sum(), (pred, target)):
+            assert grad.isfinite().all(), (grad, boxes)
+
+
+def test_half_gradients_are_cut_after_the_factor():
+    """Empty boxes 50 high: giou's slope is 50 / eps = 5e8, and a thousandth of it is still 5e5. An
+    incoming gradient of 1e-5 takes it into the range; one of 65536 has to give infinity."""
+    pred = torch.tensor([[5.0, 0, 5, 100]], dtype=torch.float16).repeat(1000, 1).requires_grad_()
+    target = torch.tensor([[5.0, 0, 5, 50]], dtype=torch.float16).repeat(1000, 1)
+    exact = pred.detach().double().requires_grad_()
+    (expected,) = gradients(box_loss(exact, target.double(), "giou", "sum"), exact)
+    assert expected.abs().max() > 1e8
+    for reduction, factor in (("sum", 1e-5), ("mean", 1e-2), ("none", 6e-8)):
+        loss = box_loss(pred, target, "giou", reduction)
+        incoming = torch.full_like(loss, factor)
+        (grad,) = torch.autograd.grad(loss, pred, incoming)
+        true = expected * incoming.double().max() / (1000 if reduction == "mean" else 1)
+        assert true.abs().max() < 65504
+        torch.testing.assert_close(grad.double(), true, rtol=2e-3, atol=1e-3)
+    loss = box_loss(pred, target, "giou", "sum")
+    (grad,) = torch.autograd.grad(loss, pred)
+    assert grad.abs().max() == 65504
+    (grad,) = torch.autograd.grad(
+        box_loss(pred, target, "giou", "sum"), pred, torch.tensor(65536.0)
+    )
+    assert grad.isinf().any()
 
 
 @pytest.mark.parametrize("kind", ON_BOXES)
@@ -335,8 +359,24 @@ def test_compiles_without_graph_breaks():
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("mode", ["real", "fake"])
-def test_box_loss_refusals(change, error, words, mode):
+def test_refusals(change, error, words, mode):
     """The fake kernel says the same as the real one."""
     arguments = dict(pred=torch.zeros(5, 4), target=torch.zeros(5, 4), kind="iou") | change
     with pytest.raises(error, match=words):
         box_loss(**(to_meta(arguments) if mode == "fake" else arguments))
+
+
+@pytest.mark.parametrize(
+    "reduction, grad, error, words",
+    [
+        ("none", torch.ones(1), ValueError, r"grad: expected shape \[5\], got \[1\]"),
+        ("sum", torch.ones(5), ValueError, r"grad: expected shape \[\], got \[5\]"),
+        ("sum", torch.ones((), dtype=torch.float64), TypeError, "grad: expected dtype float32, got float64"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("mode", ["real", "fake"])
+def test_backward_refusals(reduction, grad, error, words, mode):
+    arguments = dict(grad=grad, pred=torch.zeros(5, 4), target=torch.zeros(5, 4))
+    arguments = to_meta(arguments) if mode == "fake" else arguments
+    with pytest.raises(error, match=words):
+        OPS.box_loss_backward(**arguments, kind="iou", reduction=reduction, beta=0.0, eps=1e-7)

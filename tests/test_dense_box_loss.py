@@ -167,6 +167,17 @@ def test_zero_area_ground_truth_stays_finite(kind):
     assert all(grad.isfinite().all() for grad in torch.autograd.grad(loss, deltas))
 
 
+@pytest.mark.parametrize("kind", BOX_KINDS)
+@pytest.mark.parametrize("size", [0.0, 3.0, 30.0, 300.0])
+def test_extreme_deltas_stay_finite(kind, size, dtype, device):
+    """Far beyond the scale clamp and far below, where the decoded box has no extent left."""
+    anchors, deltas, gt_boxes, fg_mask = dense_inputs(device, dtype)
+    deltas = [(size * level.detach().sign()).requires_grad_() for level in deltas]
+    loss, stats = dense_box_loss(anchors, deltas, gt_boxes, fg_mask, kind, scale=1e-3)
+    assert loss.isfinite() and stats.values.isfinite().all()
+    assert all(grad.isfinite().all() for grad in torch.autograd.grad(loss, deltas))
+
+
 # --- As an op -------------------------------------------------------------------------------------
 
 
@@ -229,6 +240,7 @@ def levels_of(*shapes):
         (dict(fg_mask=torch.zeros(6, dtype=torch.bool)), ValueError, r"fg_mask: expected shape \(N, R\), got \[6\]"),
         (dict(anchors=torch.zeros(5, 4)), ValueError, r"anchors: expected shape \[6, 4\], got \[5, 4\]"),
         (dict(gt_boxes=torch.zeros(2, 5, 4)), ValueError, r"gt_boxes: expected shape \[2, 6, 4\]"),
+        (dict(deltas=[torch.zeros(2, 0, 2, 3)]), ValueError, "deltas: expected the values of 6 anchors"),
         (dict(deltas=torch.zeros(2, 6, 5)), ValueError, "deltas: expected 4 values an anchor, got 5"),
         (dict(deltas=torch.zeros(2, 5, 4)), ValueError, r"deltas: expected the values of 6 anchors .* got shapes \[2, 5, 4\]"),
         (dict(deltas=torch.zeros(3, 6, 4)), ValueError, r"deltas: expected 2 images as in fg_mask, got shape \[3, 6, 4\]"),

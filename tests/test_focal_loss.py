@@ -322,6 +322,7 @@ def test_statistics_are_frozen_tensors_on_the_device(device):
         (dict(logits=[torch.zeros(2, 6, 2, 2)]), ValueError, "logits: expected the values of 6 anchors"),
         (dict(logits=[torch.zeros(2, 6, 1, 2), torch.zeros(2, 6, 0, 2).half()]), TypeError, "logits: expected one dtype on all levels"),
         (dict(logits=torch.zeros(2, 6, 3, dtype=torch.int64)), TypeError, "logits: expected float64, float32, float16 or bfloat16"),
+        (dict(logits=[torch.zeros(2, 0, 1, 2)]), ValueError, "logits: expected the values of 6 anchors"),
         (dict(gamma=-1.0), ValueError, "gamma: expected at least 0, got -1"),
         (dict(scale=torch.ones(2)), ValueError, r"scale: expected a 0-dim tensor, got shape \[2\]"),
         (dict(scale=torch.ones((), requires_grad=True)), ValueError, "scale: expected a detached tensor"),

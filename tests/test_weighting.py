@@ -162,6 +162,9 @@ def test_nothing_is_observed_in_eval_mode_or_without_gradients():
     evaluated = weighter.eval()(losses)
     assert all(evaluated[key] is losses[key] for key in losses)
     weighter.observe(losses), weighter.step()
+    weighter.train()
+    with torch.no_grad():
+        weighter.observe(losses), weighter.step()
     for name, value in weighter.state_dict().items():
         assert torch.equal(value.nan_to_num(), before[name].nan_to_num())
     weighter.train()(pair(2.0, 2.0))
@@ -389,6 +392,39 @@ def test_built_from_a_config():
         ValueError, match="MODEL.LOSS_WEIGHTER.NAME: expected one of ALWA, Fixed, got 'alwa'"
     ):
         build_loss_weighter(cfg, "a", "b")
+
+
+@pytest.mark.parametrize("cast", ["float", "half", "bfloat16", "double"])
+def test_casting_a_model_leaves_the_state_as_it_is(cast):
+    weighter = ALWA(interval=3)
+    run(weighter, [(4.1, 1.0)] * 2)
+    before = copy.deepcopy(weighter.state_dict())
+    model = torch.nn.Sequential(torch.nn.Linear(1, 1), weighter)
+    getattr(model, cast)()
+    assert model[0].weight.dtype == getattr(
+        torch, {"half": "float16"}.get(cast, cast.replace("double", "float64"))
+    )
+    for name, value in weighter.state_dict().items():
+        assert value.dtype == before[name].dtype and torch.equal(
+            value.nan_to_num(), before[name].nan_to_num()
+        )
+    run(weighter, [(2.0, 2.0)])
+
+
+@pytest.mark.parametrize(
+    "loss, got",
+    [
+        (1.0, "float"),
+        (torch.ones(3), r"torch.float32 of shape \[3\]"),
+        (torch.tensor(1), r"torch.int64 of shape \[\]"),
+    ],
+)
+def test_bad_losses_are_refused_by_key(loss, got):
+    for weighter in (ALWA(), Fixed()):
+        with pytest.raises(
+            TypeError, match=rf"losses\['loss_cls'\]: expected a .* 0-dim tensor, got {got}"
+        ):
+            weighter({"loss_cls": loss, "loss_box_reg": torch.tensor(1.0)})
 
 
 def test_a_weighter_of_the_users_own_can_be_registered():

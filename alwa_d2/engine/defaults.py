@@ -46,6 +46,8 @@ def setup(args) -> CfgNode:
     Args:
         args: parsed by Detectron2's `default_argument_parser`
     """
+    if args.num_gpus > max(torch.cuda.device_count(), 1):
+        raise ValueError(f"--num-gpus {args.num_gpus}: found {torch.cuda.device_count()} GPUs")
     cfg = setup_cfg(args.config_file, args.opts)
     default_setup(cfg, args)
     # Detectron2 sets up its own logger and fvcore's.

@@ -23,7 +23,8 @@ class LossWeightLogger(HookBase):
     - alwa/stat_x: statistic that moved the weight last, once there is one
     - per_anchor/x_mean, per_anchor/x_std: of the last batch's anchors
 
-    and "num_pos_anchors", foreground anchors an image, where the model counts them.
+    and "num_pos_anchors", foreground anchors an image, where the model counts them. All but the
+    weights and their statistics are the main process's own, where Detectron2 averages "loss_x".
     """
 
     def __init__(self, model: torch.nn.Module, period: int = 20):

@@ -17,17 +17,22 @@ EVALUATORS = {
     "coco": lambda name, folder: COCOEvaluator(name, output_dir=folder),
     "pascal_voc": lambda name, folder: VOCEvaluator(name),
 }
-WRITE_PERIOD = 20  # iterations between two lines of the log, Detectron2's own
 
 
 class Trainer(DefaultTrainer):
     """`DefaultTrainer` for models with a loss weighter, on VOC and COCO data."""
 
+    def __init__(self, cfg):
+        for name in cfg.DATASETS.TEST:  # before training, not after it
+            self._evaluator_type(name)
+        super().__init__(cfg)
+
     def build_hooks(self):
         result = super().build_hooks()
-        # Writers are there on the main process alone, the last hook.
-        if result and isinstance(result[-1], hooks.PeriodicWriter):
-            result.insert(-1, LossWeightLogger(self.model, WRITE_PERIOD))
+        for i, hook in enumerate(result):  # writers are there on the main process alone
+            if isinstance(hook, hooks.PeriodicWriter):
+                result.insert(i, LossWeightLogger(self.model, hook._period))
+                break
         return result
 
     def resume_or_load(self, resume=True):
@@ -43,10 +48,15 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
+        build = EVALUATORS[cls._evaluator_type(dataset_name)]
+        return build(dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
+
+    @staticmethod
+    def _evaluator_type(dataset_name):
         evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type")
         if evaluator_type not in EVALUATORS:
             raise ValueError(
                 f"DATASETS.TEST: expected data sets with evaluator_type {' or '.join(EVALUATORS)}, "
                 f"got '{dataset_name}' with {evaluator_type}"
             )
-        return EVALUATORS[evaluator_type](dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
+        return evaluator_type

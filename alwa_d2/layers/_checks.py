@@ -10,9 +10,15 @@ def shape_of(x) -> list:
     return list(x.shape)
 
 
+def name_of(dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def check_dtype(name, x):
     if x.dtype not in FLOATING:
-        raise TypeError(f"{name}: expected float64, float32, float16 or bfloat16, got {x.dtype}")
+        raise TypeError(
+            f"{name}: expected float64, float32, float16 or bfloat16, got {name_of(x.dtype)}"
+        )
 
 
 def check_device(name, x, other_name, other):
@@ -31,8 +37,17 @@ def check_pairs(pred, target):
     check_shape("target", target, pred.shape)
     check_dtype("pred", pred)
     if target.dtype != pred.dtype:
-        raise TypeError(f"target: expected dtype {pred.dtype} as pred, got {target.dtype}")
+        raise TypeError(
+            f"target: expected dtype {name_of(pred.dtype)} as pred, got {name_of(target.dtype)}"
+        )
     check_device("target", target, "pred", pred)
+
+
+def check_grad(grad, expected, dtype, x):
+    check_shape("grad", grad, expected)
+    if grad.dtype != dtype:
+        raise TypeError(f"grad: expected dtype {name_of(dtype)}, got {name_of(grad.dtype)}")
+    check_device("grad", grad, "the inputs", x)
 
 
 def check_choice(name, value, choices):
@@ -69,6 +84,7 @@ def check_predictions(name, levels, labels_name, labels):
         and (not flat or per_position == 1)
         and (flat or all(level.shape[1] == channels for level in levels))
         and (per_position == 0 or channels % per_position == 0)
+        and (anchors == 0 or channels > 0)
     )
     if not fits:
         raise ValueError(
@@ -92,14 +108,15 @@ def _check_level(name, level, first, flat, images, labels_name, labels):
     check_dtype(name, level)
     if level.dtype != first.dtype:
         raise TypeError(
-            f"{name}: expected one dtype on all levels, got {first.dtype} and {level.dtype}"
+            f"{name}: expected one dtype on all levels, got {name_of(first.dtype)} "
+            f"and {name_of(level.dtype)}"
         )
     check_device(name, level, labels_name, labels)
 
 
 def check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale):
     if fg_mask.dtype != torch.bool:
-        raise TypeError(f"fg_mask: expected bool, got {fg_mask.dtype}")
+        raise TypeError(f"fg_mask: expected bool, got {name_of(fg_mask.dtype)}")
     values = check_predictions("deltas", deltas, "fg_mask", fg_mask)
     images, count = fg_mask.shape
     if values != 4 and count != 0:
@@ -116,7 +133,7 @@ def check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale):
 
 def check_focal(logits, labels, gamma, scale):
     if labels.dtype != torch.int64:
-        raise TypeError(f"labels: expected int64, got {labels.dtype}")
+        raise TypeError(f"labels: expected int64, got {name_of(labels.dtype)}")
     if not gamma >= 0:
         raise ValueError(f"gamma: expected at least 0, got {gamma}")
     check_predictions("logits", logits, "labels", labels)

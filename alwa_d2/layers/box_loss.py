@@ -61,6 +61,11 @@ def _fake(pred, target, kind, reduction, beta, eps):
 
 
 def _fake_backward(grad, pred, target, kind, reduction, beta, eps):
+    _checks.check_pairs(pred, target)
+    if reduction == "none":
+        _checks.check_grad(grad, pred.shape[:1], pred.dtype, pred)
+    else:
+        _checks.check_grad(grad, (), reduced_dtype(pred), pred)
     return torch.empty_like(pred, memory_format=torch.contiguous_format)
 
 

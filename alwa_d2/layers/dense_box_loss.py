@@ -63,6 +63,7 @@ def _fake(anchors, deltas, gt_boxes, fg_mask, kind, box_weights, beta, eps, scal
 
 
 def _fake_backward(grad, anchors, deltas, *args, **kwargs):
+    _checks.check_grad(grad, (), reduced_dtype(deltas[0]), deltas[0])
     return [torch.empty_like(level) for level in deltas]
 
 

@@ -60,6 +60,7 @@ def _fake(logits, labels, alpha, gamma, scale, factor=1.0):
 
 
 def _fake_backward(grad, logits, labels, alpha, gamma, scale, factor=1.0):
+    _checks.check_grad(grad, (), reduced_dtype(logits[0]), logits[0])
     return [torch.empty_like(level) for level in logits]
 
 

@@ -1,12 +1,13 @@
 """Statistics of a batch's per-anchor losses."""
 
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LossStats:
     """Count, sum, spread and range of the unscaled per-anchor losses of one batch.
 
@@ -66,7 +67,7 @@ def split_scale(scale) -> tuple[Tensor | None, float]:
         if scale.requires_grad:
             raise ValueError("scale: expected a detached tensor, got one that requires grad")
         return scale, 1.0
-    if isinstance(scale, (int, float)):
+    if isinstance(scale, Real):
         return None, float(scale)
     raise TypeError(f"scale: expected a float or a 0-dim tensor, got {type(scale).__name__}")
 

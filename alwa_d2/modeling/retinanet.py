@@ -25,7 +25,7 @@ class AlwaRetinaNet(RetinaNet):
     memory, and no step of theirs waits for the device.
 
     Two things are said otherwise than there: the loss normaliser is a buffer, saved with the model,
-    and it does not move in passes without gradients.
+    and it does not move in passes without gradients. As there, each process has its own.
 
     Attributes:
         loss_weighter: the :class:`LossWeighter` of ("loss_cls", "loss_box_reg")
@@ -65,14 +65,18 @@ class AlwaRetinaNet(RetinaNet):
         normalizer = self._update_normalizer(foreground)
 
         weights = self.loss_weighter.weights
-        loss_cls, cls_stats = sigmoid_focal_loss(
+        # Known weights are part of the kernels' scale; a learnt one gets its gradient from a product.
+        learnt = {key for key, weight in weights.items() if weight.requires_grad}
+        scale = {k: (1 if k in learnt else w) / normalizer for k, w in weights.items()}
+        losses, stats = {}, {}
+        losses["loss_cls"], stats["loss_cls"] = sigmoid_focal_loss(
             logits,
             gt_labels,
             alpha=self.focal_loss_alpha,
             gamma=self.focal_loss_gamma,
-            scale=weights["loss_cls"] / normalizer,
+            scale=scale["loss_cls"],
         )
-        loss_box_reg, box_reg_stats = dense_box_loss(
+        losses["loss_box_reg"], stats["loss_box_reg"] = dense_box_loss(
             Boxes.cat(anchors).tensor,
             deltas,
             gt_boxes,
@@ -80,14 +84,15 @@ class AlwaRetinaNet(RetinaNet):
             self.box_reg_loss_type,
             box_weights=self.box2box_transform.weights,
             beta=self.smooth_l1_beta,
-            scale=weights["loss_box_reg"] / normalizer,
+            scale=scale["loss_box_reg"],
         )
+        for key in learnt:
+            losses[key] = losses[key] * weights[key].to(losses[key].dtype)
         if self.loss_weighter.observing:
-            stats = {"loss_cls": cls_stats, "loss_box_reg": box_reg_stats}
             unweighted = {key: value.sum / normalizer for key, value in stats.items()}
             self.loss_weighter.observe(unweighted, stats)
             self.loss_weighter.step()
-        return {"loss_cls": loss_cls, "loss_box_reg": loss_box_reg}
+        return losses
 
     def reset_loss_state(self) -> bool:
         """Sets weighter and normaliser back to where a training starts; whether they had moved."""
@@ -104,6 +109,13 @@ class AlwaRetinaNet(RetinaNet):
             new = count.clamp(min=1).double() * (1 - NORMALIZER_MOMENTUM)
             self.loss_normalizer.mul_(NORMALIZER_MOMENTUM).add_(new)
         return self.loss_normalizer.clone()
+
+    def _apply(self, fn, recurse=True):
+        normalizer = self.loss_normalizer
+        super()._apply(fn, recurse)
+        # It moves with the model, but stays float64 where the model is cast.
+        self.loss_normalizer = normalizer.to(self.loss_normalizer.device)
+        return self
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         # A checkpoint of RetinaNet's own has no normaliser: the start value stands.

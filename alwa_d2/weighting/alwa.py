@@ -1,6 +1,7 @@
 """Adaptive Loss Weight Adjustment (arXiv 2103.09488)."""
 
 import logging
+from numbers import Integral
 
 import torch
 import torch.distributed as dist
@@ -36,7 +37,8 @@ class ALWA(LossWeighter):
     one all-reduce, so that their weights are the same. See docs/method.md.
 
     Within a compiled or captured region only `weights` and `observe` belong; `step` counts on the
-    host, once for each iteration that was observed.
+    host, once for each iteration that was observed. DistributedDataParallel needs
+    `broadcast_buffers=False`, as Detectron2 has it: each process fills a window of its own.
     """
 
     _WINDOW = ("window", "slot", "window_start")  # loaded as one unit
@@ -63,7 +65,7 @@ class ALWA(LossWeighter):
             raise ValueError(
                 f"rule (MODEL.ALWA.RULE): expected one of {', '.join(RULES)}, got '{rule}'"
             )
-        if not isinstance(interval, int) or isinstance(interval, bool) or interval < 2:
+        if not isinstance(interval, Integral) or interval < 2:
             raise ValueError(
                 "interval (MODEL.ALWA.INTERVAL): expected an integer of at least 2, "
                 f"got {interval!r}"
@@ -74,7 +76,7 @@ class ALWA(LossWeighter):
             )
         self.variant = variant
         self.rule = rule
-        self.interval = interval
+        self.interval = int(interval)
         self.min_weight = min_weight
         for name, value in self._initial_state().items():
             self.register_buffer(name, value)
@@ -151,7 +153,7 @@ class ALWA(LossWeighter):
         self.slot.zero_()
 
     def step(self) -> None:
-        if not self.training:
+        if not self.observing:
             return
         self._count += 1
         if self._count == self.interval:

@@ -96,7 +96,21 @@ class LossWeighter(nn.Module):
     def _loss(self, losses, key, detach=True) -> Tensor:
         if key not in losses:
             raise KeyError(f"losses: expected the key '{key}', got {sorted(losses)}")
-        return losses[key].detach() if detach else losses[key]
+        loss = losses[key]
+        if not isinstance(loss, Tensor) or not loss.is_floating_point() or loss.dim() != 0:
+            is_tensor = isinstance(loss, Tensor)
+            got = f"{loss.dtype} of shape {list(loss.shape)}" if is_tensor else type(loss).__name__
+            raise TypeError(f"losses['{key}']: expected a floating-point 0-dim tensor, got {got}")
+        return loss.detach() if detach else loss
+
+    def _apply(self, fn, recurse=True):
+        """Takes the state to another device, but leaves its dtypes where the model's are cast."""
+
+        def keep_dtype(x):
+            y = fn(x)
+            return y if y.dtype == x.dtype else x.to(y.device)
+
+        return super()._apply(keep_dtype, recurse)
 
 
 def build_loss_weighter(cfg, cls_key: str, reg_key: str) -> LossWeighter:

@@ -130,10 +130,13 @@ ALWA_HOST_DEVICE PairLoss<T> finish(PairLoss<T> loss, const T pred[4]) {
 }
 
 // A finite number outside the range of Stored as the nearest number within it: in fp16 the loss
-// of two far boxes, or the slope at an empty one, passes 65504 where fp32 still holds it.
+// of two far boxes, or the slope at an empty one, passes 65504 where fp32 still holds it. A slope
+// that is multiplied with more than 1 may pass the range by as much, which is how GradScaler finds
+// that its factor is too large.
 template <typename Stored, typename T>
-ALWA_HOST_DEVICE T within_range_of(T x) {
-  const T limit = static_cast<T>(std::numeric_limits<Stored>::max());
+ALWA_HOST_DEVICE T within_range_of(T x, T factor = 1) {
+  const T larger = maximum(T(1), factor < 0 ? -factor : factor);
+  const T limit = larger * static_cast<T>(std::numeric_limits<Stored>::max());
   const bool infinite = x - x != 0;  // and NaN
   return infinite ? x : minimum(maximum(x, -limit), limit);
 }
