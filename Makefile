@@ -1,0 +1,67 @@
+# The targets below set .venv up first where it is missing or out of date.
+#
+#   make demo         trains configs/retina_alwa.yaml, evaluates it, and draws what came out
+#   make test         the tests; PYTEST_ARGS="-k giou -x" and the like go to pytest
+#   make lint         checks style and formatting of the Python and C++ files
+#   make format       puts the formatting right
+#   make bench        times the losses against their peers
+#   make env          only the environment
+#   make gpu-check    every check that needs a GPU; uses PYTHON as it is, installs nothing
+#   make clean        removes what was built, keeps .venv
+#
+# PYTHON=python3.12 chooses the Python that makes .venv; more in tools/setup_env.sh and setup.py.
+
+VENV ?= .venv
+export VENV
+
+RUN := $(VENV)/bin/python
+# Written last, so that an interrupted set-up is not taken for a finished one.
+PACKAGES := $(VENV)/.packages-ready
+EXTENSION := $(VENV)/.extension-ready
+LINTERS := $(VENV)/.linters-ready
+# Folders too: their time changes when a file comes or goes.
+SOURCES := setup.py pyproject.toml $(shell find csrc -type d -o -name '*.h' -o -name '*.c*')
+
+.PHONY: demo test lint format bench env gpu-check clean
+.DELETE_ON_ERROR:
+
+demo: $(EXTENSION)
+	$(RUN) tools/demo.py
+
+test: $(EXTENSION)
+	$(RUN) -m pytest $(PYTEST_ARGS)
+
+lint: $(LINTERS)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	find csrc -name '*.h' -o -name '*.c*' | xargs $(VENV)/bin/clang-format --dry-run --Werror
+
+format: $(LINTERS)
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+	find csrc -name '*.h' -o -name '*.c*' | xargs $(VENV)/bin/clang-format -i
+
+bench: $(EXTENSION)
+	$(RUN) benchmarks/bench_losses.py
+
+env: $(EXTENSION)
+
+gpu-check:
+	tools/gpu_check.sh
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
+	rm -f alwa_d2/_C.*.so $(EXTENSION)
+	find alwa_d2 tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(PACKAGES): requirements.txt requirements-detectron2.txt tools/setup_env.sh
+	tools/setup_env.sh packages
+	touch $@
+
+$(EXTENSION): $(PACKAGES) $(SOURCES)
+	tools/setup_env.sh extension
+	touch $@
+
+$(LINTERS): $(PACKAGES) requirements-dev.txt
+	$(RUN) -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+	touch $@

@@ -1,0 +1,175 @@
+"""Builds alwa_d2._C, the loss kernels, against the PyTorch that will load them.
+
+Switches, environment variables all, printed when set:
+
+    FORCE_CUDA=1            build the CUDA kernels too, or stop and say what is missing
+    ALWA_D2_CPU_ONLY=1      build the CPU kernels only
+    CUDA_HOME               the CUDA toolkit's folder, looked at before the usual places
+    TORCH_CUDA_ARCH_LIST    GPU architectures, such as "8.0;9.0+PTX"; without it those of the GPUs
+                            in sight, and where there are none DEFAULT_ARCHS
+    MAX_JOBS                files compiled at a time
+
+With neither of the first two, the CUDA kernels are built where PyTorch has CUDA and a toolkit of
+the same major version is found. A GPU is not needed.
+"""
+
+import os
+import re
+import shutil
+import site
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+SWITCHES = ("FORCE_CUDA", "ALWA_D2_CPU_ONLY", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "MAX_JOBS")
+TOOLKIT_FILES = ("bin/nvcc", "include/cuda_runtime.h", "lib64/libcudart.so")
+# Known to every toolkit that PyTorch 2.4 and newer is built with. GPUs after the last one compile
+# its PTX when they load the kernels.
+DEFAULT_ARCHS = "8.0;9.0+PTX"
+# NaN, infinity and denormals keep their meaning (no -ffast-math); errno and floating-point traps,
+# which nobody reads, are given up, since they keep loops from being vectorised.
+CXX_FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math"]
+NVCC_FLAGS = ["-O3"]
+NO_TORCH = f"""\
+alwa_d2: no PyTorch in {sys.prefix}; the kernels are built against the one that will run them.
+Install it, then try again:
+    pip install torch torchvision
+If it is there, but hidden from the build by the installer, build without isolation:
+    pip install 'setuptools<81' wheel ninja && pip install --no-build-isolation -e ."""
+
+
+def read_switches(environ):
+    """(force CUDA, CPU only); values other than 1, 0 and empty, and both at once, are refused."""
+    for name in SWITCHES[:2]:
+        if environ.get(name, "") not in ("", "0", "1"):
+            raise SystemExit(f"alwa_d2: {name} is 1 or 0, got {environ[name]!r}")
+    force, cpu_only = (environ.get(name) == "1" for name in SWITCHES[:2])
+    if force and cpu_only:
+        raise SystemExit("alwa_d2: FORCE_CUDA=1 and ALWA_D2_CPU_ONLY=1 exclude each other")
+    return force, cpu_only
+
+
+def import_torch():
+    """The PyTorch of the environment that is installed into, in an isolated build too."""
+    if find_spec("torch") is None:
+        # An isolated build hides the environment's packages. They come back at the end of the
+        # path, so that the build's own setuptools stays the one in use.
+        user = [site.getusersitepackages()] if sys.prefix == sys.base_prefix else []
+        for folder in site.getsitepackages() + user:
+            site.addsitedir(folder)
+    if find_spec("torch") is None:
+        raise SystemExit(NO_TORCH)
+    import torch
+
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 4):
+        raise SystemExit(f"alwa_d2: needs PyTorch 2.4 or newer, found {torch.__version__}")
+    return torch
+
+
+def find_toolkit(environ, usual="/usr/local/cuda"):
+    """(folder, version) of the first CUDA toolkit that is complete, or (None, None).
+
+    An nvcc on the PATH may be a script that calls the real one, so its folder proves nothing.
+    """
+    places = [environ.get("CUDA_HOME"), environ.get("CUDA_PATH")]
+    nvcc = shutil.which("nvcc", path=environ.get("PATH", ""))
+    if nvcc:
+        places += [Path(os.path.abspath(nvcc)).parents[1], Path(nvcc).resolve().parents[1]]
+    for place in (Path(place) for place in [*places, usual] if place):
+        if all((place / name).exists() for name in TOOLKIT_FILES):
+            header = (place / "include" / "cuda_runtime_api.h").read_text(errors="replace")
+            number = int(re.search(r"#define\s+CUDART_VERSION\s+(\d+)", header).group(1))
+            return place, f"{number // 1000}.{number % 1000 // 10}"
+    return None, None
+
+
+def choose_cuda(force, cpu_only, torch_cuda, toolkit, toolkit_cuda):
+    """(whether the CUDA kernels are built, why); versions are strings such as "13.0", or None."""
+    if cpu_only:
+        return False, "ALWA_D2_CPU_ONLY=1"
+    if torch_cuda is None:
+        lack, remedy = "PyTorch was built without CUDA", "install a CUDA build of PyTorch"
+    elif toolkit is None:
+        lack = f"no CUDA toolkit (a folder with {', '.join(TOOLKIT_FILES)}) was found"
+        remedy = f"install CUDA toolkit {torch_cuda}, or set CUDA_HOME to its folder"
+    elif toolkit_cuda.split(".")[0] != torch_cuda.split(".")[0]:
+        lack = f"PyTorch was built with CUDA {torch_cuda}, and {toolkit} is CUDA {toolkit_cuda}"
+        remedy = f"install CUDA toolkit {torch_cuda}, and set CUDA_HOME to its folder"
+    else:
+        return True, f"PyTorch has CUDA {torch_cuda}, and {toolkit} is CUDA {toolkit_cuda}"
+    if force:
+        raise SystemExit(f"alwa_d2: FORCE_CUDA=1, but {lack}: {remedy}")
+    return False, lack
+
+
+def choose_archs(environ, gpus):
+    """(TORCH_CUDA_ARCH_LIST, empty for PyTorch's own choice; why), for this number of GPUs."""
+    if environ.get("TORCH_CUDA_ARCH_LIST"):
+        return environ["TORCH_CUDA_ARCH_LIST"], "from TORCH_CUDA_ARCH_LIST"
+    if gpus:
+        return "", "those of the GPUs in sight"
+    return DEFAULT_ARCHS, "no GPU in sight; TORCH_CUDA_ARCH_LIST names others"
+
+
+def plan(torch, environ, force, cpu_only):
+    """Whether the CUDA kernels are built; prints it with the reason and prepares `environ`."""
+    toolkit, version = find_toolkit(environ)
+    with_cuda, why = choose_cuda(force, cpu_only, torch.version.cuda, toolkit, version)
+    print(f"alwa_d2: {'CPU and CUDA' if with_cuda else 'CPU only'}: {why}")
+    if with_cuda:
+        archs, why = choose_archs(environ, torch.cuda.device_count())
+        print(f"alwa_d2: GPU architectures {archs or 'native'}: {why}")
+        environ.update(CUDA_HOME=str(toolkit), TORCH_CUDA_ARCH_LIST=archs)
+    # ninja may lie beside this Python without the environment being activated.
+    environ["PATH"] = environ.get("PATH", "") + os.pathsep + str(Path(sys.executable).parent)
+    return with_cuda
+
+
+def extension(torch, with_cuda):
+    """(setuptools extension, the build_ext command for it)."""
+    from torch.utils import cpp_extension  # reads CUDA_HOME when imported
+
+    # at::parallel_for has threads only if compiled with OpenMP. Its runtime is not linked: PyTorch
+    # brings the one that its thread settings act on. Code of other compilers wants other runtimes.
+    gcc = cpp_extension.check_compiler_is_gcc(cpp_extension.get_cxx_compiler())
+    print(f"alwa_d2: OpenMP {'on' if gcc else 'off: the compiler is not GCC'}")
+    make = cpp_extension.CUDAExtension if with_cuda else cpp_extension.CppExtension
+    files = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.*"))
+    built = make(
+        "alwa_d2._C",
+        [file for file in files if file.endswith((".cpp", ".cu") if with_cuda else ".cpp")],
+        include_dirs=[str(ROOT / "csrc")],
+        depends=[file for file in files if file.endswith((".h", ".cuh"))],
+        extra_compile_args={"cxx": CXX_FLAGS + ["-fopenmp"] * gcc, "nvcc": NVCC_FLAGS},
+    )
+    # Objects of another Python or PyTorch, or of the other kind, are never taken for these.
+    kind = f"{sys.implementation.cache_tag}-torch-{torch.__version__}-{'cuda' * with_cuda or 'cpu'}"
+
+    class BuildKernels(cpp_extension.BuildExtension):
+        """Keeps the object files, so that building again compiles only what changed."""
+
+        def finalize_options(self):
+            super().finalize_options()
+            self.build_temp = f"build/{kind}"
+
+    return built, BuildKernels
+
+
+def main():
+    from setuptools import setup  # before PyTorch, whose environment may hold another version
+
+    os.chdir(ROOT)
+    for name in SWITCHES:
+        if name in os.environ:
+            print(f"alwa_d2: {name}={os.environ[name]}")
+    force, cpu_only = read_switches(os.environ)
+    torch = import_torch()
+    print(f"alwa_d2: building for PyTorch {torch.__version__}, Python {sys.version.split()[0]}")
+    with_cuda = plan(torch, os.environ, force, cpu_only)
+    built, command = extension(torch, with_cuda)
+    setup(ext_modules=[built], cmdclass={"build_ext": command})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""The build's decisions and words, without compiling, and the house rules of the build files."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from conftest import REPO
+
+SWITCHES = ("FORCE_CUDA", "ALWA_D2_CPU_ONLY", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "MAX_JOBS")
+WITHOUT_TORCH = "sys.modules['torch'] = None"
+PINNED = re.compile(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.]+(; python_version (<|>=) \"3\.\d+\")?")
+
+
+@pytest.fixture(scope="module")
+def setup_py():
+    """setup.py as a module; its main() is not run."""
+    spec = importlib.util.spec_from_file_location("alwa_d2_setup", REPO / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def make_toolkit(folder, version=13000):
+    """A folder that looks like a CUDA toolkit; `version` as in CUDART_VERSION."""
+    for name in ("bin/nvcc", "include/cuda_runtime.h", "lib64/libcudart.so"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch(mode=0o755)
+    header = f"/* runtime */\n#define CUDART_VERSION  {version}\n"
+    (folder / "include" / "cuda_runtime_api.h").write_text(header)
+    return folder
+
+
+def run_setup(prelude="", **switches):
+    """setup.py --version in a process of its own, after the Python line `prelude`."""
+    code = f"import runpy, sys; {prelude}; sys.argv = ['setup.py', '--version']; "
+    code += f"runpy.run_path({str(REPO / 'setup.py')!r}, run_name='__main__')"
+    env = {name: value for name, value in os.environ.items() if name not in SWITCHES} | switches
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+
+
+# The command line
+
+
+def test_missing_torch_is_one_message_that_says_what_to_install():
+    result = run_setup(WITHOUT_TORCH)
+    assert result.returncode == 1
+    assert "no PyTorch" in result.stderr and sys.prefix in result.stderr
+    assert "pip install torch" in result.stderr and "--no-build-isolation" in result.stderr
+    assert "Traceback" not in result.stderr and result.stderr.count("\n") <= 6
+
+
+def test_switches_are_printed():
+    result = run_setup(WITHOUT_TORCH, FORCE_CUDA="1", MAX_JOBS="3")
+    assert "alwa_d2: FORCE_CUDA=1" in result.stdout and "alwa_d2: MAX_JOBS=3" in result.stdout
+    assert "ALWA_D2_CPU_ONLY" not in result.stdout
+
+
+def test_switches_that_exclude_each_other_stop_the_build():
+    result = run_setup(WITHOUT_TORCH, FORCE_CUDA="1", ALWA_D2_CPU_ONLY="1")
+    assert result.returncode == 1
+    assert result.stderr.strip() == (
+        "alwa_d2: FORCE_CUDA=1 and ALWA_D2_CPU_ONLY=1 exclude each other"
+    )
+
+
+def test_every_switch_is_listed_at_the_top(setup_py):
+    assert setup_py.SWITCHES == SWITCHES
+    assert all(re.search(rf"^    {name}\b", setup_py.__doc__, re.M) for name in SWITCHES)
+
+
+# Switches
+
+
+@pytest.mark.parametrize(
+    "environ, expected",
+    [
+        ({}, (False, False)),
+        ({"FORCE_CUDA": "", "ALWA_D2_CPU_ONLY": "0"}, (False, False)),
+        ({"FORCE_CUDA": "1"}, (True, False)),
+        ({"ALWA_D2_CPU_ONLY": "1", "FORCE_CUDA": "0"}, (False, True)),
+    ],
+)
+def test_read_switches(setup_py, environ, expected):
+    assert setup_py.read_switches(environ) == expected
+
+
+def test_other_values_of_a_switch_are_refused(setup_py):
+    with pytest.raises(SystemExit, match="FORCE_CUDA is 1 or 0, got 'yes'"):
+        setup_py.read_switches({"FORCE_CUDA": "yes"})
+
+
+def test_too_old_torch_is_refused(setup_py, monkeypatch):
+    monkeypatch.setattr(setup_py, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__="2.3.1+cu121"))
+    with pytest.raises(SystemExit, match="PyTorch 2.4 or newer, found 2.3.1"):
+        setup_py.import_torch()
+
+
+# The CUDA toolkit
+
+
+def test_toolkit_in_cuda_home_comes_first(setup_py, tmp_path):
+    home = make_toolkit(tmp_path / "home", 12040)
+    path = make_toolkit(tmp_path / "path") / "bin"
+    environ = {"CUDA_HOME": str(home), "PATH": str(path)}
+    assert setup_py.find_toolkit(environ, tmp_path / "none") == (home, "12.4")
+
+
+@pytest.mark.parametrize("lacking", ["bin/nvcc", "include/cuda_runtime.h", "lib64/libcudart.so"])
+def test_incomplete_toolkit_is_passed_over(setup_py, tmp_path, lacking):
+    home, usual = make_toolkit(tmp_path / "home"), make_toolkit(tmp_path / "usual", 13020)
+    (home / lacking).unlink()
+    environ = {"CUDA_HOME": str(home), "PATH": str(home / "bin")}
+    assert setup_py.find_toolkit(environ, usual) == (usual, "13.2")
+    assert setup_py.find_toolkit(environ, tmp_path / "none") == (None, None)
+
+
+def test_toolkit_behind_nvcc_on_the_path(setup_py, tmp_path):
+    toolkit = make_toolkit(tmp_path / "cuda-13.0")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "nvcc").symlink_to(toolkit / "bin" / "nvcc")
+    for folder in (toolkit / "bin", tmp_path / "bin"):
+        found = setup_py.find_toolkit({"PATH": str(folder)}, tmp_path / "none")
+        assert found == (toolkit, "13.0")
+
+
+def test_nvcc_that_is_a_wrapper_script_does_not_mislead(setup_py, tmp_path):
+    toolkit = make_toolkit(tmp_path / "cuda")
+    wrapper = tmp_path / "local" / "bin" / "nvcc"
+    wrapper.parent.mkdir(parents=True)
+    wrapper.write_text(f'#!/bin/sh\nexec {toolkit}/bin/nvcc "$@"\n')
+    wrapper.chmod(0o755)
+    environ = {"PATH": str(wrapper.parent)}
+    assert setup_py.find_toolkit(environ, toolkit) == (toolkit, "13.0")
+    assert setup_py.find_toolkit(environ, tmp_path / "none") == (None, None)
+
+
+# What is built
+
+CASES = {
+    "builds": ((False, "13.0", "/cuda", "13.2"), True, "PyTorch has CUDA 13.0, and /cuda is CUDA"),
+    "declined": ((True, "13.0", "/cuda", "13.0"), False, "ALWA_D2_CPU_ONLY=1"),
+    "torch without CUDA": ((False, None, "/cuda", "13.0"), False, "PyTorch was built without CUDA"),
+    "no toolkit": ((False, "13.0", None, None), False, "no CUDA toolkit"),
+    "other major": ((False, "13.0", "/cuda", "12.8"), False, "CUDA 13.0, and /cuda is CUDA 12.8"),
+}
+
+
+@pytest.mark.parametrize("arguments, expected, why", CASES.values(), ids=CASES)
+def test_what_is_built_and_why(setup_py, arguments, expected, why):
+    with_cuda, reason = setup_py.choose_cuda(False, *arguments)
+    assert with_cuda is expected
+    assert why in reason
+
+
+@pytest.mark.parametrize(
+    "case, remedy",
+    [
+        ("torch without CUDA", "install a CUDA build of PyTorch"),
+        ("no toolkit", "install CUDA toolkit 13.0, or set CUDA_HOME"),
+        ("other major", "install CUDA toolkit 13.0, and set CUDA_HOME"),
+    ],
+)
+def test_force_cuda_says_what_is_missing(setup_py, case, remedy):
+    arguments, _, why = CASES[case]
+    with pytest.raises(SystemExit) as stop:
+        setup_py.choose_cuda(True, *arguments)
+    assert str(stop.value).startswith("alwa_d2: FORCE_CUDA=1, but ")
+    assert why in str(stop.value) and remedy in str(stop.value)
+
+
+def test_force_cuda_builds_where_everything_is_there(setup_py):
+    arguments, _, _ = CASES["builds"]
+    assert setup_py.choose_cuda(True, *arguments)[0]
+
+
+@pytest.mark.parametrize(
+    "listed, gpus, expected", [("7.5", 1, "7.5"), (None, 2, ""), ("", 0, "8.0;9.0+PTX")]
+)
+def test_gpu_architectures(setup_py, listed, gpus, expected):
+    environ = {} if listed is None else {"TORCH_CUDA_ARCH_LIST": listed}
+    assert setup_py.choose_archs(environ, gpus)[0] == expected
+
+
+def test_plan_prints_the_reason_and_prepares_the_environment(setup_py, tmp_path, capsys):
+    toolkit = make_toolkit(tmp_path / "cuda")
+    torch = SimpleNamespace(
+        version=SimpleNamespace(cuda="13.0"), cuda=SimpleNamespace(device_count=lambda: 0)
+    )
+    environ = {"CUDA_HOME": str(toolkit), "PATH": "/bin"}
+    assert setup_py.plan(torch, environ, force=False, cpu_only=False)
+    printed = capsys.readouterr().out
+    assert "CPU and CUDA: PyTorch has CUDA 13.0" in printed and "8.0;9.0+PTX" in printed
+    assert environ["CUDA_HOME"] == str(toolkit)
+    assert environ["TORCH_CUDA_ARCH_LIST"] == "8.0;9.0+PTX"
+
+    environ = {"CUDA_HOME": str(toolkit), "PATH": "/bin"}
+    assert not setup_py.plan(torch, environ, force=False, cpu_only=True)
+    assert "CPU only: ALWA_D2_CPU_ONLY=1" in capsys.readouterr().out
+    assert "TORCH_CUDA_ARCH_LIST" not in environ
+
+
+# House rules
+
+
+def test_flags_keep_nan_and_denormals(setup_py):
+    flags = setup_py.CXX_FLAGS + setup_py.NVCC_FLAGS
+    forbidden = ("fast-math", "use_fast_math", "finite-math", "Ofast", "march=")
+    assert flags and not [flag for flag in flags if any(word in flag for word in forbidden)]
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_requirements_are_exact(name):
+    lines = [line for line in (REPO / name).read_text().splitlines() if line]
+    pins = [line for line in lines if not line.startswith("#")]
+    assert pins and [pin for pin in pins if not PINNED.fullmatch(pin)] == []
+
+
+def test_detectron2_is_pinned_by_hash():
+    text = (REPO / "requirements-detectron2.txt").read_text()
+    pins = re.findall(r"^([^#\s]\S*) \\\n +--hash=sha256:[0-9a-f]{64}$", text, re.M)
+    assert pins == ["sal-detectron2==0.7.2"]
+
+
+def test_setuptools_stays_below_81():
+    pin = re.search(r"^setuptools==(\d+)", (REPO / "requirements.txt").read_text(), re.M)
+    assert int(pin.group(1)) < 81  # Detectron2's model zoo imports pkg_resources
+    assert '"setuptools>=64,<81"' in (REPO / "pyproject.toml").read_text()
+
+
+def test_scripts_can_be_run():
+    for name in (".ci/run", "tools/setup_env.sh", "tools/gpu_check.sh"):
+        assert os.access(REPO / name, os.X_OK), name
+        subprocess.run(["bash", "-n", str(REPO / name)], check=True)
+
+
+def test_gpu_check_without_a_gpu_says_so_in_one_line(tmp_path):
+    """A Python without PyTorch stands for a machine without a GPU."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    result = subprocess.run(
+        [str(REPO / "tools" / "gpu_check.sh")],
+        env=os.environ | {"PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert result.stdout.count("\n") == 1 and "can use a GPU" in result.stdout
+
+
+def test_setup_refuses_a_python_that_is_too_old(tmp_path):
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1\nexit 1\n')
+    python.chmod(0o755)
+    result = subprocess.run(
+        [str(REPO / "tools" / "setup_env.sh"), "packages"],
+        env=os.environ | {"PYTHON": str(python), "VENV": str(tmp_path / "venv")},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert "needs Python 3.10 to 3.13" in result.stderr and "Python 3.9.1" in result.stderr
+    assert not (tmp_path / "venv").exists()
