@@ -65,7 +65,7 @@ class AlwaRetinaNet(RetinaNet):
         normalizer = self._update_normalizer(foreground)
 
         weights = self.loss_weighter.weights
-        # Known weights are part of the kernels' scale; a learnt one gets its gradient from a product.
+        # Known weights go into the kernels; a learnt one gets its gradient from a product outside.
         learnt = {key for key, weight in weights.items() if weight.requires_grad}
         scale = {k: (1 if k in learnt else w) / normalizer for k, w in weights.items()}
         losses, stats = {}, {}
