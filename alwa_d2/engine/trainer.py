@@ -5,8 +5,8 @@ import os
 
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, hooks
-from detectron2.evaluation import COCOEvaluator
 
+from .coco_evaluation import COCOEvaluator
 from .hooks import LossWeightLogger
 from .voc_evaluation import VOCEvaluator
 
