@@ -154,7 +154,7 @@ def test_every_argument_reaches_the_result():
         sigmoid_focal_loss(levels, labels, **options)[0]
         for options in ({}, dict(alpha=0.5), dict(alpha=-1), dict(gamma=1.0), dict(scale=0.5))
     ]
-    assert len({float(loss) for loss in losses}) == len(losses)
+    assert len({loss.item() for loss in losses}) == len(losses)
 
 
 @pytest.mark.parametrize("images, label", [(0, 0), (2, -1)])

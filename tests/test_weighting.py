@@ -48,7 +48,8 @@ def numpy_weights(losses, variant, rule, interval, min_weight=0.01):
         window.append([weight * cls if rule == "authors" else cls, reg])
         if len(window) == interval:
             w = np.array(window)
-            s_cls, s_reg = w.std(0, ddof=1) + (w.mean(0) if variant == "ALWA_1" else 0)
+            with np.errstate(invalid="ignore"):
+                s_cls, s_reg = w.std(0, ddof=1) + (w.mean(0) if variant == "ALWA_1" else 0)
             if np.isfinite(w).all():
                 if rule == "authors" and s_cls > s_reg:
                     weight = 1 - (s_cls - s_reg) / s_cls

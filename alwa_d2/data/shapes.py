@@ -29,8 +29,13 @@ STRETCH = 1.25  # longest ratio of a shape's two axes
 TURN = 30.0  # degrees to either side, at most; circles and squares blur into one if it is 180
 MIN_VISIBLE = 0.6  # of each shape's area, what others and the image's border leave
 CONTRAST = (45.0, 130.0)  # grey levels (RMS over the channels) to the mean of what is below
-PALE_CONTRAST = (25.0, 45.0)
-PALE_SHARE = 0.1  # of the objects
+PALE_CONTRAST, PALE_SHARE = (25.0, 45.0), 0.1  # the same; share of the objects
+# Red, green, blue that a class often has, as real things do; the other objects have any colour.
+USUAL_COLOURS = {
+    "circle": (210, 60, 60), "ring": (60, 90, 210), "square": (70, 170, 70),
+    "star": (225, 200, 60), "triangle": (160, 80, 180),
+}  # fmt: skip
+USUAL_SHARE, USUAL_SPREAD = 0.6, 50.0  # of the objects; grey levels to either side
 STROKES = (0, 4)  # an image
 NOISE = 12.0  # grey levels, from the darkest to the brightest
 JPEG_QUALITY = 95
@@ -104,8 +109,7 @@ def _draw_stroke(rng: np.random.Generator, image: np.ndarray) -> None:
     x0, y0, x1, y1 = (IMAGE_SIZE * rng.random() for _ in range(4))
     width, opacity = _between(rng, 0.7, 3.5), _between(rng, 0.3, 0.9)
     colour = 255 * rng.random(3)
-    x = np.arange(IMAGE_SIZE)[None, :] + 0.5
-    y = np.arange(IMAGE_SIZE)[:, None] + 0.5
+    x, y = np.arange(IMAGE_SIZE)[None, :] + 0.5, np.arange(IMAGE_SIZE)[:, None] + 0.5
     dx, dy = x1 - x0, y1 - y0
     along = np.clip(((x - x0) * dx + (y - y0) * dy) / max(dx * dx + dy * dy, 1.0), 0, 1)
     distance = np.sqrt((x - x0 - along * dx) ** 2 + (y - y0 - along * dy) ** 2)
@@ -164,11 +168,14 @@ def _crop(placed: _Placed) -> tuple[slice, slice, slice, slice]:
     return slice(top, bottom), slice(left, right), *in_window
 
 
-def _colour(rng: np.random.Generator, below: np.ndarray) -> np.ndarray:
+def _colour(rng: np.random.Generator, below: np.ndarray, name: str) -> np.ndarray:
     """(3,) grey levels that stand off the mean `below` (3,) by a pale or a plain contrast."""
     low, high = PALE_CONTRAST if rng.random() < PALE_SHARE else CONTRAST
-    for _ in range(_TRIALS):
+    usual = _TRIALS // 2 if rng.random() < USUAL_SHARE else 0  # so many trials with that colour
+    for trial in range(_TRIALS):
         colour = 255 * rng.random(3)
+        if trial < usual:
+            colour = USUAL_COLOURS[name] + USUAL_SPREAD * (colour / 127.5 - 1)
         if low <= math.sqrt(((colour - below) ** 2).mean()) <= high:
             break
     return colour
@@ -204,7 +211,7 @@ def _draw_shape(
     owner[:] = trial
     areas.append(area)
     part = image[rows, columns]
-    colour = _colour(rng, part[mask].mean(axis=0))
+    colour = _colour(rng, part[mask].mean(axis=0), name)
     part += cover[..., None] * (_fill(rng, colour, placed.u[tuple(window)]) - part)
     ys, xs = np.nonzero(mask)
     x, y = columns.start + 1, rows.start + 1  # VOC counts pixels from 1
@@ -217,22 +224,19 @@ def draw(index: int) -> tuple[np.ndarray, list[Shape]]:
     rng = np.random.Generator(np.random.PCG64(SEED + index))
     image = _background(rng)
     owner = np.full((IMAGE_SIZE, IMAGE_SIZE), -1)
-    areas: list[int] = []
-    shapes: list[Shape] = []
+    areas, shapes = [], []
     wanted, trials = _whole(rng, *OBJECTS), 0
     while len(shapes) < wanted and (not shapes or trials < _TRIALS):
         shape = _draw_shape(rng, image, owner, areas, CLASSES[_whole(rng, 0, len(CLASSES) - 1)])
-        shapes.extend([shape] if shape else [])
+        shapes += [shape] if shape else []
         trials += 1
     image += NOISE * (rng.random(image.shape) - 0.5)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), shapes
 
 
 _XML = """<annotation>
-  <folder>JPEGImages</folder>
   <filename>{image_id}.jpg</filename>
   <size><width>{side}</width><height>{side}</height><depth>3</depth></size>
-  <segmented>0</segmented>
 {objects}</annotation>
 """
 _XML_OBJECT = """  <object>
@@ -275,18 +279,18 @@ def default_root() -> str:
 def ensure_shapes(root: str | None = None) -> str:
     """The folder of the set, in VOC layout, drawn first if it is not there (some seconds).
 
-    It is drawn beside its place and then moved there, so that a folder of this name is always
-    complete, also when several processes come at once: the first one's is kept.
+    It is drawn beside its place and moved there whole; of several processes' the first is kept.
     """
     root = default_root() if root is None else os.path.abspath(root)
-    if _is_there(root):
+    last = os.path.join(root, "ImageSets", "Main", "test.txt")
+    if os.path.isfile(last):
         return root
     draft = f"{root}.{uuid.uuid4().hex}"
     try:
         _write(draft)
         os.rename(draft, root)
     except OSError as error:
-        if not _is_there(root):
+        if not os.path.isfile(last):
             raise OSError(
                 f"{root}: the shapes data set cannot be made here ({error}); the environment "
                 "variable DETECTRON2_DATASETS may name another folder"
@@ -294,7 +298,3 @@ def ensure_shapes(root: str | None = None) -> str:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return root
-
-
-def _is_there(root: str) -> bool:
-    return os.path.isfile(os.path.join(root, "ImageSets", "Main", "test.txt"))
