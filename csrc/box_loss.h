@@ -1,5 +1,6 @@
 #pragma once
 
+#include <ATen/OpMathType.h>
 #include <ATen/core/Tensor.h>
 
 #include <string_view>
@@ -76,11 +77,81 @@ inline DenseShape check_dense(
   return {shape.images, shape.anchors, 4};
 }
 
-template <typename T>
-BoxTransform<T> make_transform(at::ArrayRef<double> weights) {
-  return {
-      {static_cast<T>(weights[0]), static_cast<T>(weights[1]), static_cast<T>(weights[2]),
-       static_cast<T>(weights[3])}};
+// The pairs of two contiguous (N, 4) tensors.
+template <typename T, typename scalar_t, typename Loss>
+struct Pairs {
+  const scalar_t* pred;
+  const scalar_t* target;
+  Loss loss;
+
+  ALWA_HOST_DEVICE PairLoss<T> operator()(int64_t i) const {
+    T p[4], t[4];
+    load(pred + 4 * i, 1, p);
+    load(target + 4 * i, 1, t);
+    return loss(p, t);
+  }
+
+  // Writes the gradient of pair i, multiplied with factor, to its row of out, (N, 4).
+  ALWA_HOST_DEVICE void store_gradient(int64_t i, T factor, scalar_t* out) const {
+    const PairLoss<T> pair = (*this)(i);
+    for (int j = 0; j < 4; ++j) {
+      out[4 * i + j] =
+          static_cast<scalar_t>(within_range_of<scalar_t>(factor * pair.grad[j], factor));
+    }
+  }
+};
+
+// The foreground among a batch's anchors: i counts anchors over all images.
+template <typename T, typename scalar_t, typename Loss>
+struct Foreground {
+  Levels<const scalar_t> deltas;
+  const T* anchors;     // (R, 4)
+  const T* gt_boxes;    // (N, R, 4)
+  const bool* fg_mask;  // (N, R)
+  int64_t anchors_per_image;
+  BoxTransform<T> transform;
+  Loss loss;
+
+  ALWA_HOST_DEVICE PairLoss<T> operator()(int64_t i) const {
+    const int64_t image = i / anchors_per_image, r = i % anchors_per_image;
+    const Level<const scalar_t>& level = deltas.of_anchor(r);
+    T delta[4];
+    load(level.values(image, r), level.stride_value, delta);
+    return anchor_loss(loss, transform, anchors + 4 * r, delta, gt_boxes + 4 * i);
+  }
+
+  // Writes the gradient of anchor i, multiplied with factor, to its place in out.
+  ALWA_HOST_DEVICE void store_gradient(int64_t i, T factor, const Levels<scalar_t>& out) const {
+    const int64_t image = i / anchors_per_image, r = i % anchors_per_image;
+    const Level<scalar_t>& level = out.of_anchor(r);
+    scalar_t* values = level.values(image, r);
+    const PairLoss<T> pair = (*this)(i);
+    for (int j = 0; j < 4; ++j) {
+      values[j * level.stride_value] = static_cast<scalar_t>(factor * pair.grad[j]);
+    }
+  }
+};
+
+// Calls run with the Foreground of arguments that check_dense has passed; `mask` is contiguous.
+template <typename scalar_t, typename F>
+void with_foreground(
+    const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
+    const at::Tensor& mask, std::string_view kind, at::ArrayRef<double> box_weights, double beta,
+    double eps, const DenseShape& shape, F&& run) {
+  using T = at::opmath_type<scalar_t>;
+  const auto dtype = c10::CppTypeToScalarType<T>::value;
+  const at::Tensor a = anchors.to(dtype).contiguous();
+  const at::Tensor gt = gt_boxes.to(dtype).contiguous();
+  BoxTransform<T> transform;
+  for (int i = 0; i < 4; ++i) {
+    transform.weights[i] = static_cast<T>(box_weights[i]);
+  }
+  with_kind<T>(kind, beta, eps, [&](auto loss) {
+    run(Foreground<T, scalar_t, decltype(loss)>{
+        make_levels<const scalar_t>(deltas, shape), a.template const_data_ptr<T>(),
+        gt.template const_data_ptr<T>(), mask.const_data_ptr<bool>(), shape.anchors, transform,
+        loss});
+  });
 }
 
 }  // namespace alwa_d2

@@ -22,20 +22,14 @@ at::Tensor box_loss_cpu(
 
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, pred.scalar_type(), "box_loss", [&] {
     using T = at::opmath_type<scalar_t>;
-    const scalar_t* p = pred.const_data_ptr<scalar_t>();
-    const scalar_t* t = target.const_data_ptr<scalar_t>();
     with_kind<T>(kind, beta, eps, [&](auto loss) {
-      const auto value = [&](int64_t i) {
-        T a[4], b[4];
-        load(p + 4 * i, 1, a);
-        load(t + 4 * i, 1, b);
-        return loss(a, b).value;
-      };
+      const Pairs<T, scalar_t, decltype(loss)> pairs{
+          pred.const_data_ptr<scalar_t>(), target.const_data_ptr<scalar_t>(), loss};
       if (reduction == Reduction::kNone) {
         scalar_t* out = result.data_ptr<scalar_t>();
         for_each_piece(n, [&](int64_t begin, int64_t end) {
           for (int64_t i = begin; i < end; ++i) {
-            out[i] = static_cast<scalar_t>(within_range_of<scalar_t>(value(i)));
+            out[i] = static_cast<scalar_t>(within_range_of<scalar_t>(pairs(i).value));
           }
         });
         return;
@@ -43,7 +37,7 @@ at::Tensor box_loss_cpu(
       const Stats stats = sum_over_pieces(n, [&](int64_t begin, int64_t end) {
         Stats part;
         for (int64_t i = begin; i < end; ++i) {
-          part.add(value(i));
+          part.add(pairs(i).value);
         }
         return part;
       });
@@ -67,25 +61,17 @@ at::Tensor box_loss_backward_cpu(
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, pred.scalar_type(), "box_loss_backward", [&] {
         using T = at::opmath_type<scalar_t>;
-        const scalar_t* p = pred.const_data_ptr<scalar_t>();
-        const scalar_t* t = target.const_data_ptr<scalar_t>();
         scalar_t* out = result.data_ptr<scalar_t>();
         const bool per_pair = reduction == Reduction::kNone;
         const scalar_t* grads = per_pair ? grad.const_data_ptr<scalar_t>() : nullptr;
         const T common =
             per_pair ? T(1) : static_cast<T>(grad.item<double>() * reduction_factor(reduction, n));
         with_kind<T>(kind, beta, eps, [&](auto loss) {
+          const Pairs<T, scalar_t, decltype(loss)> pairs{
+              pred.const_data_ptr<scalar_t>(), target.const_data_ptr<scalar_t>(), loss};
           for_each_piece(n, [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) {
-              T a[4], b[4];
-              load(p + 4 * i, 1, a);
-              load(t + 4 * i, 1, b);
-              const PairLoss<T> pair = loss(a, b);
-              const T factor = per_pair ? static_cast<T>(grads[i]) : common;
-              for (int j = 0; j < 4; ++j) {
-                out[4 * i + j] =
-                    static_cast<scalar_t>(within_range_of<scalar_t>(factor * pair.grad[j], factor));
-              }
+              pairs.store_gradient(i, per_pair ? static_cast<T>(grads[i]) : common, out);
             }
           });
         });

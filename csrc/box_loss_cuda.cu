@@ -9,21 +9,6 @@
 namespace alwa_d2 {
 namespace {
 
-// The loss of pair i of two contiguous (N, 4) tensors.
-template <typename T, typename scalar_t, typename Loss>
-struct Pairs {
-  const scalar_t* pred;
-  const scalar_t* target;
-  Loss loss;
-
-  __device__ PairLoss<T> operator()(int64_t i) const {
-    T p[4], t[4];
-    load(pred + 4 * i, 1, p);
-    load(target + 4 * i, 1, t);
-    return loss(p, t);
-  }
-};
-
 template <typename scalar_t, typename P>
 struct StoreLosses {
   P pairs;
@@ -49,12 +34,7 @@ struct StoreGradients {
   scalar_t* out;  // (N, 4)
 
   __device__ void operator()(int64_t i) const {
-    const PairLoss<T> pair = pairs(i);
-    const T factor = grads ? static_cast<T>(grads[i]) : common();
-    for (int j = 0; j < 4; ++j) {
-      out[4 * i + j] =
-          static_cast<scalar_t>(within_range_of<scalar_t>(factor * pair.grad[j], factor));
-    }
+    pairs.store_gradient(i, grads ? static_cast<T>(grads[i]) : common(), out);
   }
 };
 

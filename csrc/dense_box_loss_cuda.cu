@@ -9,26 +9,6 @@
 namespace alwa_d2 {
 namespace {
 
-// The foreground anchors of a batch: i counts anchors over all images.
-template <typename T, typename scalar_t, typename Loss>
-struct Foreground {
-  Levels<const scalar_t> deltas;
-  const T* anchors;     // (R, 4)
-  const T* gt_boxes;    // (N, R, 4)
-  const bool* fg_mask;  // (N, R)
-  int64_t anchors_per_image;
-  BoxTransform<T> transform;
-  Loss loss;
-
-  __device__ PairLoss<T> operator()(int64_t i) const {
-    const int64_t image = i / anchors_per_image, r = i % anchors_per_image;
-    const Level<const scalar_t>& level = deltas.of_anchor(r);
-    T delta[4];
-    load(level.values(image, r), level.stride_value, delta);
-    return anchor_loss(loss, transform, anchors + 4 * r, delta, gt_boxes + 4 * i);
-  }
-};
-
 template <typename F>
 struct AddForeground {
   F foreground;
@@ -48,15 +28,7 @@ struct StoreForegroundGradients {
 
   __device__ void operator()(int64_t i) const {
     if (foreground.fg_mask[i]) {
-      const int64_t image = i / foreground.anchors_per_image;
-      const int64_t r = i % foreground.anchors_per_image;
-      const Level<scalar_t>& level = out.of_anchor(r);
-      scalar_t* values = level.values(image, r);
-      const PairLoss<T> pair = foreground(i);
-      const T factor = common();
-      for (int j = 0; j < 4; ++j) {
-        values[j * level.stride_value] = static_cast<scalar_t>(factor * pair.grad[j]);
-      }
+      foreground.store_gradient(i, common(), out);
     }
   }
 };
@@ -72,22 +44,13 @@ std::tuple<at::Tensor, at::Tensor> dense_box_loss_cuda(
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, deltas[0].scalar_type(), "dense_box_loss", [&] {
         using T = at::opmath_type<scalar_t>;
-        const auto dtype = c10::CppTypeToScalarType<T>::value;
-        const at::Tensor a = anchors.to(dtype).contiguous();
-        const at::Tensor gt = gt_boxes.to(dtype).contiguous();
-        with_kind<T>(kind, beta, eps, [&](auto loss) {
-          using F = Foreground<T, scalar_t, decltype(loss)>;
-          const F foreground{
-              make_levels<const scalar_t>(deltas, shape),
-              a.const_data_ptr<T>(),
-              gt.const_data_ptr<T>(),
-              mask.const_data_ptr<bool>(),
-              shape.anchors,
-              make_transform<T>(box_weights),
-              loss};
+        const auto sum = [&](const auto& foreground) {
+          using F = std::decay_t<decltype(foreground)>;
           result =
               sum_cuda<T>(mask.numel(), deltas[0], scale, factor, AddForeground<F>{foreground});
-        });
+        };
+        with_foreground<scalar_t>(
+            anchors, deltas, gt_boxes, mask, kind, box_weights, beta, eps, shape, sum);
       });
   return result;
 }
@@ -109,24 +72,15 @@ std::vector<at::Tensor> dense_box_loss_backward_cuda(
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, deltas[0].scalar_type(), "dense_box_loss_backward", [&] {
         using T = at::opmath_type<scalar_t>;
-        const auto dtype = c10::CppTypeToScalarType<T>::value;
-        const at::Tensor a = anchors.to(dtype).contiguous();
-        const at::Tensor gt = gt_boxes.to(dtype).contiguous();
         const auto out = make_levels<scalar_t>(result, shape);
         const CommonFactor<T> common{grad.const_data_ptr<T>(), pointer(scale), factor};
-        with_kind<T>(kind, beta, eps, [&](auto loss) {
-          using F = Foreground<T, scalar_t, decltype(loss)>;
-          const F foreground{
-              make_levels<const scalar_t>(deltas, shape),
-              a.const_data_ptr<T>(),
-              gt.const_data_ptr<T>(),
-              mask.const_data_ptr<bool>(),
-              shape.anchors,
-              make_transform<T>(box_weights),
-              loss};
+        const auto store = [&](const auto& foreground) {
+          using F = std::decay_t<decltype(foreground)>;
           for_each_cuda(
               mask.numel(), StoreForegroundGradients<T, scalar_t, F>{foreground, common, out});
-        });
+        };
+        with_foreground<scalar_t>(
+            anchors, deltas, gt_boxes, mask, kind, box_weights, beta, eps, shape, store);
       });
   return result;
 }

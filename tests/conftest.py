@@ -64,7 +64,9 @@ LEVEL_SHAPES = ((6, 5), (3, 3), (1, 2))
 
 def flatten_levels(levels, values):
     """(N, R, values) in Detectron2's order of anchors, by its own function."""
-    dense = pytest.importorskip("detectron2.modeling.meta_arch.dense_detector", reason="Detectron2")
+    dense = pytest.importorskip(
+        "detectron2.modeling.meta_arch.dense_detector", reason="needs Detectron2"
+    )
     return torch.cat([dense.permute_to_N_HWA_K(level, values) for level in levels], 1)
 
 

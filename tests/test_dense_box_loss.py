@@ -56,7 +56,9 @@ def test_parity(kind, dtype, device):
 
 @pytest.mark.parametrize("kind", ["smooth_l1", "giou", "diou", "ciou"])
 def test_equals_detectron2(kind):
-    regression = pytest.importorskip("detectron2.modeling.box_regression", reason="Detectron2")
+    regression = pytest.importorskip(
+        "detectron2.modeling.box_regression", reason="needs Detectron2"
+    )
     anchors, levels, gt_boxes, fg_mask = dense_inputs(dtype=torch.float32)
     deltas = (
         flatten_levels(levels, 4).detach() * 4
