@@ -4,6 +4,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <string_view>
+#include <tuple>
+#include <vector>
 
 #include "checks.h"
 #include "losses/box_transform.h"
@@ -90,16 +92,15 @@ struct Pairs {
     load(target + 4 * i, 1, t);
     return loss(p, t);
   }
-
-  // Writes the gradient of pair i, multiplied with factor, to its row of out, (N, 4).
-  ALWA_HOST_DEVICE void store_gradient(int64_t i, T factor, scalar_t* out) const {
-    const PairLoss<T> pair = (*this)(i);
-    for (int j = 0; j < 4; ++j) {
-      out[4 * i + j] =
-          static_cast<scalar_t>(within_range_of<scalar_t>(factor * pair.grad[j], factor));
-    }
-  }
 };
+
+// Writes the gradient of a pair, multiplied with factor, to its row of (N, 4).
+template <typename T, typename scalar_t>
+ALWA_HOST_DEVICE void store_gradient(const PairLoss<T>& pair, T factor, scalar_t* row) {
+  for (int j = 0; j < 4; ++j) {
+    row[j] = static_cast<scalar_t>(within_range_of<scalar_t>(factor * pair.grad[j], factor));
+  }
+}
 
 // The foreground among a batch's anchors: i counts anchors over all images.
 template <typename T, typename scalar_t, typename Loss>
@@ -121,11 +122,11 @@ struct Foreground {
   }
 
   // Writes the gradient of anchor i, multiplied with factor, to its place in out.
-  ALWA_HOST_DEVICE void store_gradient(int64_t i, T factor, const Levels<scalar_t>& out) const {
+  ALWA_HOST_DEVICE void store_gradient(
+      int64_t i, const PairLoss<T>& pair, T factor, const Levels<scalar_t>& out) const {
     const int64_t image = i / anchors_per_image, r = i % anchors_per_image;
     const Level<scalar_t>& level = out.of_anchor(r);
     scalar_t* values = level.values(image, r);
-    const PairLoss<T> pair = (*this)(i);
     for (int j = 0; j < 4; ++j) {
       values[j * level.stride_value] = static_cast<scalar_t>(factor * pair.grad[j]);
     }
@@ -153,5 +154,14 @@ void with_foreground(
         loss});
   });
 }
+
+// The ops' results, and the gradient for an incoming gradient of 1: of the same pass.
+std::tuple<at::Tensor, at::Tensor> box_loss_with_gradient_cpu(
+    const at::Tensor& pred, const at::Tensor& target, c10::string_view kind,
+    c10::string_view reduction, double beta, double eps);
+std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> dense_box_loss_with_gradient_cpu(
+    const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
+    const at::Tensor& fg_mask, c10::string_view kind, at::ArrayRef<double> box_weights, double beta,
+    double eps, const std::optional<at::Tensor>& scale, double factor);
 
 }  // namespace alwa_d2

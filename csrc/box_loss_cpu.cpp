@@ -9,73 +9,77 @@
 namespace alwa_d2 {
 namespace {
 
-at::Tensor box_loss_cpu(
-    const at::Tensor& pred_, const at::Tensor& target_, c10::string_view kind,
-    c10::string_view reduction_, double beta, double eps) {
-  check_pairs(pred_, target_);
-  const Reduction reduction = parse_reduction(reduction_);
+// One pass over pairs: their sum. Where there are tensors for them, also the losses of pairs, (N,),
+// and the gradients by pred, (N, 4), times `factor` and, where it is defined, the pair's own in
+// `grads`, (N,).
+double box_pass(
+    const at::Tensor& pred_, const at::Tensor& target_, c10::string_view kind, double beta,
+    double eps, const at::Tensor& losses, const at::Tensor& gradients, const at::Tensor& grads_,
+    double factor) {
   const at::Tensor pred = pred_.contiguous(), target = target_.contiguous();  // (N, 4)
-  const int64_t n = pred.size(0);
-  at::Tensor result = reduction == Reduction::kNone
-      ? at::empty({n}, pred.options())
-      : at::empty({}, pred.options().dtype(reduced_dtype(pred)));
-
+  const at::Tensor grads = grads_.defined() ? grads_.contiguous() : grads_;
+  double sum = 0;
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, pred.scalar_type(), "box_loss", [&] {
     using T = at::opmath_type<scalar_t>;
+    scalar_t* value_of = losses.defined() ? losses.data_ptr<scalar_t>() : nullptr;
+    scalar_t* gradient_of = gradients.defined() ? gradients.data_ptr<scalar_t>() : nullptr;
+    const scalar_t* grad_of = grads.defined() ? grads.const_data_ptr<scalar_t>() : nullptr;
     with_kind<T>(kind, beta, eps, [&](auto loss) {
       const Pairs<T, scalar_t, decltype(loss)> pairs{
           pred.const_data_ptr<scalar_t>(), target.const_data_ptr<scalar_t>(), loss};
-      if (reduction == Reduction::kNone) {
-        scalar_t* out = result.data_ptr<scalar_t>();
-        for_each_piece(n, [&](int64_t begin, int64_t end) {
-          for (int64_t i = begin; i < end; ++i) {
-            out[i] = static_cast<scalar_t>(within_range_of<scalar_t>(pairs(i).value));
-          }
-        });
-        return;
-      }
-      const Stats stats = sum_over_pieces(n, [&](int64_t begin, int64_t end) {
+      const Stats stats = sum_over_pieces(pred.size(0), [&](int64_t begin, int64_t end) {
         Stats part;
         for (int64_t i = begin; i < end; ++i) {
-          part.add(pairs(i).value);
+          const PairLoss<T> pair = pairs(i);
+          part.sum += pair.value;
+          if (value_of) {
+            value_of[i] = static_cast<scalar_t>(within_range_of<scalar_t>(pair.value));
+          }
+          if (gradient_of) {
+            const T grad = grad_of ? static_cast<T>(grad_of[i]) : static_cast<T>(factor);
+            store_gradient(pair, grad, gradient_of + 4 * i);
+          }
         }
         return part;
       });
-      result.fill_(stats.sum * reduction_factor(reduction, n));
+      sum = stats.sum;
     });
   });
-  return result;
+  return sum;
+}
+
+at::Tensor reduced(double sum, const at::Tensor& pred, Reduction reduction) {
+  return at::full(
+      {}, sum * reduction_factor(reduction, pred.size(0)),
+      pred.options().dtype(reduced_dtype(pred)));
+}
+
+at::Tensor box_loss_cpu(
+    const at::Tensor& pred, const at::Tensor& target, c10::string_view kind,
+    c10::string_view reduction_, double beta, double eps) {
+  check_pairs(pred, target);
+  const Reduction reduction = parse_reduction(reduction_);
+  at::Tensor losses;
+  if (reduction == Reduction::kNone) {
+    losses = at::empty({pred.size(0)}, pred.options());
+  }
+  const double sum = box_pass(pred, target, kind, beta, eps, losses, {}, {}, 1);
+  return losses.defined() ? losses : reduced(sum, pred, reduction);
 }
 
 at::Tensor box_loss_backward_cpu(
-    const at::Tensor& grad_, const at::Tensor& pred_, const at::Tensor& target_,
-    c10::string_view kind, c10::string_view reduction_, double beta, double eps) {
-  check_pairs(pred_, target_);
+    const at::Tensor& grad, const at::Tensor& pred, const at::Tensor& target, c10::string_view kind,
+    c10::string_view reduction_, double beta, double eps) {
+  check_pairs(pred, target);
   const Reduction reduction = parse_reduction(reduction_);
-  check_pair_grad(grad_, pred_, reduction);
-  const at::Tensor pred = pred_.contiguous(), target = target_.contiguous();  // (N, 4)
-  const at::Tensor grad = grad_.contiguous();                                 // (N,) or ()
-  const int64_t n = pred.size(0);
-  at::Tensor result = at::empty_like(pred);
-
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, pred.scalar_type(), "box_loss_backward", [&] {
-        using T = at::opmath_type<scalar_t>;
-        scalar_t* out = result.data_ptr<scalar_t>();
-        const bool per_pair = reduction == Reduction::kNone;
-        const scalar_t* grads = per_pair ? grad.const_data_ptr<scalar_t>() : nullptr;
-        const T common =
-            per_pair ? T(1) : static_cast<T>(grad.item<double>() * reduction_factor(reduction, n));
-        with_kind<T>(kind, beta, eps, [&](auto loss) {
-          const Pairs<T, scalar_t, decltype(loss)> pairs{
-              pred.const_data_ptr<scalar_t>(), target.const_data_ptr<scalar_t>(), loss};
-          for_each_piece(n, [&](int64_t begin, int64_t end) {
-            for (int64_t i = begin; i < end; ++i) {
-              pairs.store_gradient(i, per_pair ? static_cast<T>(grads[i]) : common, out);
-            }
-          });
-        });
-      });
+  check_pair_grad(grad, pred, reduction);
+  at::Tensor result = at::empty_like(pred, at::MemoryFormat::Contiguous);
+  if (reduction == Reduction::kNone) {
+    box_pass(pred, target, kind, beta, eps, {}, result, grad, 1);
+  } else {
+    const double common = grad.item<double>() * reduction_factor(reduction, pred.size(0));
+    box_pass(pred, target, kind, beta, eps, {}, result, {}, common);
+  }
   return result;
 }
 
@@ -85,4 +89,16 @@ TORCH_LIBRARY_IMPL(alwa_d2, CPU, m) {
 }
 
 }  // namespace
+
+std::tuple<at::Tensor, at::Tensor> box_loss_with_gradient_cpu(
+    const at::Tensor& pred, const at::Tensor& target, c10::string_view kind,
+    c10::string_view reduction_, double beta, double eps) {
+  check_pairs(pred, target);
+  const Reduction reduction = parse_reduction(reduction_);
+  at::Tensor gradient = at::empty_like(pred, at::MemoryFormat::Contiguous);
+  const double factor = reduction_factor(reduction, pred.size(0));
+  const double sum = box_pass(pred, target, kind, beta, eps, {}, gradient, {}, factor);
+  return {reduced(sum, pred, reduction), std::move(gradient)};
+}
+
 }  // namespace alwa_d2

@@ -34,7 +34,7 @@ struct StoreGradients {
   scalar_t* out;  // (N, 4)
 
   __device__ void operator()(int64_t i) const {
-    pairs.store_gradient(i, grads ? static_cast<T>(grads[i]) : common(), out);
+    store_gradient(pairs(i), grads ? static_cast<T>(grads[i]) : common(), out + 4 * i);
   }
 };
 

@@ -3,35 +3,80 @@
 #include <ATen/OpMathType.h>
 #include <torch/library.h>
 
+#include <cstring>
+
 #include "box_loss.h"
 #include "pieces_cpu.h"
 
 namespace alwa_d2 {
 namespace {
 
+// Runs f(i) for the i in [begin, end) whose mask is set: few as a rule, so that eight are looked at
+// together.
+template <typename F>
+void for_each_set(const bool* mask, int64_t begin, int64_t end, const F& f) {
+  int64_t i = begin;
+  while (i < end) {
+    uint64_t eight;
+    if (i + 8 <= end && (std::memcpy(&eight, mask + i, 8), eight == 0)) {
+      i += 8;
+      continue;
+    }
+    for (const int64_t stop = std::min(end, i + 8); i < stop; ++i) {
+      if (mask[i]) {
+        f(i);
+      }
+    }
+  }
+}
+
+// One pass over the foreground: statistics, and gradients times `factor` where there are tensors
+// for them, which are zero.
+Stats dense_box_pass(
+    const at::Tensor& anchors, at::TensorList deltas, at::TensorList gradients,
+    const at::Tensor& gt_boxes, const at::Tensor& fg_mask, c10::string_view kind,
+    at::ArrayRef<double> box_weights, double beta, double eps, const DenseShape& shape,
+    double factor) {
+  const at::Tensor mask = fg_mask.contiguous();  // (N, R)
+  Stats stats;
+  AT_DISPATCH_FLOATING_TYPES_AND2(
+      at::kHalf, at::kBFloat16, deltas[0].scalar_type(), "dense_box_loss", [&] {
+        using T = at::opmath_type<scalar_t>;
+        const auto out = make_levels<scalar_t>(gradients, shape);
+        const auto run = [&](const auto& foreground) {
+          stats = sum_over_pieces(mask.numel(), [&](int64_t begin, int64_t end) {
+            Stats part;
+            for_each_set(foreground.fg_mask, begin, end, [&](int64_t i) {
+              const PairLoss<T> loss = foreground(i);
+              part.add(loss.value);
+              if (!gradients.empty()) {
+                foreground.store_gradient(i, loss, static_cast<T>(factor), out);
+              }
+            });
+            return part;
+          });
+        };
+        with_foreground<scalar_t>(
+            anchors, deltas, gt_boxes, mask, kind, box_weights, beta, eps, shape, run);
+      });
+  return stats;
+}
+
+std::vector<at::Tensor> zeros_like(at::TensorList levels) {
+  std::vector<at::Tensor> result;
+  for (const at::Tensor& level : levels) {
+    result.push_back(at::zeros_like(level));
+  }
+  return result;
+}
+
 std::tuple<at::Tensor, at::Tensor> dense_box_loss_cpu(
     const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
     const at::Tensor& fg_mask, c10::string_view kind, at::ArrayRef<double> box_weights, double beta,
     double eps, const std::optional<at::Tensor>& scale, double factor) {
   const DenseShape shape = check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale);
-  const at::Tensor mask = fg_mask.contiguous();  // (N, R)
-  Stats stats;
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, deltas[0].scalar_type(), "dense_box_loss", [&] {
-        const auto sum = [&](const auto& foreground) {
-          stats = sum_over_pieces(mask.numel(), [&](int64_t begin, int64_t end) {
-            Stats part;
-            for (int64_t i = begin; i < end; ++i) {
-              if (foreground.fg_mask[i]) {
-                part.add(foreground(i).value);
-              }
-            }
-            return part;
-          });
-        };
-        with_foreground<scalar_t>(
-            anchors, deltas, gt_boxes, mask, kind, box_weights, beta, eps, shape, sum);
-      });
+  const Stats stats = dense_box_pass(
+      anchors, deltas, {}, gt_boxes, fg_mask, kind, box_weights, beta, eps, shape, 1);
   return scaled_sum(stats, deltas[0], scale, factor);
 }
 
@@ -42,28 +87,10 @@ std::vector<at::Tensor> dense_box_loss_backward_cpu(
     const std::optional<at::Tensor>& scale, double factor) {
   const DenseShape shape = check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale);
   check_grad(grad, {}, reduced_dtype(deltas[0]), deltas[0]);
-  const at::Tensor mask = fg_mask.contiguous();  // (N, R)
-  std::vector<at::Tensor> result;
-  for (const at::Tensor& level : deltas) {
-    result.push_back(at::zeros_like(level));
-  }
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, deltas[0].scalar_type(), "dense_box_loss_backward", [&] {
-        using T = at::opmath_type<scalar_t>;
-        const auto out = make_levels<scalar_t>(result, shape);
-        const T common = static_cast<T>(grad.item<double>() * scale_value(scale, factor));
-        const auto store = [&](const auto& foreground) {
-          for_each_piece(mask.numel(), [&](int64_t begin, int64_t end) {
-            for (int64_t i = begin; i < end; ++i) {
-              if (foreground.fg_mask[i]) {
-                foreground.store_gradient(i, common, out);
-              }
-            }
-          });
-        };
-        with_foreground<scalar_t>(
-            anchors, deltas, gt_boxes, mask, kind, box_weights, beta, eps, shape, store);
-      });
+  std::vector<at::Tensor> result = zeros_like(deltas);
+  const double common = grad.item<double>() * scale_value(scale, factor);
+  dense_box_pass(
+      anchors, deltas, result, gt_boxes, fg_mask, kind, box_weights, beta, eps, shape, common);
   return result;
 }
 
@@ -73,4 +100,18 @@ TORCH_LIBRARY_IMPL(alwa_d2, CPU, m) {
 }
 
 }  // namespace
+
+std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> dense_box_loss_with_gradient_cpu(
+    const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
+    const at::Tensor& fg_mask, c10::string_view kind, at::ArrayRef<double> box_weights, double beta,
+    double eps, const std::optional<at::Tensor>& scale, double factor) {
+  const DenseShape shape = check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale);
+  std::vector<at::Tensor> gradients = zeros_like(deltas);
+  const Stats stats = dense_box_pass(
+      anchors, deltas, gradients, gt_boxes, fg_mask, kind, box_weights, beta, eps, shape,
+      scale_value(scale, factor));
+  auto [loss, values] = scaled_sum(stats, deltas[0], scale, factor);
+  return {std::move(loss), std::move(values), std::move(gradients)};
+}
+
 }  // namespace alwa_d2

@@ -28,7 +28,7 @@ struct StoreForegroundGradients {
 
   __device__ void operator()(int64_t i) const {
     if (foreground.fg_mask[i]) {
-      foreground.store_gradient(i, common(), out);
+      foreground.store_gradient(i, foreground(i), common(), out);
     }
   }
 };

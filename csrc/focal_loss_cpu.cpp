@@ -6,104 +6,134 @@
 #include <atomic>
 
 #include "focal_loss.h"
+#include "focal_segment_cpu.h"
 #include "pieces_cpu.h"
 
 namespace alwa_d2 {
 namespace {
 
-// A label outside -1 .. K met by any thread, refused after the pass.
-class LabelCheck {
+// One pass over logits of type scalar_t, computed in T: losses, and gradients (times `factor`)
+// where there are tensors for them. Long loops take every logit as one of a class that is not its
+// anchor's; the few others, and ignored anchors, are put right after them.
+template <typename scalar_t, typename T>
+class FocalPass {
  public:
-  explicit LabelCheck(int64_t num_classes) : num_classes_(num_classes), bad_(num_classes) {}
+  FocalPass(
+      at::TensorList logits, at::TensorList gradients, const at::Tensor& labels,
+      const DenseShape& shape, const Focal<T>& focal, double factor)
+      : in_(make_levels<const scalar_t>(logits, shape)),
+        out_(make_levels<scalar_t>(gradients, shape)),
+        with_gradients_(!gradients.empty()),
+        labels_(labels.const_data_ptr<int64_t>()),
+        shape_(shape),
+        focal_(focal),
+        factor_(static_cast<T>(factor)),
+        bad_label_(shape.values) {}
 
-  void see(int64_t label) {
-    if (label < -1 || label > num_classes_) {
-      bad_.store(label, std::memory_order_relaxed);
-    }
-  }
-
-  void refuse() const {
-    const int64_t bad = bad_.load(std::memory_order_relaxed);
+  Stats run() {
+    // Pieces long enough for the loops, and many enough for the threads.
+    const int64_t n = shape_.images * shape_.anchors;
+    const int64_t size = std::clamp<int64_t>(n / 32 / kPiece * kPiece, kPiece, 4 * kPiece);
+    std::vector<Stats> parts((n + size - 1) / size);
+    at::parallel_for(0, static_cast<int64_t>(parts.size()), 1, [&](int64_t first, int64_t last) {
+      FocalScratch<T> scratch(std::min(n, size), shape_.values);
+      for (int64_t i = first; i < last; ++i) {
+        parts[i] = piece(i * size, std::min(n, (i + 1) * size), scratch);
+      }
+    });
+    const int64_t bad = bad_label_.load();
     TORCH_CHECK_VALUE(
-        bad == num_classes_, "labels: expected -1 (ignore), 0 to ", num_classes_ - 1,
-        " (foreground) or ", num_classes_, " (background), got ", bad);
+        bad == shape_.values, "labels: expected -1 (ignore), 0 to ", shape_.values - 1,
+        " (foreground) or ", shape_.values, " (background), got ", bad);
+    return merged(parts);
   }
 
  private:
-  int64_t num_classes_;
-  std::atomic<int64_t> bad_;
+  Stats piece(int64_t begin, int64_t end, FocalScratch<T>& scratch) {
+    const int64_t k = shape_.values;
+    scratch.others.resize(end - begin);
+    scratch.others.resize(find_others(labels_ + begin, end - begin, k, scratch.others.data()));
+    for (int64_t i = begin; i < end;) {
+      const int64_t image = i / shape_.anchors, r = i % shape_.anchors;
+      const int level = in_.index_of_anchor(r);
+      const auto& in = in_.items[level];
+      const auto* out = with_gradients_ ? &out_.items[level] : nullptr;
+      const int64_t stop = std::min(end, i - r + in.first + in.anchors);
+      FocalSegment<scalar_t, T>{focal_, factor_, labels_, k,     in, out,
+                                begin,  i,       stop,    image, r,  scratch}
+          .run();
+      i = stop;
+    }
+    for (const int32_t other : scratch.others) {
+      scratch.losses[other] += put_right(begin + other);
+    }
+    return stats_of_anchors(scratch.losses.data(), labels_ + begin, end - begin);
+  }
+
+  // The loss of an anchor's own class. Writes its gradient, or those of an ignored anchor, 0.
+  T put_right(int64_t i) {
+    const int64_t image = i / shape_.anchors, r = i % shape_.anchors, label = labels_[i];
+    const int level = in_.index_of_anchor(r);
+    const auto& in = in_.items[level];
+    const auto& out = out_.items[level];
+    scalar_t* dx = with_gradients_ ? out.values(image, r) : nullptr;
+    if (label < -1 || label > shape_.values) {
+      bad_label_.store(label);
+      return 0;
+    }
+    if (label < 0) {
+      for (int64_t c = 0; dx && c < shape_.values; ++c) {
+        dx[c * out.stride_value] = 0;
+      }
+      return 0;
+    }
+    const auto own = focal_(static_cast<T>(in.values(image, r)[label * in.stride_value]), true);
+    if (dx) {
+      dx[label * out.stride_value] = static_cast<scalar_t>(factor_ * own.slope);
+    }
+    return own.value;
+  }
+
+  Levels<const scalar_t> in_;
+  Levels<scalar_t> out_;
+  bool with_gradients_;
+  const int64_t* labels_;  // (N, R)
+  DenseShape shape_;
+  Focal<T> focal_;
+  T factor_;
+  std::atomic<int64_t> bad_label_;  // K where there is none
 };
 
-std::tuple<at::Tensor, at::Tensor> sigmoid_focal_loss_cpu(
-    at::TensorList logits, const at::Tensor& labels_, double alpha, double gamma,
-    const std::optional<at::Tensor>& scale, double factor) {
-  const DenseShape shape = check_focal(logits, labels_, gamma, scale);
-  const at::Tensor labels = labels_.contiguous();  // (N, R)
-  const int64_t* label_of = labels.const_data_ptr<int64_t>();
-  LabelCheck check(shape.values);
+Stats focal_pass(
+    at::TensorList logits, at::TensorList gradients, const at::Tensor& labels,
+    const DenseShape& shape, double alpha, double gamma, double factor) {
   Stats stats;
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, logits[0].scalar_type(), "sigmoid_focal_loss", [&] {
         using T = at::opmath_type<scalar_t>;
-        const auto levels = make_levels<const scalar_t>(logits, shape);
         const Focal<T> focal(alpha, gamma);
-        stats = sum_over_pieces(labels.numel(), [&](int64_t begin, int64_t end) {
-          Stats part;
-          for (int64_t i = begin; i < end; ++i) {
-            check.see(label_of[i]);
-            if (label_of[i] < 0) {
-              continue;
-            }
-            const int64_t image = i / shape.anchors, r = i % shape.anchors;
-            const auto& level = levels.of_anchor(r);
-            const scalar_t* x = level.values(image, r);
-            T sum = 0;
-            for (int64_t k = 0; k < shape.values; ++k) {
-              sum += focal.value(static_cast<T>(x[k * level.stride_value]), k == label_of[i]);
-            }
-            part.add(sum);
-          }
-          return part;
-        });
+        stats = FocalPass<scalar_t, T>(logits, gradients, labels.contiguous(), shape, focal, factor)
+                    .run();
       });
-  check.refuse();
+  return stats;
+}
+
+std::tuple<at::Tensor, at::Tensor> sigmoid_focal_loss_cpu(
+    at::TensorList logits, const at::Tensor& labels, double alpha, double gamma,
+    const std::optional<at::Tensor>& scale, double factor) {
+  const DenseShape shape = check_focal(logits, labels, gamma, scale);
+  const Stats stats = focal_pass(logits, {}, labels, shape, alpha, gamma, 1);
   return scaled_sum(stats, logits[0], scale, factor);
 }
 
 std::vector<at::Tensor> sigmoid_focal_loss_backward_cpu(
-    const at::Tensor& grad, at::TensorList logits, const at::Tensor& labels_, double alpha,
+    const at::Tensor& grad, at::TensorList logits, const at::Tensor& labels, double alpha,
     double gamma, const std::optional<at::Tensor>& scale, double factor) {
-  const DenseShape shape = check_focal(logits, labels_, gamma, scale);
+  const DenseShape shape = check_focal(logits, labels, gamma, scale);
   check_grad(grad, {}, reduced_dtype(logits[0]), logits[0]);
-  const at::Tensor labels = labels_.contiguous();  // (N, R)
-  const int64_t* label_of = labels.const_data_ptr<int64_t>();
-  std::vector<at::Tensor> result;
-  for (const at::Tensor& level : logits) {
-    result.push_back(at::empty_like(level));
-  }
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, logits[0].scalar_type(), "sigmoid_focal_loss_backward", [&] {
-        using T = at::opmath_type<scalar_t>;
-        const auto levels = make_levels<const scalar_t>(logits, shape);
-        const auto out = make_levels<scalar_t>(result, shape);
-        const Focal<T> focal(alpha, gamma);
-        const T common = static_cast<T>(grad.item<double>() * scale_value(scale, factor));
-        for_each_piece(labels.numel(), [&](int64_t begin, int64_t end) {
-          for (int64_t i = begin; i < end; ++i) {
-            const int64_t image = i / shape.anchors, r = i % shape.anchors;
-            const auto& level = levels.of_anchor(r);
-            const auto& out_level = out.of_anchor(r);
-            const scalar_t* x = level.values(image, r);
-            scalar_t* dx = out_level.values(image, r);
-            for (int64_t k = 0; k < shape.values; ++k) {
-              const T derivative = label_of[i] < 0 ? T(0)
-                                                   : common *
-                      focal.derivative(static_cast<T>(x[k * level.stride_value]), k == label_of[i]);
-              dx[k * out_level.stride_value] = static_cast<scalar_t>(derivative);
-            }
-          }
-        });
-      });
+  const std::vector<at::Tensor> result = empty_like(logits);
+  const double common = grad.item<double>() * scale_value(scale, factor);
+  focal_pass(logits, result, labels, shape, alpha, gamma, common);
   return result;
 }
 
@@ -113,4 +143,16 @@ TORCH_LIBRARY_IMPL(alwa_d2, CPU, m) {
 }
 
 }  // namespace
+
+std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> sigmoid_focal_loss_with_gradient_cpu(
+    at::TensorList logits, const at::Tensor& labels, double alpha, double gamma,
+    const std::optional<at::Tensor>& scale, double factor) {
+  const DenseShape shape = check_focal(logits, labels, gamma, scale);
+  std::vector<at::Tensor> gradients = empty_like(logits);
+  const double common = scale_value(scale, factor);
+  const Stats stats = focal_pass(logits, gradients, labels, shape, alpha, gamma, common);
+  auto [loss, values] = scaled_sum(stats, logits[0], scale, factor);
+  return {std::move(loss), std::move(values), std::move(gradients)};
+}
+
 }  // namespace alwa_d2

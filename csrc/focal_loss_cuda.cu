@@ -29,7 +29,7 @@ struct AddAnchors {
       const scalar_t* x = level.values(i / shape.anchors, r);
       T sum = 0;
       for (int64_t k = 0; k < shape.values; ++k) {
-        sum += focal.value(static_cast<T>(x[k * level.stride_value]), k == label);
+        sum += focal(static_cast<T>(x[k * level.stride_value]), k == label).value;
       }
       stats.add(sum);
     }
@@ -54,7 +54,7 @@ struct StoreGradients {
     scalar_t* dx = out_level.values(image, r);
     const T factor = common();
     for (int64_t k = 0; k < shape.values; ++k) {
-      const T derivative = focal.derivative(static_cast<T>(x[k * level.stride_value]), k == label);
+      const T derivative = focal(static_cast<T>(x[k * level.stride_value]), k == label).slope;
       dx[k * out_level.stride_value] =
           static_cast<scalar_t>(label < 0 ? T(0) : factor * derivative);
     }

@@ -26,6 +26,20 @@ struct Level {
     return data + image * stride_image + (local % per_position) * stride_anchor +
         (position / width) * stride_row + (position % width) * stride_column;
   }
+
+  // Whether an image's values lie side by side anchor by anchor: a flat tensor, channels last.
+  bool in_rows(int64_t k) const {
+    return (k == 1 || stride_value == 1) && (per_position == 1 || stride_anchor == k) &&
+        (width == 1 || stride_column == per_position * k) &&
+        (anchors == width * per_position || stride_row == width * per_position * k);
+  }
+
+  // Whether each channel of an image lies side by side position by position: contiguous (N, C, H,
+  // W).
+  bool in_planes() const {
+    return (width == 1 || stride_column == 1) &&
+        (anchors == width * per_position || stride_row == width);
+  }
 };
 
 template <typename scalar_t>
@@ -33,12 +47,16 @@ struct Levels {
   static constexpr int kMost = 16;  // they travel to CUDA kernels by value
   Level<scalar_t> items[kMost];
 
-  ALWA_HOST_DEVICE const Level<scalar_t>& of_anchor(int64_t r) const {
+  ALWA_HOST_DEVICE int index_of_anchor(int64_t r) const {
     int i = 0;
     while (r >= items[i].first + items[i].anchors) {
       ++i;
     }
-    return items[i];
+    return i;
+  }
+
+  ALWA_HOST_DEVICE const Level<scalar_t>& of_anchor(int64_t r) const {
+    return items[index_of_anchor(r)];
   }
 };
 

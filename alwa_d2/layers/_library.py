@@ -25,20 +25,20 @@ def require_ops() -> None:
         ) from _load_error
 
 
-def register(op: str, *, fake, setup_context, backward) -> None:
-    """Gives the compiled op `alwa_d2::<op>` and `alwa_d2::<op>_backward` what Python has to add.
+def register(op: str, *, fake) -> None:
+    """Gives the compiled op `alwa_d2::<op>` and `alwa_d2::<op>_backward` what Python has to add: what
+    they return for tensors without numbers. The gradient of the first is in csrc/*_autograd.cpp; that
+    of the second is refused.
 
     Args:
         op: name of the forward op
         fake: (forward, backward), functions that check the arguments and return empty outputs
-        setup_context, backward: as `torch.library.register_autograd` wants them
     """
     if _load_error is not None:
         return
     name = f"alwa_d2::{op}"
     torch.library.register_fake(name, fake[0])
     torch.library.register_fake(f"{name}_backward", fake[1])
-    torch.library.register_autograd(name, backward, setup_context=setup_context)
     torch.library.register_autograd(f"{name}_backward", _refuse_second_derivative)
 
 

@@ -69,20 +69,4 @@ def _fake_backward(grad, pred, target, kind, reduction, beta, eps):
     return torch.empty_like(pred, memory_format=torch.contiguous_format)
 
 
-def _setup_context(ctx, inputs, output):
-    pred, target, *ctx.options = inputs
-    ctx.save_for_backward(pred, target)
-
-
-def _backward(ctx, grad):
-    pred, target = ctx.saved_tensors
-    op = torch.ops.alwa_d2.box_loss_backward
-    grad_pred = op(grad, pred, target, *ctx.options) if ctx.needs_input_grad[0] else None
-    # Every kind is symmetric in its two boxes.
-    grad_target = op(grad, target, pred, *ctx.options) if ctx.needs_input_grad[1] else None
-    return grad_pred, grad_target, None, None, None, None
-
-
-_library.register(
-    "box_loss", fake=(_fake, _fake_backward), setup_context=_setup_context, backward=_backward
-)
+_library.register("box_loss", fake=(_fake, _fake_backward))

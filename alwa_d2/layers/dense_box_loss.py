@@ -67,23 +67,4 @@ def _fake_backward(grad, anchors, deltas, *args, **kwargs):
     return [torch.empty_like(level) for level in deltas]
 
 
-def _setup_context(ctx, inputs, output):
-    anchors, deltas, gt_boxes, fg_mask, *ctx.options, scale, ctx.factor = inputs
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(anchors, gt_boxes, fg_mask, scale, *deltas)
-
-
-def _backward(ctx, grad, _):
-    anchors, gt_boxes, fg_mask, scale, *deltas = ctx.saved_tensors
-    grads = torch.ops.alwa_d2.dense_box_loss_backward(
-        grad, anchors, deltas, gt_boxes, fg_mask, *ctx.options, scale, ctx.factor
-    )
-    return None, grads, None, None, None, None, None, None, None, None
-
-
-_library.register(
-    "dense_box_loss",
-    fake=(_fake, _fake_backward),
-    setup_context=_setup_context,
-    backward=_backward,
-)
+_library.register("dense_box_loss", fake=(_fake, _fake_backward))

@@ -64,23 +64,4 @@ def _fake_backward(grad, logits, labels, alpha, gamma, scale, factor=1.0):
     return [torch.empty_like(level) for level in logits]
 
 
-def _setup_context(ctx, inputs, output):
-    logits, labels, ctx.alpha, ctx.gamma, scale, ctx.factor = inputs
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(labels, scale, *logits)
-
-
-def _backward(ctx, grad, _):
-    labels, scale, *logits = ctx.saved_tensors
-    grads = torch.ops.alwa_d2.sigmoid_focal_loss_backward(
-        grad, logits, labels, ctx.alpha, ctx.gamma, scale, ctx.factor
-    )
-    return grads, None, None, None, None, None
-
-
-_library.register(
-    "sigmoid_focal_loss",
-    fake=(_fake, _fake_backward),
-    setup_context=_setup_context,
-    backward=_backward,
-)
+_library.register("sigmoid_focal_loss", fake=(_fake, _fake_backward))

@@ -1,56 +1,64 @@
 #pragma once
 
-#include <cmath>
+#include <limits>
 
-#include "../host_device.h"
+#include "elementary.h"
 
 namespace alwa_d2 {
 
 // Sigmoid focal loss (arXiv 1708.02002, equation 5) of one logit x. With z = -x for the anchor's
-// class and z = x for every other, q = sigmoid(z) = 1 - p_t:
-//   value       a q^gamma log(1 + e^z)
-//   d value/dz  a q^gamma (q + gamma (1 - q) log(1 + e^z))       since dq/dz = q (1 - q)
+// class and z = x for every other, q = sigmoid(z) = 1 - p_t and L = log(1 + e^z) = -log(1 - q):
+//   value       a q^gamma L
+//   d value/dz  a q^gamma (q + gamma (1 - q) L)       since dq/dz = q (1 - q)
 // a = alpha for the anchor's class, 1 - alpha for the others; 1 for both if alpha < 0.
-// e^-|z| never overflows, and log1p keeps what 1 + e^z would round away.
+// With e = e^-|z|, which never overflows, and l = log(1 + e):
+//   q = 1 / (1 + e),  1 - q = e / (1 + e),  L = z + l,  -log q = l       for z > 0
+//   q = e / (1 + e),  1 - q = 1 / (1 + e),  L = l,      -log q = l - z   otherwise
+// so that q^gamma = e^(-gamma (-log q)) is an exponential of the same kind.
 template <typename T>
 struct Focal {
   T alpha_positive, alpha_negative, gamma;
+  T exp_limit = kExpLimit;
 
   ALWA_HOST_DEVICE Focal(double alpha, double gamma_)
       : alpha_positive(alpha < 0 ? 1 : alpha),
         alpha_negative(alpha < 0 ? 1 : 1 - alpha),
         gamma(gamma_) {}
 
-  ALWA_HOST_DEVICE T value(T x, bool positive) const {
-    const Parts parts(positive ? -x : x);
-    return weight(positive) * modulation(parts.q) * parts.cross_entropy;
-  }
-
-  ALWA_HOST_DEVICE T derivative(T x, bool positive) const {
-    const Parts parts(positive ? -x : x);
-    const T d_z = weight(positive) * modulation(parts.q) *
-        (parts.q + gamma * parts.one_minus_q * parts.cross_entropy);
-    return positive ? -d_z : d_z;
-  }
-
- private:
-  struct Parts {
-    T q, one_minus_q, cross_entropy;
-
-    explicit ALWA_HOST_DEVICE Parts(T z) {
-      const T e = std::exp(z > 0 ? -z : z);
-      const T larger = 1 / (1 + e), smaller = e / (1 + e);
-      q = z > 0 ? larger : smaller;
-      one_minus_q = z > 0 ? smaller : larger;
-      cross_entropy = (z > 0 ? z : T(0)) + std::log1p(e);
-    }
+  // Value and derivative by z, without a.
+  struct Term {
+    T value, slope;
   };
 
-  ALWA_HOST_DEVICE T weight(bool positive) const {
-    return positive ? alpha_positive : alpha_negative;
+  template <bool gamma_is_two>
+  ALWA_HOST_DEVICE Term term(T z) const {
+    const T distance = std::abs(z);
+    const T e = exp_minus(distance, exp_limit);
+    const T inverse = 1 / (1 + e), rest = e * inverse;
+    const bool above = z > 0;
+    const T q = above ? inverse : rest, one_minus_q = above ? rest : inverse;
+    const T l = log1p_unit(e);
+    const T cross_entropy = (above ? z : T(0)) + l;
+    if constexpr (gamma_is_two) {
+      const T q_squared = q * q;
+      return {
+          q_squared * cross_entropy,
+          q_squared * (q + one_minus_q * (cross_entropy + cross_entropy))};
+    } else {
+      const T largest = std::numeric_limits<T>::max();  // not infinity, for gamma = 0
+      const T minus_log_q = (above ? T(0) : (distance > largest ? largest : distance)) + l;
+      const T q_to_gamma = exp_minus(gamma * minus_log_q, exp_limit);
+      return {q_to_gamma * cross_entropy, q_to_gamma * (q + gamma * one_minus_q * cross_entropy)};
+    }
   }
 
-  ALWA_HOST_DEVICE T modulation(T q) const { return gamma == 2 ? q * q : std::pow(q, gamma); }
+  // Value and derivative by x, with a.
+  ALWA_HOST_DEVICE Term operator()(T x, bool positive) const {
+    const T z = positive ? -x : x;
+    const Term t = gamma == 2 ? term<true>(z) : term<false>(z);
+    const T a = positive ? alpha_positive : alpha_negative;
+    return {a * t.value, positive ? -a * t.slope : a * t.slope};
+  }
 };
 
 }  // namespace alwa_d2

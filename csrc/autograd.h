@@ -1,0 +1,73 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+
+// What the ops' gradients (<op>_autograd.cpp) share. Each is a node in C++, since on a CPU the
+// gradient is worth computing together with the loss, and since small inputs would spend most of
+// their time in a node written in Python.
+
+namespace alwa_d2 {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// The op of this name, for calls below autograd; Signature as in library.cpp.
+template <typename Signature>
+c10::TypedOperatorHandle<Signature> find_op(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+inline bool needs_gradient(at::TensorList list) {
+  return at::GradMode::is_enabled() &&
+      std::any_of(list.begin(), list.end(), [](const at::Tensor& x) { return x.requires_grad(); });
+}
+
+// Whether this is a tensor of numbers on the CPU: nothing that only traces or wraps one.
+inline bool is_plain_cpu(const at::Tensor& x) {
+  return x.is_cpu() && !x.key_set().has(c10::DispatchKey::Python) &&
+      !c10::impl::TorchDispatchModeTLS::any_modes_set();
+}
+
+// Whether the gradient by x is computed with the loss, for an incoming gradient of 1, and handed on
+// if that is what comes in. Not in float16: there the incoming gradient is GradScaler's factor,
+// which has to be in the product before it is rounded.
+inline bool computes_gradient_ahead(const at::Tensor& x) {
+  return is_plain_cpu(x) && x.scalar_type() != at::kHalf;
+}
+
+// What a node keeps besides tensors. Gradients computed ahead leave with the first backward: the
+// next one through the same graph computes them again, so that nobody holds another's tensor.
+template <typename Arguments>
+struct Kept : torch::CustomClassHolder {
+  Arguments arguments;
+  variable_list gradients;
+
+  static Kept& in(AutogradContext* ctx) {
+    return *static_cast<Kept*>(ctx->saved_data["kept"].toCapsule().get());
+  }
+
+  static void save(AutogradContext* ctx, Arguments arguments, variable_list gradients) {
+    auto kept = c10::make_intrusive<Kept>();
+    kept->arguments = std::move(arguments);
+    kept->gradients = std::move(gradients);
+    ctx->saved_data["kept"] = c10::IValue::make_capsule(std::move(kept));
+  }
+
+  // The gradients computed ahead, if they are the ones for `grad`; otherwise none, and theirs are
+  // given up. With gradients enabled (create_graph) the caller's op has to be in the graph.
+  variable_list take(const at::Tensor& grad) {
+    variable_list taken = std::move(gradients);
+    gradients.clear();
+    if (!taken.empty() && (at::GradMode::is_enabled() || grad.item<double>() != 1)) {
+      taken.clear();
+    }
+    return taken;
+  }
+};
+
+}  // namespace alwa_d2

@@ -1,0 +1,79 @@
+#include <torch/library.h>
+
+#include "autograd.h"
+#include "box_loss.h"
+
+namespace alwa_d2 {
+namespace {
+
+using Forward = at::Tensor(
+    const at::Tensor&, const at::Tensor&, c10::string_view, c10::string_view, double, double);
+using Backward = at::Tensor(
+    const at::Tensor&, const at::Tensor&, const at::Tensor&, c10::string_view, c10::string_view,
+    double, double);
+
+at::Tensor below_autograd(
+    const at::Tensor& pred, const at::Tensor& target, c10::string_view kind,
+    c10::string_view reduction, double beta, double eps) {
+  static const auto op = find_op<Forward>("alwa_d2::box_loss");
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  return op.call(pred, target, kind, reduction, beta, eps);
+}
+
+struct Arguments {
+  std::string kind, reduction;
+  double beta, eps;
+};
+
+struct BoxLoss : torch::autograd::Function<BoxLoss> {
+  static variable_list forward(
+      AutogradContext* ctx, const at::Tensor& pred, const at::Tensor& target, c10::string_view kind,
+      c10::string_view reduction, double beta, double eps) {
+    at::Tensor loss;
+    variable_list gradients;
+    // What comes in for losses of pairs is not 1, as a rule.
+    if (reduction != "none" && !target.requires_grad() && computes_gradient_ahead(pred)) {
+      const at::AutoDispatchBelowADInplaceOrView guard;
+      gradients.emplace_back();
+      std::tie(loss, gradients[0]) =
+          box_loss_with_gradient_cpu(pred, target, kind, reduction, beta, eps);
+    } else {
+      loss = below_autograd(pred, target, kind, reduction, beta, eps);
+    }
+    ctx->save_for_backward({pred, target});
+    Kept<Arguments>::save(
+        ctx, {std::string(kind), std::string(reduction), beta, eps}, std::move(gradients));
+    return {loss};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    auto& kept = Kept<Arguments>::in(ctx);
+    const auto& [kind, reduction, beta, eps] = kept.arguments;
+    variable_list result = kept.take(grads[0]);
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor &pred = saved[0], &target = saved[1];
+    static const auto op = find_op<Backward>("alwa_d2::box_loss_backward");
+    if (result.empty() && ctx->needs_input_grad(0)) {
+      result.push_back(op.call(grads[0], pred, target, kind, reduction, beta, eps));
+    }
+    result.resize(6);
+    if (ctx->needs_input_grad(1)) {  // every kind is symmetric in its two boxes
+      result[1] = op.call(grads[0], target, pred, kind, reduction, beta, eps);
+    }
+    return result;
+  }
+};
+
+at::Tensor box_loss_autograd(
+    const at::Tensor& pred, const at::Tensor& target, c10::string_view kind,
+    c10::string_view reduction, double beta, double eps) {
+  if (!needs_gradient({pred, target})) {
+    return below_autograd(pred, target, kind, reduction, beta, eps);
+  }
+  return BoxLoss::apply(pred, target, kind, reduction, beta, eps)[0];
+}
+
+TORCH_LIBRARY_IMPL(alwa_d2, Autograd, m) { m.impl("box_loss", &box_loss_autograd); }
+
+}  // namespace
+}  // namespace alwa_d2

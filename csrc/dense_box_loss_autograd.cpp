@@ -1,0 +1,104 @@
+#include <torch/library.h>
+
+#include "autograd.h"
+#include "box_loss.h"
+
+namespace alwa_d2 {
+namespace {
+
+using Forward = std::tuple<at::Tensor, at::Tensor>(
+    const at::Tensor&, at::TensorList, const at::Tensor&, const at::Tensor&, c10::string_view,
+    at::ArrayRef<double>, double, double, const std::optional<at::Tensor>&, double);
+using Backward = std::vector<at::Tensor>(
+    const at::Tensor&, const at::Tensor&, at::TensorList, const at::Tensor&, const at::Tensor&,
+    c10::string_view, at::ArrayRef<double>, double, double, const std::optional<at::Tensor>&,
+    double);
+
+std::tuple<at::Tensor, at::Tensor> below_autograd(
+    const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
+    const at::Tensor& fg_mask, c10::string_view kind, at::ArrayRef<double> box_weights, double beta,
+    double eps, const std::optional<at::Tensor>& scale, double factor) {
+  static const auto op = find_op<Forward>("alwa_d2::dense_box_loss");
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  return op.call(anchors, deltas, gt_boxes, fg_mask, kind, box_weights, beta, eps, scale, factor);
+}
+
+struct Arguments {
+  std::string kind;
+  std::vector<double> box_weights;
+  double beta, eps, factor;
+  bool has_scale;
+};
+
+struct DenseBoxLoss : torch::autograd::Function<DenseBoxLoss> {
+  static variable_list forward(
+      AutogradContext* ctx, const at::Tensor& anchors, at::TensorList deltas,
+      const at::Tensor& gt_boxes, const at::Tensor& fg_mask, c10::string_view kind,
+      at::ArrayRef<double> box_weights, double beta, double eps,
+      const std::optional<at::Tensor>& scale, double factor) {
+    at::Tensor loss, stats;
+    variable_list gradients;
+    if (computes_gradient_ahead(deltas[0])) {
+      const at::AutoDispatchBelowADInplaceOrView guard;
+      std::tie(loss, stats, gradients) = dense_box_loss_with_gradient_cpu(
+          anchors, deltas, gt_boxes, fg_mask, kind, box_weights, beta, eps, scale, factor);
+    } else {
+      std::tie(loss, stats) = below_autograd(
+          anchors, deltas, gt_boxes, fg_mask, kind, box_weights, beta, eps, scale, factor);
+    }
+    variable_list saved = deltas.vec();
+    saved.insert(saved.end(), {anchors, gt_boxes, fg_mask});
+    if (scale) {
+      saved.push_back(*scale);
+    }
+    ctx->save_for_backward(std::move(saved));
+    ctx->mark_non_differentiable({stats});
+    ctx->set_materialize_grads(false);
+    Kept<Arguments>::save(
+        ctx, {std::string(kind), box_weights.vec(), beta, eps, factor, scale.has_value()},
+        std::move(gradients));
+    return {loss, stats};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    auto& kept = Kept<Arguments>::in(ctx);
+    const Arguments& arguments = kept.arguments;
+    variable_list result;
+    if (grads[0].defined()) {
+      result = kept.take(grads[0]);
+    }
+    variable_list saved = ctx->get_saved_variables();
+    const std::optional<at::Tensor> scale =
+        arguments.has_scale ? std::optional<at::Tensor>(saved.back()) : std::nullopt;
+    const size_t levels = saved.size() - 3 - arguments.has_scale;
+    if (grads[0].defined() && result.empty()) {
+      static const auto op = find_op<Backward>("alwa_d2::dense_box_loss_backward");
+      result = op.call(
+          grads[0], saved[levels], at::TensorList(saved.data(), levels), saved[levels + 1],
+          saved[levels + 2], arguments.kind, arguments.box_weights, arguments.beta, arguments.eps,
+          scale, arguments.factor);
+    }
+    result.resize(levels);
+    result.insert(result.begin(), at::Tensor());  // the anchors
+    result.resize(1 + levels + 8);                // and the arguments after the deltas
+    return result;
+  }
+};
+
+std::tuple<at::Tensor, at::Tensor> dense_box_loss_autograd(
+    const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
+    const at::Tensor& fg_mask, c10::string_view kind, at::ArrayRef<double> box_weights, double beta,
+    double eps, const std::optional<at::Tensor>& scale, double factor) {
+  if (!needs_gradient(deltas)) {
+    return below_autograd(
+        anchors, deltas, gt_boxes, fg_mask, kind, box_weights, beta, eps, scale, factor);
+  }
+  variable_list results = DenseBoxLoss::apply(
+      anchors, deltas, gt_boxes, fg_mask, kind, box_weights, beta, eps, scale, factor);
+  return {std::move(results[0]), std::move(results[1])};
+}
+
+TORCH_LIBRARY_IMPL(alwa_d2, Autograd, m) { m.impl("dense_box_loss", &dense_box_loss_autograd); }
+
+}  // namespace
+}  // namespace alwa_d2

@@ -1,0 +1,67 @@
+#include "focal_loops_cpu.h"
+
+#include <algorithm>
+
+#include "vectorize_cpu.h"
+
+namespace alwa_d2 {
+namespace {
+
+template <bool gamma_is_two, bool with_gradient, typename T>
+inline __attribute__((always_inline)) void terms(
+    const Focal<T>& focal, const T* __restrict logits, int64_t n, T factor, T* __restrict losses,
+    T* __restrict gradients) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    // The last lanes overlap those before where n is no multiple: no other code for the rest.
+    const int64_t first = std::min(i, n - kLanes);
+    for (int64_t j = first; j < first + kLanes; ++j) {
+      const auto term = focal.template term<gamma_is_two>(logits[j]);
+      losses[j] = term.value;
+      if constexpr (with_gradient) {
+        gradients[j] = factor * term.slope;
+      }
+    }
+  }
+}
+
+// n >= kLanes.
+template <typename T>
+ALWA_CLONES void run_terms(
+    const Focal<T>& focal, const T* logits, int64_t n, T factor, T* losses, T* gradients) {
+  if (focal.gamma == 2) {
+    if (gradients) {
+      terms<true, true>(focal, logits, n, factor, losses, gradients);
+    } else {
+      terms<true, false>(focal, logits, n, factor, losses, gradients);
+    }
+  } else {
+    if (gradients) {
+      terms<false, true>(focal, logits, n, factor, losses, gradients);
+    } else {
+      terms<false, false>(focal, logits, n, factor, losses, gradients);
+    }
+  }
+}
+
+}  // namespace
+
+template <typename T>
+void focal_terms(
+    const Focal<T>& focal, const T* logits, int64_t n, T factor, T* losses, T* gradients) {
+  if (n >= kLanes) {
+    run_terms(focal, logits, n, factor, losses, gradients);
+  } else {
+    T x[kLanes] = {}, values[kLanes], slopes[kLanes];
+    std::copy_n(logits, n, x);
+    run_terms(focal, x, kLanes, factor, values, gradients ? slopes : nullptr);
+    std::copy_n(values, n, losses);
+    if (gradients) {
+      std::copy_n(slopes, n, gradients);
+    }
+  }
+}
+
+template void focal_terms(const Focal<float>&, const float*, int64_t, float, float*, float*);
+template void focal_terms(const Focal<double>&, const double*, int64_t, double, double*, double*);
+
+}  // namespace alwa_d2

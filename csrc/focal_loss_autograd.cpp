@@ -1,0 +1,90 @@
+#include <torch/library.h>
+
+#include "autograd.h"
+#include "focal_loss.h"
+
+namespace alwa_d2 {
+namespace {
+
+using Forward = std::tuple<at::Tensor, at::Tensor>(
+    at::TensorList, const at::Tensor&, double, double, const std::optional<at::Tensor>&, double);
+using Backward = std::vector<at::Tensor>(
+    const at::Tensor&, at::TensorList, const at::Tensor&, double, double,
+    const std::optional<at::Tensor>&, double);
+
+std::tuple<at::Tensor, at::Tensor> below_autograd(
+    at::TensorList logits, const at::Tensor& labels, double alpha, double gamma,
+    const std::optional<at::Tensor>& scale, double factor) {
+  static const auto op = find_op<Forward>("alwa_d2::sigmoid_focal_loss");
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  return op.call(logits, labels, alpha, gamma, scale, factor);
+}
+
+struct Arguments {
+  double alpha, gamma, factor;
+  bool has_scale;
+};
+
+struct SigmoidFocalLoss : torch::autograd::Function<SigmoidFocalLoss> {
+  static variable_list forward(
+      AutogradContext* ctx, at::TensorList logits, const at::Tensor& labels, double alpha,
+      double gamma, const std::optional<at::Tensor>& scale, double factor) {
+    at::Tensor loss, stats;
+    variable_list gradients;
+    if (computes_gradient_ahead(logits[0])) {
+      const at::AutoDispatchBelowADInplaceOrView guard;
+      std::tie(loss, stats, gradients) =
+          sigmoid_focal_loss_with_gradient_cpu(logits, labels, alpha, gamma, scale, factor);
+    } else {
+      std::tie(loss, stats) = below_autograd(logits, labels, alpha, gamma, scale, factor);
+    }
+    variable_list saved = logits.vec();
+    saved.push_back(labels);
+    if (scale) {
+      saved.push_back(*scale);
+    }
+    ctx->save_for_backward(std::move(saved));
+    ctx->mark_non_differentiable({stats});
+    ctx->set_materialize_grads(false);
+    Kept<Arguments>::save(ctx, {alpha, gamma, factor, scale.has_value()}, std::move(gradients));
+    return {loss, stats};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    auto& kept = Kept<Arguments>::in(ctx);
+    const auto& [alpha, gamma, factor, has_scale] = kept.arguments;
+    variable_list result;
+    if (grads[0].defined()) {
+      result = kept.take(grads[0]);
+    }
+    variable_list saved = ctx->get_saved_variables();
+    const std::optional<at::Tensor> scale =
+        has_scale ? std::optional<at::Tensor>(saved.back()) : std::nullopt;
+    const size_t levels = saved.size() - 1 - has_scale;
+    if (grads[0].defined() && result.empty()) {
+      static const auto op = find_op<Backward>("alwa_d2::sigmoid_focal_loss_backward");
+      result = op.call(
+          grads[0], at::TensorList(saved.data(), levels), saved[levels], alpha, gamma, scale,
+          factor);
+    }
+    result.resize(levels + 5);  // and the arguments after the logits
+    return result;
+  }
+};
+
+std::tuple<at::Tensor, at::Tensor> sigmoid_focal_loss_autograd(
+    at::TensorList logits, const at::Tensor& labels, double alpha, double gamma,
+    const std::optional<at::Tensor>& scale, double factor) {
+  if (!needs_gradient(logits)) {
+    return below_autograd(logits, labels, alpha, gamma, scale, factor);
+  }
+  variable_list results = SigmoidFocalLoss::apply(logits, labels, alpha, gamma, scale, factor);
+  return {std::move(results[0]), std::move(results[1])};
+}
+
+TORCH_LIBRARY_IMPL(alwa_d2, Autograd, m) {
+  m.impl("sigmoid_focal_loss", &sigmoid_focal_loss_autograd);
+}
+
+}  // namespace
+}  // namespace alwa_d2

@@ -1,0 +1,176 @@
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
+#include "focal_loops_cpu.h"
+#include "levels.h"
+#include "sum_loops_cpu.h"
+
+namespace alwa_d2 {
+
+// What a thread needs for a piece of anchors (stats.h), kept from piece to piece.
+template <typename T>
+struct FocalScratch {
+  static constexpr int64_t kBlock = 2048;  // logits computed at a time where they lie in rows
+
+  struct Own {
+    int64_t place, label;  // an anchor's row or position, and its class
+  };
+
+  std::vector<T> losses;                 // of the piece's anchors
+  std::vector<T> values;                 // losses of single logits
+  std::vector<T> x, dx;                  // logits and gradients where they are not used in place
+  std::vector<T> partial[kPartialSums];  // see sums_of_rows
+  std::vector<int32_t> others;  // places in the piece of the anchors that are not background
+  std::vector<Own> own;
+
+  FocalScratch(int64_t piece, int64_t k) : losses(piece), values(std::max({kBlock, k, piece})) {
+    x.resize(values.size());
+    dx.resize(values.size());
+    for (auto& sums : partial) {
+      sums.resize(piece);
+    }
+  }
+};
+
+// The anchors of a piece that are of one image and level. Fills their scratch.losses with what the
+// classes that are not their own sum to, and writes gradients as if none were their own.
+template <typename scalar_t, typename T>
+struct FocalSegment {
+  const Focal<T>& focal;
+  T factor;               // of gradients
+  const int64_t* labels;  // (N, R)
+  int64_t k;
+  const Level<const scalar_t>& in;
+  const Level<scalar_t>* out;  // null without gradients
+  int64_t piece, begin, end;   // anchors counted over all images: the piece's first, and the range
+  int64_t image, r;            // of the first one
+  FocalScratch<T>& scratch;
+
+  void run() const {
+    if (!in.in_rows(k) && in.in_planes() && (!out || out->in_planes())) {
+      planes();
+    } else {
+      rows();
+    }
+  }
+
+ private:
+  // Anchor by anchor, a block of them at a time.
+  void rows() const {
+    const bool side_by_side = in.in_rows(k) && (!out || out->in_rows(k));
+    const int64_t step = std::max<int64_t>(1, scratch.kBlock / k);
+    for (int64_t i = begin; i < end; i += step) {
+      const int64_t rows = std::min(step, end - i), first = r + (i - begin);
+      if (side_by_side) {
+        terms(
+            in.values(image, first), out ? out->values(image, first) : nullptr, rows * k,
+            scratch.values.data());
+      } else {
+        strided_terms(first, rows);
+      }
+      find_own(i, i + rows, i, 1, 0);
+      for (const auto& own : scratch.own) {
+        scratch.values[own.place * k + own.label] = 0;
+      }
+      sums_of_rows(
+          scratch.values.data(), rows, k, focal.alpha_negative,
+          scratch.losses.data() + (i - piece));
+    }
+  }
+
+  // Channel by channel: of each of the A anchors of a position class after class.
+  void planes() const {
+    const int64_t per_position = in.per_position, local = r - in.first;
+    for (int64_t a = 0; a < per_position; ++a) {
+      // The positions whose anchor a is in the range.
+      const auto position_from = [&](int64_t anchor) {
+        return (anchor - a + per_position - 1) / per_position;
+      };
+      const int64_t position = position_from(local),
+                    n = position_from(local + end - begin) - position;
+      find_own(begin, end, begin - local + position * per_position, per_position, a);
+      for (auto& sums : scratch.partial) {
+        std::fill_n(sums.begin(), n, T(0));
+      }
+      const auto channel = [&](const auto& level, int64_t c) {
+        return level.data + image * level.stride_image + a * level.stride_anchor +
+            c * level.stride_value + position;
+      };
+      for (int64_t c = 0; c < k; ++c) {
+        T* values = scratch.values.data();
+        if (c + 1 < k) {
+          prefetch(channel(in, c + 1), n);
+          if (out) {
+            prefetch(channel(*out, c + 1), n);
+          }
+        }
+        terms(channel(in, c), out ? channel(*out, c) : nullptr, n, values);
+        for (const auto& own : scratch.own) {
+          if (own.label == c) {
+            values[own.place] = 0;
+          }
+        }
+        add_to(scratch.partial[c % kPartialSums].data(), values, n);
+      }
+      T* losses = scratch.losses.data() + (begin - piece) - local + position * per_position + a;
+      for (int64_t i = 0; i < n; ++i) {
+        losses[i * per_position] =
+            focal.alpha_negative * fold<kPartialSums>([&](int j) { return scratch.partial[j][i]; });
+      }
+    }
+  }
+
+  // The foreground among every per_position-th anchor of first .. last, the a-th from `origin` on.
+  void find_own(
+      int64_t first, int64_t last, int64_t origin, int64_t per_position, int64_t a) const {
+    scratch.own.clear();
+    auto other = std::lower_bound(scratch.others.begin(), scratch.others.end(), first - piece);
+    for (; other != scratch.others.end() && piece + *other < last; ++other) {
+      const int64_t label = labels[piece + *other], place = piece + *other - origin - a;
+      if (0 <= label && label < k && place % per_position == 0) {
+        scratch.own.push_back({place / per_position, label});
+      }
+    }
+  }
+
+  // Channels lie far apart, which the processor does not see coming.
+  template <typename P>
+  static void prefetch(P* from, int64_t n) {
+    for (int64_t i = 0; i < n; i += 64 / static_cast<int64_t>(sizeof(P))) {
+      __builtin_prefetch(from + i, std::is_const_v<P> ? 0 : 1);
+    }
+  }
+
+  // n logits side by side.
+  void terms(const scalar_t* x, scalar_t* dx, int64_t n, T* values) const {
+    const T slope_factor = focal.alpha_negative * factor;
+    if constexpr (std::is_same_v<scalar_t, T>) {
+      focal_terms(focal, x, n, slope_factor, values, dx);
+    } else {
+      std::copy_n(x, n, scratch.x.data());
+      focal_terms(
+          focal, scratch.x.data(), n, slope_factor, values, dx ? scratch.dx.data() : nullptr);
+      if (dx) {
+        std::copy_n(scratch.dx.data(), n, dx);
+      }
+    }
+  }
+
+  void strided_terms(int64_t first, int64_t rows) const {
+    for (int64_t i = 0; i < rows * k; ++i) {
+      scratch.x[i] = static_cast<T>(in.values(image, first + i / k)[i % k * in.stride_value]);
+    }
+    focal_terms(
+        focal, scratch.x.data(), rows * k, focal.alpha_negative * factor, scratch.values.data(),
+        out ? scratch.dx.data() : nullptr);
+    for (int64_t i = 0; out && i < rows * k; ++i) {
+      out->values(image, first + i / k)[i % k * out->stride_value] =
+          static_cast<scalar_t>(scratch.dx[i]);
+    }
+  }
+};
+
+}  // namespace alwa_d2

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "../host_device.h"
+
+// exp and log1p on the ranges that the losses need, without calls or branches in float32, so that
+// loops over them vectorise. Relative errors there: up to 4e-6 for exp (5e-7 for y < 10), 2e-7 for
+// log1p. Polynomials fitted to the least largest relative error.
+
+namespace alwa_d2 {
+
+template <typename To, typename From>
+ALWA_HOST_DEVICE To bits_of(From x) {
+  static_assert(sizeof(To) == sizeof(From));
+  To y;
+  std::memcpy(&y, &x, sizeof(y));
+  return y;
+}
+
+// exp(-y) for y >= 0; 0 from about 87.7 on, where float32 has no normal number left. `limit` is
+// kExpLimit, given at run time: the compiler makes a special case of a clamp that it knows.
+constexpr float kExpLimit = 88;
+
+ALWA_HOST_DEVICE float exp_minus(float y, float limit) {
+  y = y > limit ? limit : y;
+  // Adding 1.5 * 2^23 leaves n, the nearest integer to -y / log 2, in the lowest bits.
+  const float magic = 12582912;
+  const float shifted = y * -1.4426950408889634f + magic;
+  const float n = shifted - magic;
+  const float r = -y - n * 0.6931471805599453f;  // in [-log(2) / 2, log(2) / 2]
+  const float exp_r = 1.0000000716540423f +
+      r *
+          (0.9999996919629487f +
+           r *
+               (0.4999889485553493f +
+                r * (0.1666757482586604f + r * (0.0419153816307019f + r * 0.0082976485456574f))));
+  const auto exponent = (bits_of<std::uint32_t>(shifted) << 23) + 0x3f800000u;
+  return exp_r * bits_of<float>(exponent);  // 2^n
+}
+
+ALWA_HOST_DEVICE double exp_minus(double y, double) { return std::exp(-y); }
+
+// log(1 + e) for 0 <= e <= 1.
+ALWA_HOST_DEVICE float log1p_unit(float e) {
+  const float high = 0.1910596991692375f +
+      e *
+          (-0.1366316743317375f +
+           e * (0.0782250281685677f + e * (-0.0295046715965414f + e * 0.0052325527410515f)));
+  return e *
+      (0.9999999698751063f +
+       e *
+           (-0.4999949308388506f +
+            e * (0.3331909562571518f + e * (-0.2484297280103298f + e * high))));
+}
+
+ALWA_HOST_DEVICE double log1p_unit(double e) { return std::log1p(e); }
+
+}  // namespace alwa_d2
