@@ -25,21 +25,34 @@ def require_ops() -> None:
         ) from _load_error
 
 
-def register(op: str, *, fake, setup_context, backward) -> None:
+def register(op: str, *, fake, setup_context=None, backward=None) -> None:
     """Gives the compiled op `alwa_d2::<op>` and `alwa_d2::<op>_backward` what Python has to add.
 
     Args:
         op: name of the forward op
-        fake: (forward, backward), functions that check the arguments and return empty outputs
-        setup_context, backward: as `torch.library.register_autograd` wants them
+        fake: (forward, backward), functions that check the arguments and return empty outputs;
+            (forward,) for an op without gradient
+        setup_context, backward: as `torch.library.register_autograd` wants them; None for an op
+            without gradient, whose outputs never require one
     """
     if _load_error is not None:
         return
     name = f"alwa_d2::{op}"
     torch.library.register_fake(name, fake[0])
+    if backward is None:
+        torch.library.register_autograd(name, _no_gradient, setup_context=_mark_outputs)
+        return
     torch.library.register_fake(f"{name}_backward", fake[1])
     torch.library.register_autograd(name, backward, setup_context=setup_context)
     torch.library.register_autograd(f"{name}_backward", _refuse_second_derivative)
+
+
+def _mark_outputs(ctx, inputs, output):
+    ctx.mark_non_differentiable(*output)
+
+
+def _no_gradient(ctx, *grads):
+    raise RuntimeError("an op without gradient has no backward")
 
 
 def _refuse_second_derivative(ctx, *grads):
