@@ -22,6 +22,10 @@ TORCH_LIBRARY(alwa_d2, m) {
       " Tensor fg_mask, str kind, float[] box_weights, float beta, float eps, Tensor? scale,"
       " float factor=1.0) -> Tensor[]");
   m.def(
+      "label_anchors(Tensor anchors, Tensor[] gt_boxes, Tensor[] gt_classes, float[] thresholds,"
+      " int[] labels, bool allow_low_quality_matches, int background)"
+      " -> (Tensor labels, Tensor boxes)");
+  m.def(
       "sigmoid_focal_loss(Tensor[] logits, Tensor labels, float alpha, float gamma, Tensor? scale,"
       " float factor=1.0) -> (Tensor loss, Tensor stats)");
   m.def(

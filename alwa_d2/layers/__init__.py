@@ -1,8 +1,17 @@
-"""The losses: fused kernels with a Python side, and what they mean in plain PyTorch (reference)."""
+"""The losses, and the labels of anchors: fused kernels with a Python side, and what they mean in
+plain PyTorch (reference)."""
 
 from .box_loss import BOX_LOSS_KINDS, box_loss
 from .dense_box_loss import dense_box_loss
 from .focal_loss import sigmoid_focal_loss
+from .label_anchors import label_anchors
 from .loss_stats import LossStats
 
-__all__ = ["BOX_LOSS_KINDS", "LossStats", "box_loss", "dense_box_loss", "sigmoid_focal_loss"]
+__all__ = [
+    "BOX_LOSS_KINDS",
+    "LossStats",
+    "box_loss",
+    "dense_box_loss",
+    "label_anchors",
+    "sigmoid_focal_loss",
+]

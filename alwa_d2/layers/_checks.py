@@ -4,6 +4,7 @@ import torch
 
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 MOST_LEVELS = 16
+MOST_THRESHOLDS = 8
 
 
 def shape_of(x) -> list:
@@ -138,3 +139,47 @@ def check_focal(logits, labels, gamma, scale):
         raise ValueError(f"gamma: expected at least 0, got {gamma}")
     check_predictions("logits", logits, "labels", labels)
     check_scale(scale, "labels", labels)
+
+
+def check_rule(thresholds, labels):
+    """Those of Detectron2's Matcher, in the form its constructor takes."""
+    if not 1 <= len(thresholds) <= MOST_THRESHOLDS:
+        raise ValueError(
+            f"thresholds: expected 1 to {MOST_THRESHOLDS} numbers, got {len(thresholds)}"
+        )
+    last = 0.0
+    for threshold in thresholds:
+        if not (threshold > 0 and threshold >= last):
+            raise ValueError(
+                f"thresholds: expected positive numbers in ascending order, got {list(thresholds)}"
+            )
+        last = threshold
+    if len(labels) != len(thresholds) + 1:
+        raise ValueError(
+            f"labels: expected {len(thresholds) + 1} numbers, one more than thresholds, "
+            f"got {len(labels)}"
+        )
+    for label in labels:
+        if not -1 <= label <= 1:
+            raise ValueError(f"labels: expected each to be -1, 0 or 1, got {label}")
+
+
+def check_label_anchors(anchors, gt_boxes, gt_classes, thresholds, labels):
+    if anchors.dim() != 2 or anchors.shape[1] != 4:
+        raise ValueError(f"anchors: expected shape (R, 4), got {shape_of(anchors)}")
+    if anchors.dtype not in (torch.float64, torch.float32):
+        raise TypeError(f"anchors: expected float64 or float32, got {name_of(anchors.dtype)}")
+    if len(gt_classes) != len(gt_boxes):
+        raise ValueError(
+            f"gt_classes: expected {len(gt_boxes)} images as in gt_boxes, got {len(gt_classes)}"
+        )
+    for boxes, classes in zip(gt_boxes, gt_classes):
+        if boxes.dim() != 2 or boxes.shape[1] != 4:
+            raise ValueError(f"gt_boxes: expected shape (G, 4), got {shape_of(boxes)}")
+        check_dtype("gt_boxes", boxes)
+        check_device("gt_boxes", boxes, "anchors", anchors)
+        if classes.dtype != torch.int64:
+            raise TypeError(f"gt_classes: expected int64, got {name_of(classes.dtype)}")
+        check_shape("gt_classes", classes, boxes.shape[:1])
+        check_device("gt_classes", classes, "anchors", anchors)
+    check_rule(thresholds, labels)

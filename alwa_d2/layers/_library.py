@@ -26,20 +26,31 @@ def require_ops() -> None:
 
 
 def register(op: str, *, fake) -> None:
-    """Gives the compiled op `alwa_d2::<op>` and `alwa_d2::<op>_backward` what Python has to add: what
-    they return for tensors without numbers. The gradient of the first is in csrc/*_autograd.cpp; that
-    of the second is refused.
+    """Gives the compiled op `alwa_d2::<op>` what Python has to add: what it returns for tensors
+    without numbers. The same for its gradient `alwa_d2::<op>_backward`, whose own is refused.
 
     Args:
-        op: name of the forward op
-        fake: (forward, backward), functions that check the arguments and return empty outputs
+        op: name of the op; what leads to its gradient is in csrc/<op>_autograd.cpp
+        fake: (forward, backward), functions that check the arguments and return empty outputs;
+            (forward,) for an op without gradient, whose outputs never require one
     """
     if _load_error is not None:
         return
     name = f"alwa_d2::{op}"
     torch.library.register_fake(name, fake[0])
+    if len(fake) == 1:
+        torch.library.register_autograd(name, _no_gradient, setup_context=_mark_outputs)
+        return
     torch.library.register_fake(f"{name}_backward", fake[1])
     torch.library.register_autograd(f"{name}_backward", _refuse_second_derivative)
+
+
+def _mark_outputs(ctx, inputs, output):
+    ctx.mark_non_differentiable(*output)
+
+
+def _no_gradient(ctx, *grads):
+    raise RuntimeError("an op without gradient has no backward")
 
 
 def _refuse_second_derivative(ctx, *grads):

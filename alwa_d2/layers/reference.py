@@ -1,4 +1,4 @@
-"""The losses of this package in plain PyTorch: the definition of correct.
+"""The ops of this package in plain PyTorch: the definition of correct.
 
 Each function has the signature and the result of its namesake in :mod:`alwa_d2.layers`; gradients
 come from autograd. Nothing falls back to these by itself: they are slow and use much memory.
@@ -58,6 +58,30 @@ def sigmoid_focal_loss(logits, labels, *, alpha=0.25, gamma=2.0, scale=None):
     return _scaled_sum(losses.sum(-1), scale)
 
 
+@torch.no_grad()
+def label_anchors(
+    anchors, gt_boxes, gt_classes, *,
+    thresholds=(0.4, 0.5), labels=(0, -1, 1), allow_low_quality_matches=True, background,
+):  # fmt: skip
+    n, r = len(gt_boxes), len(anchors)
+    out_labels = torch.full((n, r), background, device=anchors.device)
+    out_boxes = anchors.new_zeros(n, r, 4)
+    for i, (boxes, classes) in enumerate(zip(gt_boxes, gt_classes)):
+        if len(boxes) == 0 or r == 0:
+            continue
+        boxes = boxes.to(anchors.dtype)
+        iou = _pairwise_iou(boxes, anchors)  # (G, R)
+        highest, index = iou.max(dim=0)  # (R,)
+        part = (highest[:, None] >= highest.new_tensor(thresholds)).sum(dim=1)
+        match = torch.tensor(labels, device=anchors.device)[part]
+        if allow_low_quality_matches:
+            match[(iou == iou.amax(dim=1, keepdim=True)).any(dim=0)] = 1
+        own = torch.where(match == 1, classes[index], -1)
+        out_labels[i] = torch.where(match == 0, background, own)
+        out_boxes[i] = boxes[index]
+    return out_labels, out_boxes
+
+
 def stats_of(losses: Tensor) -> LossStats:
     """Statistics of (P,) losses."""
     x = losses.detach().double()
@@ -87,6 +111,15 @@ def _flat(x, num_anchors) -> Tensor:
         level = level.view(n, per_position, values, h, w).permute(0, 3, 4, 1, 2)
         flat.append(level.reshape(n, h * w * per_position, values))
     return torch.cat(flat, dim=1)
+
+
+def _pairwise_iou(boxes, others) -> Tensor:
+    """(P, Q) IoUs of (P, 4) with (Q, 4) boxes, each operation rounded; 0 without overlap."""
+    first = torch.maximum(boxes[:, None, :2], others[:, :2])
+    second = torch.minimum(boxes[:, None, 2:], others[:, 2:])
+    inter = (second - first).clamp(min=0).prod(dim=2)
+    area, other_area = ((x[:, 2:] - x[:, :2]).prod(dim=1) for x in (boxes, others))
+    return torch.where(inter > 0, inter / (area[:, None] + other_area - inter), 0)
 
 
 def _decode(anchors, deltas, weights) -> Tensor:

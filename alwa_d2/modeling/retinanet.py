@@ -6,7 +6,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.structures import Boxes
 
-from ..layers import BOX_LOSS_KINDS, dense_box_loss, sigmoid_focal_loss
+from ..layers import BOX_LOSS_KINDS, dense_box_loss, label_anchors, sigmoid_focal_loss
 from ..weighting import LossWeighter, build_loss_weighter
 
 # Detectron2's normaliser: a moving average of the number of foreground anchors in a batch.
@@ -22,7 +22,8 @@ class AlwaRetinaNet(RetinaNet):
 
     Parameters have RetinaNet's names, so that its checkpoints load. With weights 1:1 losses and
     gradients are RetinaNet's. The losses are computed from the head's outputs as they lie in
-    memory, and no step of theirs waits for the device.
+    memory, and no step of theirs waits for the device. The anchors' labels, equal to RetinaNet's,
+    come from one op as well.
 
     Two things are said otherwise than there: the loss normaliser is a buffer, saved with the model,
     and it does not move in passes without gradients. As there, each process has its own.
@@ -59,8 +60,7 @@ class AlwaRetinaNet(RetinaNet):
     def forward_training(self, images, features, predictions, gt_instances):
         logits, deltas = predictions  # levels of (N, A * K, H, W) and (N, A * 4, H, W)
         anchors = self.anchor_generator(features)
-        gt_labels, gt_boxes = self.label_anchors(anchors, gt_instances)
-        gt_labels, gt_boxes = torch.stack(gt_labels), torch.stack(gt_boxes)  # (N, R), (N, R, 4)
+        gt_labels, gt_boxes = self.label_anchors(anchors, gt_instances)  # (N, R), (N, R, 4)
         foreground = (gt_labels >= 0) & (gt_labels != self.num_classes)
         normalizer = self._update_normalizer(foreground)
 
@@ -93,6 +93,19 @@ class AlwaRetinaNet(RetinaNet):
             self.loss_weighter.observe(unweighted, stats)
             self.loss_weighter.step()
         return losses
+
+    def label_anchors(self, anchors, gt_instances):
+        """RetinaNet's labels and boxes, in tensors (N, R) and (N, R, 4) instead of lists."""
+        return label_anchors(
+            Boxes.cat(anchors).tensor,
+            [instances.gt_boxes.tensor for instances in gt_instances],
+            [instances.gt_classes for instances in gt_instances],
+            # The Matcher has put infinities at both ends.
+            thresholds=self.anchor_matcher.thresholds[1:-1],
+            labels=self.anchor_matcher.labels,
+            allow_low_quality_matches=self.anchor_matcher.allow_low_quality_matches,
+            background=self.num_classes,
+        )
 
     def reset_loss_state(self) -> bool:
         """Sets weighter and normaliser back to where a training starts; whether they had moved."""

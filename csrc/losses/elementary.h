@@ -13,7 +13,7 @@
 namespace alwa_d2 {
 
 template <typename To, typename From>
-ALWA_HOST_DEVICE To bits_of(From x) {
+ALWA_HOST_DEVICE To bit_cast(From x) {
   static_assert(sizeof(To) == sizeof(From));
   To y;
   std::memcpy(&y, &x, sizeof(y));
@@ -37,8 +37,8 @@ ALWA_HOST_DEVICE float exp_minus(float y, float limit) {
            r *
                (0.4999889485553493f +
                 r * (0.1666757482586604f + r * (0.0419153816307019f + r * 0.0082976485456574f))));
-  const auto exponent = (bits_of<std::uint32_t>(shifted) << 23) + 0x3f800000u;
-  return exp_r * bits_of<float>(exponent);  // 2^n
+  const auto exponent = (bit_cast<std::uint32_t>(shifted) << 23) + 0x3f800000u;
+  return exp_r * bit_cast<float>(exponent);  // 2^n
 }
 
 ALWA_HOST_DEVICE double exp_minus(double y, double) { return std::exp(-y); }

@@ -1,0 +1,81 @@
+#pragma once
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "matching.h"
+
+// Anchors as the CPU side of label_anchors takes them: in chunks of neighbours, since most ground
+// truths are far from most chunks.
+
+namespace alwa_d2 {
+
+constexpr int kChunk = 512;
+
+// Anchors as columns. Those that the last chunk lacks are zero: they overlap nothing.
+template <typename T>
+struct Chunk {
+  T x1[kChunk], y1[kChunk], x2[kChunk], y2[kChunk], area[kChunk];
+  int size;
+  T left, top, right, bottom;  // least x1 and y1, greatest x2 and y2
+
+  MatchBox<T> box(int j) const { return {x1[j], y1[j], x2[j], y2[j], area[j]}; }
+
+  void fill(const T* anchors, int n) {  // (n, 4)
+    constexpr T inf = std::numeric_limits<T>::infinity();
+    size = n, left = top = inf, right = bottom = -inf;
+    for (int j = 0; j < n; ++j) {
+      const MatchBox<T> a = match_box(anchors + 4 * j);
+      x1[j] = a.x1, y1[j] = a.y1, x2[j] = a.x2, y2[j] = a.y2, area[j] = a.area;
+      left = std::min(left, a.x1), right = std::max(right, a.x2);
+      top = std::min(top, a.y1), bottom = std::max(bottom, a.y2);
+    }
+  }
+
+  // If not, the IoU with every anchor is 0, also for boxes with x2 < x1: the right end of an
+  // intersection is never greater than either x2, the left end never less than either x1.
+  bool may_overlap(const MatchBox<T>& gt) const {
+    return gt.x1 < right && gt.x2 > left && gt.y1 < bottom && gt.y2 > top;
+  }
+};
+
+template <typename T>
+std::vector<Chunk<T>> make_chunks(const at::Tensor& anchors) {
+  const T* data = anchors.const_data_ptr<T>();
+  const int64_t n = anchors.size(0);
+  std::vector<Chunk<T>> chunks((n + kChunk - 1) / kChunk);
+  at::parallel_for(0, chunks.size(), 8, [&](int64_t first, int64_t last) {
+    for (int64_t c = first; c < last; ++c) {
+      chunks[c].fill(data + 4 * kChunk * c, std::min<int64_t>(kChunk, n - kChunk * c));
+    }
+  });
+  return chunks;
+}
+
+// The highest IoU of each anchor of a chunk, and the first ground truth it has it with.
+template <typename T>
+struct Best {
+  T iou[kChunk];
+  Int<T> index[kChunk];
+};
+
+// Updates `best` with ground truth g; the bits of its highest IoU. Free of branches, and the
+// highest one taken of integers: so it is vectorised.
+template <typename T>
+__attribute__((always_inline)) inline Int<T> match_chunk(
+    const Chunk<T>& chunk, const MatchBox<T>& gt, Int<T> g, Best<T>* __restrict__ best) {
+  Int<T> highest = 0;
+  for (int j = 0; j < kChunk; ++j) {
+    const T iou = match_iou(gt, chunk.box(j)), before = best->iou[j];
+    highest = std::max(highest, bits_of(iou));
+    best->index[j] = iou > before ? g : best->index[j];
+    best->iou[j] = iou > before ? iou : before;
+  }
+  return highest;
+}
+
+}  // namespace alwa_d2

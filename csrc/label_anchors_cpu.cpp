@@ -1,0 +1,147 @@
+// Before all includes, so that it holds for the formulas of matching.h too.
+#pragma GCC optimize("fp-contract=off")
+
+#include <ATen/ATen.h>
+#include <ATen/Dispatch.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <tuple>
+#include <vector>
+
+#include "anchor_chunks_cpu.h"
+#include "vectorize_cpu.h"
+
+namespace alwa_d2 {
+namespace {
+
+ALWA_CLONES Int<float> match(
+    const Chunk<float>& chunk, const MatchBox<float>& gt, Int<float> g, Best<float>* best) {
+  return match_chunk(chunk, gt, g, best);
+}
+
+ALWA_CLONES Int<double> match(
+    const Chunk<double>& chunk, const MatchBox<double>& gt, Int<double> g, Best<double>* best) {
+  return match_chunk(chunk, gt, g, best);
+}
+
+// An image's ground truth and what becomes of its anchors.
+template <typename T>
+struct Image {
+  at::Tensor boxes, classes;          // (G, 4), (G,)
+  std::vector<MatchBox<T>> gts;       // (G,)
+  std::vector<Int<T>> chunk_highest;  // (chunks, G), bits of the highest IoU in a chunk
+  std::vector<Int<T>> highest;        // (G,), and among all anchors
+  Int<T>* matched;                    // (R,), index of each anchor's ground truth
+  int64_t* out_labels;                // (R,)
+  T* out_boxes;                       // (R, 4)
+
+  Image(const at::Tensor& boxes_, const at::Tensor& classes_, size_t chunks)
+      : boxes(boxes_), classes(classes_), chunk_highest(chunks * boxes_.size(0)) {
+    for (int64_t g = 0; g < boxes.size(0); ++g) {
+      gts.push_back(match_box(boxes.const_data_ptr<T>() + 4 * g));
+    }
+  }
+
+  // Labels and boxes of chunk c without low-quality matches.
+  void label(const Chunk<T>& chunk, int64_t c, const LabelRule<T>& rule) {
+    const int64_t first = c * kChunk;
+    if (gts.empty()) {
+      std::fill_n(out_labels + first, chunk.size, rule.background);
+      std::fill_n(out_boxes + 4 * first, 4 * chunk.size, T(0));
+      return;
+    }
+    Best<T> best{};
+    for (size_t g = 0; g < gts.size(); ++g) {
+      if (chunk.may_overlap(gts[g])) {
+        chunk_highest[c * gts.size() + g] = match(chunk, gts[g], g, &best);
+      }
+    }
+    const T* gt = boxes.const_data_ptr<T>();
+    const int64_t* own = classes.const_data_ptr<int64_t>();
+    for (int j = 0; j < chunk.size; ++j) {
+      const Int<T> g = best.index[j];
+      matched[first + j] = g;
+      out_labels[first + j] = rule(best.iou[j], own[g]);
+      std::copy_n(gt + 4 * g, 4, out_boxes + 4 * (first + j));
+    }
+  }
+
+  void find_highest(size_t chunks) {
+    highest.resize(gts.size());
+    for (size_t i = 0; i < chunks * gts.size(); ++i) {
+      Int<T>& most = highest[i % gts.size()];
+      most = std::max(most, chunk_highest[i]);
+    }
+  }
+
+  // Anchors of chunk c that no anchor overlaps a ground truth more than are foreground; they keep
+  // the ground truth that they overlap most. One that nothing overlaps makes all anchors so.
+  void add_low_quality(const Chunk<T>& chunk, int64_t c) {
+    const int64_t* own = classes.const_data_ptr<int64_t>();
+    for (size_t g = 0; g < gts.size(); ++g) {
+      if (chunk_highest[c * gts.size() + g] == highest[g]) {
+        for (int j = 0; j < chunk.size; ++j) {
+          if (bits_of(match_iou(gts[g], chunk.box(j))) == highest[g]) {
+            out_labels[c * kChunk + j] = own[matched[c * kChunk + j]];
+          }
+        }
+      }
+    }
+  }
+};
+
+template <typename T>
+void label_images(
+    const std::vector<Chunk<T>>& chunks, std::vector<Image<T>>& images, const LabelRule<T>& rule,
+    bool allow_low_quality_matches) {
+  const int64_t n = chunks.size();
+  at::parallel_for(0, images.size() * n, 8, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      images[i / n].label(chunks[i % n], i % n, rule);
+    }
+  });
+  if (allow_low_quality_matches) {
+    for (Image<T>& image : images) {
+      image.find_highest(n);
+    }
+    at::parallel_for(0, images.size() * n, 8, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        images[i / n].add_low_quality(chunks[i % n], i % n);
+      }
+    });
+  }
+}
+
+std::tuple<at::Tensor, at::Tensor> label_anchors_cpu(
+    const at::Tensor& anchors, at::TensorList gt_boxes, at::TensorList gt_classes,
+    at::ArrayRef<double> thresholds, at::IntArrayRef labels, bool allow_low_quality_matches,
+    int64_t background) {
+  check_label_anchors(anchors, gt_boxes, gt_classes, thresholds, labels);
+  const int64_t n = gt_boxes.size(), r = anchors.size(0);
+  at::Tensor out_labels = at::empty({n, r}, anchors.options().dtype(at::kLong));
+  at::Tensor out_boxes = at::empty({n, r, 4}, anchors.options());
+  AT_DISPATCH_FLOATING_TYPES(anchors.scalar_type(), "label_anchors", [&] {
+    using T = scalar_t;
+    const LabelRule<T> rule(thresholds, labels, background);
+    const std::vector<Chunk<T>> chunks = make_chunks<T>(anchors.contiguous());
+    const auto index = sizeof(T) == 4 ? at::kInt : at::kLong;
+    at::Tensor matched = at::empty({n, r}, anchors.options().dtype(index));
+    std::vector<Image<T>> images;
+    for (int64_t i = 0; i < n; ++i) {
+      images.emplace_back(
+          gt_boxes[i].to(anchors.scalar_type()).contiguous(), gt_classes[i].contiguous(),
+          chunks.size());
+      images[i].matched = static_cast<Int<T>*>(matched.data_ptr()) + i * r;
+      images[i].out_labels = out_labels.data_ptr<int64_t>() + i * r;
+      images[i].out_boxes = out_boxes.data_ptr<T>() + i * r * 4;
+    }
+    label_images(chunks, images, rule, allow_low_quality_matches);
+  });
+  return {out_labels, out_boxes};
+}
+
+TORCH_LIBRARY_IMPL(alwa_d2, CPU, m) { m.impl("label_anchors", &label_anchors_cpu); }
+
+}  // namespace
+}  // namespace alwa_d2
