@@ -40,6 +40,13 @@ inline bool computes_gradient_ahead(const at::Tensor& x) {
   return is_plain_cpu(x) && x.scalar_type() != at::kHalf;
 }
 
+// Whether the gradient that comes in for a reduced loss, float32 or float64, is 1 as it stands.
+inline bool is_one(const at::Tensor& grad) {
+  return is_plain_cpu(grad) &&
+      (grad.scalar_type() == at::kDouble ? *grad.const_data_ptr<double>() == 1
+                                         : *grad.const_data_ptr<float>() == 1);
+}
+
 // What a node keeps besides tensors. Gradients computed ahead leave with the first backward: the
 // next one through the same graph computes them again, so that nobody holds another's tensor.
 template <typename Arguments>
@@ -63,7 +70,7 @@ struct Kept : torch::CustomClassHolder {
   variable_list take(const at::Tensor& grad) {
     variable_list taken = std::move(gradients);
     gradients.clear();
-    if (!taken.empty() && (at::GradMode::is_enabled() || grad.item<double>() != 1)) {
+    if (!taken.empty() && (at::GradMode::is_enabled() || !is_one(grad))) {
       taken.clear();
     }
     return taken;

@@ -48,19 +48,29 @@ struct BoxLoss : torch::autograd::Function<BoxLoss> {
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     auto& kept = Kept<Arguments>::in(ctx);
-    const auto& [kind, reduction, beta, eps] = kept.arguments;
     variable_list result = kept.take(grads[0]);
-    const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor &pred = saved[0], &target = saved[1];
-    static const auto op = find_op<Backward>("alwa_d2::box_loss_backward");
-    if (result.empty() && ctx->needs_input_grad(0)) {
-      result.push_back(op.call(grads[0], pred, target, kind, reduction, beta, eps));
+    if (result.empty()) {
+      const variable_list saved = ctx->get_saved_variables();
+      const at::Tensor &pred = saved[0], &target = saved[1];
+      result.resize(2);
+      if (ctx->needs_input_grad(0)) {
+        result[0] = gradient(grads[0], pred, target, kept.arguments);
+      }
+      if (ctx->needs_input_grad(1)) {  // every kind is symmetric in its two boxes
+        result[1] = gradient(grads[0], target, pred, kept.arguments);
+      }
     }
-    result.resize(6);
-    if (ctx->needs_input_grad(1)) {  // every kind is symmetric in its two boxes
-      result[1] = op.call(grads[0], target, pred, kind, reduction, beta, eps);
-    }
+    result.resize(6);  // with the other arguments
     return result;
+  }
+
+ private:
+  static at::Tensor gradient(
+      const at::Tensor& grad, const at::Tensor& by, const at::Tensor& other,
+      const Arguments& arguments) {
+    static const auto op = find_op<Backward>("alwa_d2::box_loss_backward");
+    const auto& [kind, reduction, beta, eps] = arguments;
+    return op.call(grad, by, other, kind, reduction, beta, eps);
   }
 };
 

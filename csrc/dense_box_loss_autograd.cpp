@@ -24,10 +24,11 @@ std::tuple<at::Tensor, at::Tensor> below_autograd(
 }
 
 struct Arguments {
+  size_t levels;
+  bool has_scale;
   std::string kind;
   std::vector<double> box_weights;
   double beta, eps, factor;
-  bool has_scale;
 };
 
 struct DenseBoxLoss : torch::autograd::Function<DenseBoxLoss> {
@@ -55,33 +56,38 @@ struct DenseBoxLoss : torch::autograd::Function<DenseBoxLoss> {
     ctx->mark_non_differentiable({stats});
     ctx->set_materialize_grads(false);
     Kept<Arguments>::save(
-        ctx, {std::string(kind), box_weights.vec(), beta, eps, factor, scale.has_value()},
+        ctx,
+        {deltas.size(), scale.has_value(), std::string(kind), box_weights.vec(), beta, eps, factor},
         std::move(gradients));
     return {loss, stats};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     auto& kept = Kept<Arguments>::in(ctx);
-    const Arguments& arguments = kept.arguments;
     variable_list result;
     if (grads[0].defined()) {
       result = kept.take(grads[0]);
+      if (result.empty()) {
+        result = gradient(grads[0], ctx->get_saved_variables(), kept.arguments);
+      }
     }
-    variable_list saved = ctx->get_saved_variables();
-    const std::optional<at::Tensor> scale =
-        arguments.has_scale ? std::optional<at::Tensor>(saved.back()) : std::nullopt;
-    const size_t levels = saved.size() - 3 - arguments.has_scale;
-    if (grads[0].defined() && result.empty()) {
-      static const auto op = find_op<Backward>("alwa_d2::dense_box_loss_backward");
-      result = op.call(
-          grads[0], saved[levels], at::TensorList(saved.data(), levels), saved[levels + 1],
-          saved[levels + 2], arguments.kind, arguments.box_weights, arguments.beta, arguments.eps,
-          scale, arguments.factor);
-    }
+    const size_t levels = kept.arguments.levels;
     result.resize(levels);
-    result.insert(result.begin(), at::Tensor());  // the anchors
-    result.resize(1 + levels + 8);                // and the arguments after the deltas
+    result.insert(result.begin(), at::Tensor());  // of the anchors
+    result.resize(levels + 9);                    // with the arguments after the deltas
     return result;
+  }
+
+ private:
+  static variable_list gradient(
+      const at::Tensor& grad, const variable_list& saved, const Arguments& arguments) {
+    static const auto op = find_op<Backward>("alwa_d2::dense_box_loss_backward");
+    const auto& [levels, has_scale, kind, box_weights, beta, eps, factor] = arguments;
+    const auto scale = has_scale ? std::optional<at::Tensor>(saved.back()) : std::nullopt;
+    const at::TensorList deltas(saved.data(), levels);
+    return op.call(
+        grad, saved[levels], deltas, saved[levels + 1], saved[levels + 2], kind, box_weights, beta,
+        eps, scale, factor);
   }
 };
 

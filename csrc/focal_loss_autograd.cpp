@@ -21,8 +21,9 @@ std::tuple<at::Tensor, at::Tensor> below_autograd(
 }
 
 struct Arguments {
-  double alpha, gamma, factor;
+  size_t levels;
   bool has_scale;
+  double alpha, gamma, factor;
 };
 
 struct SigmoidFocalLoss : torch::autograd::Function<SigmoidFocalLoss> {
@@ -46,29 +47,32 @@ struct SigmoidFocalLoss : torch::autograd::Function<SigmoidFocalLoss> {
     ctx->save_for_backward(std::move(saved));
     ctx->mark_non_differentiable({stats});
     ctx->set_materialize_grads(false);
-    Kept<Arguments>::save(ctx, {alpha, gamma, factor, scale.has_value()}, std::move(gradients));
+    Kept<Arguments>::save(
+        ctx, {logits.size(), scale.has_value(), alpha, gamma, factor}, std::move(gradients));
     return {loss, stats};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     auto& kept = Kept<Arguments>::in(ctx);
-    const auto& [alpha, gamma, factor, has_scale] = kept.arguments;
     variable_list result;
     if (grads[0].defined()) {
       result = kept.take(grads[0]);
+      if (result.empty()) {
+        result = gradient(grads[0], ctx->get_saved_variables(), kept.arguments);
+      }
     }
-    variable_list saved = ctx->get_saved_variables();
-    const std::optional<at::Tensor> scale =
-        has_scale ? std::optional<at::Tensor>(saved.back()) : std::nullopt;
-    const size_t levels = saved.size() - 1 - has_scale;
-    if (grads[0].defined() && result.empty()) {
-      static const auto op = find_op<Backward>("alwa_d2::sigmoid_focal_loss_backward");
-      result = op.call(
-          grads[0], at::TensorList(saved.data(), levels), saved[levels], alpha, gamma, scale,
-          factor);
-    }
-    result.resize(levels + 5);  // and the arguments after the logits
+    result.resize(kept.arguments.levels + 5);  // with the arguments after the logits
     return result;
+  }
+
+ private:
+  static variable_list gradient(
+      const at::Tensor& grad, const variable_list& saved, const Arguments& arguments) {
+    static const auto op = find_op<Backward>("alwa_d2::sigmoid_focal_loss_backward");
+    const auto& [levels, has_scale, alpha, gamma, factor] = arguments;
+    const auto scale = has_scale ? std::optional<at::Tensor>(saved.back()) : std::nullopt;
+    const at::TensorList logits(saved.data(), levels);
+    return op.call(grad, logits, saved[levels], alpha, gamma, scale, factor);
   }
 };
 

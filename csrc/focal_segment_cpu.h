@@ -26,13 +26,7 @@ struct FocalScratch {
   std::vector<int32_t> others;  // places in the piece of the anchors that are not background
   std::vector<Own> own;
 
-  FocalScratch(int64_t piece, int64_t k) : losses(piece), values(std::max({kBlock, k, piece})) {
-    x.resize(values.size());
-    dx.resize(values.size());
-    for (auto& sums : partial) {
-      sums.resize(piece);
-    }
-  }
+  FocalScratch(int64_t piece, int64_t k) : losses(piece), values(std::max({kBlock, k, piece})) {}
 };
 
 // The anchors of a piece that are of one image and level. Fills their scratch.losses with what the
@@ -93,7 +87,7 @@ struct FocalSegment {
                     n = position_from(local + end - begin) - position;
       find_own(begin, end, begin - local + position * per_position, per_position, a);
       for (auto& sums : scratch.partial) {
-        std::fill_n(sums.begin(), n, T(0));
+        sums.assign(n, 0);
       }
       const auto channel = [&](const auto& level, int64_t c) {
         return level.data + image * level.stride_image + a * level.stride_anchor +
@@ -150,7 +144,8 @@ struct FocalSegment {
     if constexpr (std::is_same_v<scalar_t, T>) {
       focal_terms(focal, x, n, slope_factor, values, dx);
     } else {
-      std::copy_n(x, n, scratch.x.data());
+      scratch.x.assign(x, x + n);
+      scratch.dx.resize(n);
       focal_terms(
           focal, scratch.x.data(), n, slope_factor, values, dx ? scratch.dx.data() : nullptr);
       if (dx) {
@@ -160,6 +155,8 @@ struct FocalSegment {
   }
 
   void strided_terms(int64_t first, int64_t rows) const {
+    scratch.x.resize(rows * k);
+    scratch.dx.resize(rows * k);
     for (int64_t i = 0; i < rows * k; ++i) {
       scratch.x[i] = static_cast<T>(in.values(image, first + i / k)[i % k * in.stride_value]);
     }

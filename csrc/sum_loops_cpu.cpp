@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "vectorize_cpu.h"
 
@@ -44,14 +45,6 @@ inline __attribute__((always_inline)) void sums_of_short_rows(
   }
 }
 
-ALWA_CLONES bool all_equal(const int64_t* x, int64_t n, int64_t value) {
-  int64_t different = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    different |= x[i] ^ value;
-  }
-  return different == 0;
-}
-
 }  // namespace
 
 template <typename T>
@@ -80,53 +73,71 @@ ALWA_CLONES void add_to(T* __restrict sums, const T* __restrict x, int64_t n) {
 }
 
 template <typename T>
-ALWA_CLONES Stats
-stats_of_anchors(const T* __restrict losses, const int64_t* __restrict labels, int64_t n) {
-  constexpr int kSums = 8;  // side by side
-  const Stats none;
-  double count[kSums] = {}, sum[kSums] = {}, squares[kSums] = {}, least[kSums], most[kSums];
-  std::fill_n(least, kSums, none.min);
-  std::fill_n(most, kSums, none.max);
-  const auto add = [&](int64_t i, int j) __attribute__((always_inline)) {
-    const bool valid = labels[i] >= 0;
-    const double x = valid ? static_cast<double>(losses[i]) : 0;
-    const double low = valid ? x : none.min, high = valid ? x : none.max;
-    count[j] += valid ? 1 : 0;
-    sum[j] += x;
-    squares[j] += x * x;
-    least[j] = low < least[j] ? low : least[j];
-    most[j] = high > most[j] ? high : most[j];
-  };
-  int64_t i = 0;
-  for (; i + kSums <= n; i += kSums) {
-    for (int j = 0; j < kSums; ++j) {
-      add(i + j, j);
+ALWA_CLONES Stats stats_of_anchors(const T* losses, const int64_t* labels, int64_t n) {
+  constexpr int kSums = 32;  // side by side; short loops, one for each, are what is vectorised
+  constexpr T inf = std::numeric_limits<T>::infinity();
+  double sum[kSums] = {}, squares[kSums] = {};
+  T least[kSums], most[kSums];
+  std::fill_n(least, kSums, inf);
+  std::fill_n(most, kSums, -inf);
+  int64_t count = 0;
+  T last_losses[kSums] = {};
+  int64_t last_labels[kSums];
+  for (int64_t i = 0; i < n; i += kSums) {
+    const T* loss = losses + i;
+    const int64_t* label = labels + i;
+    if (i + kSums > n) {
+      std::copy_n(loss, n - i, last_losses);
+      std::fill(std::copy_n(label, n - i, last_labels), last_labels + kSums, -1);
+      loss = last_losses;
+      label = last_labels;
     }
-  }
-  for (int j = 0; i + j < n; ++j) {
-    add(i + j, j);
+    T x[kSums], low[kSums], high[kSums];
+    for (int j = 0; j < kSums; ++j) {
+      count += label[j] >= 0;
+    }
+    for (int j = 0; j < kSums; ++j) {
+      x[j] = label[j] >= 0 ? loss[j] : 0;
+      low[j] = label[j] >= 0 ? loss[j] : inf;
+      high[j] = label[j] >= 0 ? loss[j] : -inf;
+    }
+    for (int j = 0; j < kSums; ++j) {
+      sum[j] += x[j];
+    }
+    for (int j = 0; j < kSums; ++j) {
+      squares[j] += static_cast<double>(x[j]) * x[j];
+    }
+    for (int j = 0; j < kSums; ++j) {
+      least[j] = low[j] < least[j] ? low[j] : least[j];
+    }
+    for (int j = 0; j < kSums; ++j) {
+      most[j] = high[j] > most[j] ? high[j] : most[j];
+    }
   }
   Stats total;
   for (int j = 0; j < kSums; ++j) {
-    total.merge({count[j], sum[j], squares[j], least[j], most[j]});
+    total.merge({0, sum[j], squares[j], least[j], most[j]});
   }
+  total.count = count;
   if (total.sum != total.sum) {  // the comparisons above pass over NaN
     total.min = total.max = total.sum;
   }
   return total;
 }
 
-int64_t find_others(const int64_t* labels, int64_t n, int64_t background, int32_t* indices) {
-  constexpr int64_t kStep = 64;
+ALWA_CLONES int64_t
+find_others(const int64_t* labels, int64_t n, int64_t background, int32_t* indices) {
+  constexpr int64_t kStep = 32;  // looked at together: most are background
   int64_t found = 0;
   for (int64_t begin = 0; begin < n; begin += kStep) {
     const int64_t end = std::min(n, begin + kStep);
-    if (!all_equal(labels + begin, end - begin, background)) {
-      for (int64_t i = begin; i < end; ++i) {
-        if (labels[i] != background) {
-          indices[found++] = static_cast<int32_t>(i);
-        }
-      }
+    int64_t different = 0;
+    for (int64_t i = begin; i < end; ++i) {
+      different |= labels[i] ^ background;
+    }
+    for (int64_t i = begin; i < end && different != 0; ++i) {
+      indices[found] = static_cast<int32_t>(i);
+      found += labels[i] != background;
     }
   }
   return found;

@@ -47,8 +47,10 @@ def box_loss(
         RuntimeError: the extension is not built
     """
     _library.require_ops()
-    dtype = torch.promote_types(pred.dtype, target.dtype)
-    return torch.ops.alwa_d2.box_loss(pred.to(dtype), target.to(dtype), kind, reduction, beta, eps)
+    if pred.dtype != target.dtype:
+        dtype = torch.promote_types(pred.dtype, target.dtype)
+        pred, target = pred.to(dtype), target.to(dtype)
+    return torch.ops.alwa_d2.box_loss(pred, target, kind, reduction, beta, eps)
 
 
 def _fake(pred, target, kind, reduction, beta, eps):

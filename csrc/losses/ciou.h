@@ -1,6 +1,7 @@
 #pragma once
 
 #include "diou.h"
+#include "elementary.h"
 
 namespace alwa_d2 {
 
@@ -9,6 +10,15 @@ namespace alwa_d2 {
 // alpha is a constant in the gradient, as in Detectron2. With atan2 v is defined for h = 0 too:
 //   d atan2(w, h) / dw = h / (w^2 + h^2),   d atan2(w, h) / dh = -w / (w^2 + h^2),   0 at w = h =
 //   0.
+
+// atan2(w, h) for w, h >= 0.
+template <typename T>
+ALWA_HOST_DEVICE T angle(T w, T h) {
+  const T larger = maximum(w, h), smaller = minimum(w, h);
+  const T a = atan_unit(larger == 0 ? T(0) : smaller / larger);
+  return w > h ? T(1.5707963267948966) - a : a;
+}
+
 template <typename T>
 struct CIoU {
   static constexpr bool kOnBoxes = true;
@@ -23,7 +33,7 @@ struct CIoU {
 
     const T w = p.width(), h = p.height();
     const T four_over_pi_squared = T(0.40528473456935108577551785283891);
-    const T delta = std::atan2(t.width(), t.height()) - std::atan2(w, h);
+    const T delta = angle(t.width(), t.height()) - angle(w, h);
     const T v = four_over_pi_squared * delta * delta;
     const T alpha = v / (one_minus_iou_ + v + eps);
     loss.value += alpha * v;
