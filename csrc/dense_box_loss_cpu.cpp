@@ -11,20 +11,23 @@
 namespace alwa_d2 {
 namespace {
 
-// Runs f(i) for the i in [begin, end) whose mask is set: few as a rule, so that eight are looked at
+// Runs f(i) for the i in [begin, end) whose mask is set: few as a rule, so that many are looked at
 // together.
 template <typename F>
 void for_each_set(const bool* mask, int64_t begin, int64_t end, const F& f) {
-  int64_t i = begin;
-  while (i < end) {
-    uint64_t eight;
-    if (i + 8 <= end && (std::memcpy(&eight, mask + i, 8), eight == 0)) {
-      i += 8;
-      continue;
+  uint64_t words[8];
+  constexpr int64_t kStep = sizeof(words);
+  for (int64_t i = begin; i < end; i += kStep) {
+    const int64_t stop = std::min(end, i + kStep);
+    uint64_t any = 0;
+    std::memset(words, 0, sizeof(words));
+    std::memcpy(words, mask + i, stop - i);
+    for (const uint64_t word : words) {
+      any |= word;
     }
-    for (const int64_t stop = std::min(end, i + 8); i < stop; ++i) {
-      if (mask[i]) {
-        f(i);
+    for (int64_t j = i; j < stop && any != 0; ++j) {
+      if (mask[j]) {
+        f(j);
       }
     }
   }

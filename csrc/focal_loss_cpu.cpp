@@ -33,14 +33,18 @@ class FocalPass {
   Stats run() {
     // Pieces long enough for the loops, and many enough for the threads.
     const int64_t n = shape_.images * shape_.anchors;
-    const int64_t size = std::clamp<int64_t>(n / 32 / kPiece * kPiece, kPiece, 4 * kPiece);
+    const int64_t size = std::clamp<int64_t>(n / 32 / kPiece * kPiece, kPiece, 8 * kPiece);
     std::vector<Stats> parts((n + size - 1) / size);
-    at::parallel_for(0, static_cast<int64_t>(parts.size()), 1, [&](int64_t first, int64_t last) {
-      FocalScratch<T> scratch(std::min(n, size), shape_.values);
-      for (int64_t i = first; i < last; ++i) {
-        parts[i] = piece(i * size, std::min(n, (i + 1) * size), scratch);
-      }
-    });
+    // Below as many logits waking a thread takes longer than doing its part.
+    const int64_t grain =
+        at::internal::GRAIN_SIZE / (size * std::max<int64_t>(shape_.values, 1)) + 1;
+    at::parallel_for(
+        0, static_cast<int64_t>(parts.size()), grain, [&](int64_t first, int64_t last) {
+          FocalScratch<T> scratch(std::min(n, size), shape_.values);
+          for (int64_t i = first; i < last; ++i) {
+            parts[i] = piece(i * size, std::min(n, (i + 1) * size), scratch);
+          }
+        });
     const int64_t bad = bad_label_.load();
     TORCH_CHECK_VALUE(
         bad == shape_.values, "labels: expected -1 (ignore), 0 to ", shape_.values - 1,

@@ -61,7 +61,7 @@ struct FocalSegment {
       if (side_by_side) {
         terms(
             in.values(image, first), out ? out->values(image, first) : nullptr, rows * k,
-            scratch.values.data());
+            scratch.values.data(), rows * k, rows * k);
       } else {
         strided_terms(first, rows);
       }
@@ -95,13 +95,9 @@ struct FocalSegment {
       };
       for (int64_t c = 0; c < k; ++c) {
         T* values = scratch.values.data();
-        if (c + 1 < k) {
-          prefetch(channel(in, c + 1), n);
-          if (out) {
-            prefetch(channel(*out, c + 1), n);
-          }
-        }
-        terms(channel(in, c), out ? channel(*out, c) : nullptr, n, values);
+        terms(
+            channel(in, c), out ? channel(*out, c) : nullptr, n, values, in.stride_value,
+            out ? out->stride_value : 0);
         for (const auto& own : scratch.own) {
           if (own.label == c) {
             values[own.place] = 0;
@@ -130,24 +126,18 @@ struct FocalSegment {
     }
   }
 
-  // Channels lie far apart, which the processor does not see coming.
-  template <typename P>
-  static void prefetch(P* from, int64_t n) {
-    for (int64_t i = 0; i < n; i += 64 / static_cast<int64_t>(sizeof(P))) {
-      __builtin_prefetch(from + i, std::is_const_v<P> ? 0 : 1);
-    }
-  }
-
-  // n logits side by side.
-  void terms(const scalar_t* x, scalar_t* dx, int64_t n, T* values) const {
+  // n logits side by side; the next ones lie x_step, their gradients dx_step further.
+  void terms(const scalar_t* x, scalar_t* dx, int64_t n, T* values, int64_t x_step, int64_t dx_step)
+      const {
     const T slope_factor = focal.alpha_negative * factor;
     if constexpr (std::is_same_v<scalar_t, T>) {
-      focal_terms(focal, x, n, slope_factor, values, dx);
+      focal_terms(focal, x, n, slope_factor, values, dx, {x + x_step, dx + dx_step});
     } else {
       scratch.x.assign(x, x + n);
       scratch.dx.resize(n);
       focal_terms(
-          focal, scratch.x.data(), n, slope_factor, values, dx ? scratch.dx.data() : nullptr);
+          focal, scratch.x.data(), n, slope_factor, values, dx ? scratch.dx.data() : nullptr,
+          {scratch.x.data(), scratch.dx.data()});
       if (dx) {
         std::copy_n(scratch.dx.data(), n, dx);
       }
@@ -162,7 +152,7 @@ struct FocalSegment {
     }
     focal_terms(
         focal, scratch.x.data(), rows * k, focal.alpha_negative * factor, scratch.values.data(),
-        out ? scratch.dx.data() : nullptr);
+        out ? scratch.dx.data() : nullptr, {scratch.x.data(), scratch.dx.data()});
     for (int64_t i = 0; out && i < rows * k; ++i) {
       out->values(image, first + i / k)[i % k * out->stride_value] =
           static_cast<scalar_t>(scratch.dx[i]);
