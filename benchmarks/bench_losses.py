@@ -1,163 +1,205 @@
 """Times the fused losses against their peers, forward and backward, in one run.
 
-    python benchmarks/bench_losses.py [--sizes small voc coco] [--rounds 15] [--json FILE]
+    python benchmarks/bench_losses.py                       # small and voc, every form
+    python benchmarks/bench_losses.py --sizes coco --only focal --kept --json coco.json
+    python benchmarks/bench_losses.py --scaling --threads 1
 
 Every peer's value and gradient are compared with ours before anything is timed. The peers take
 turns, so that a busy machine slows all of them; a figure is the median over the rounds. Ratios
-to the best peer and to a copy of the bytes that must move say more than milliseconds.
+to the best peer and to a copy of the bytes that must move say more than milliseconds. Our focal
+figures contain the statistics of the losses, which no peer computes and which cannot be left out.
 """
 
 import argparse
-import json
-import platform
-import statistics
-import time
+import math
 
+import measure
 import torch
-import torchvision.ops
-from detectron2.modeling.box_regression import Box2BoxTransform, _dense_box_regression_loss
-from fvcore.nn import sigmoid_focal_loss_jit
-from torch.nn import functional as F
+from box_peers import SCALE, dense_peers, flat_peers
+from cuda_peers import cuda_peers, missing
+from focal_peers import focal_peers
+from inputs import FORMS, SIZES, make_inputs, random_boxes
+from measure import Run, compare, take_turns
 
-from alwa_d2.layers import BOX_LOSS_KINDS, dense_box_loss, sigmoid_focal_loss
+from alwa_d2.layers import BOX_LOSS_KINDS, box_loss, sigmoid_focal_loss
 
-# Images, anchors an image, classes K, foreground anchors in all: 160 x 160 pixels, VOC at
-# 608 x 1000, COCO at 800 x 1344.
-SIZES = {"small": (2, 4842, 3, 70), "voc": (2, 114318, 20, 218), "coco": (2, 201600, 80, 425)}
-SCALE = 1 / 100  # normaliser and weight
-
-
-def make_inputs(size, device):
-    """Logits (N, R, K), labels (N, R), anchors (R, 4), deltas (N, R, 4) and boxes (N, R, 4)."""
-    images, anchors, classes, foreground = SIZES[size]
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.full((images * anchors,), classes)
-    chosen = torch.randperm(len(labels), generator=generator)
-    labels[chosen[:foreground]] = torch.randint(classes, (foreground,), generator=generator)
-    labels[chosen[foreground : 2 * foreground]] = -1
-    corners = torch.rand(anchors, 2, generator=generator) * 500
-    boxes = torch.cat([corners, corners + 20 + torch.rand(anchors, 2, generator=generator) * 80], 1)
-    moved = boxes + torch.randn(images, anchors, 4, generator=generator) * 4
-    inputs = {
-        "logits": torch.randn(images, anchors, classes, generator=generator) - 4.6,
-        "labels": labels.view(images, anchors),
-        "anchors": boxes,
-        "deltas": torch.randn(images, anchors, 4, generator=generator) * 0.1,
-        "gt_boxes": moved,
-    }
-    return {name: x.to(device) for name, x in inputs.items()}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Relative, of values; gradients are allowed ten times as much. Detectron2 and torchvision compute
+# the focal loss in bfloat16 itself, where each factor is rounded to 8 bits.
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+ROWS = (100, 1000, 10000)
 
 
-def focal_peers():
-    """name -> function of the inputs that gives the loss."""
-
-    def targets(x):
-        valid = x["labels"] >= 0
-        target = F.one_hot(x["labels"][valid], x["logits"].shape[-1] + 1)[:, :-1]
-        return x["logits"][valid], target.to(x["logits"].dtype)
-
-    def naive(logits, labels):
-        own = labels.unsqueeze(-1) == torch.arange(logits.shape[-1], device=logits.device)
-        z = torch.where(own, -logits, logits)
-        loss = z.sigmoid() ** 2 * F.softplus(z) * torch.where(own, 0.25, 0.75)
-        return (loss * (labels >= 0).unsqueeze(-1)).sum() * SCALE
-
-    compiled = torch.compile(naive, dynamic=False)
-    return {
-        "alwa_d2": lambda x: sigmoid_focal_loss(x["logits"], x["labels"], scale=SCALE)[0],
-        "Detectron2": lambda x: sigmoid_focal_loss_jit(*targets(x), 0.25, 2.0, "sum") * SCALE,
-        "torchvision": lambda x: (
-            torchvision.ops.sigmoid_focal_loss(*targets(x), 0.25, 2.0, "sum") * SCALE
-        ),
-        "torch.compile": lambda x: compiled(x["logits"], x["labels"]),
-    }
+def bytes_of(*tensors):
+    return sum(x.numel() * x.element_size() for x in tensors)
 
 
-def box_peers(kind):
-    def foreground(x):
-        return (x["labels"] >= 0) & (x["labels"] < x["logits"].shape[-1])
+def bench_focal(args, device, dtype):
+    rows = []
+    for size in args.sizes:
+        for form in args.forms:
+            x = make_inputs(size, form, dtype, device)
+            torch._dynamo.reset()  # so that no peer meets the limit of recompilations
+            peers = focal_peers(x, args.compile) | cuda_peers(x)
+            runs = {name: Run(peer, x.logits) for name, peer in peers.items()}
+            moved = bytes_of(*x.logits, *x.logits, x.labels)  # the gradient is as large
+            title = {"case": "focal", "size": size, "form": form}
+            rows += compare(title, runs, moved, args.rounds, TOLERANCE[dtype])
+    return rows
 
-    def detectron2(x):
-        transform = Box2BoxTransform((1.0, 1.0, 1.0, 1.0))
-        args = ([x["deltas"]], list(x["gt_boxes"]), foreground(x))
-        return _dense_box_regression_loss([x["anchors"]], transform, *args, kind) * SCALE
 
-    peers = {
-        "alwa_d2": lambda x: dense_box_loss(
-            x["anchors"], x["deltas"], x["gt_boxes"], foreground(x), kind, scale=SCALE
+def bench_box(args, device, dtype):
+    rows = []
+    for size in args.sizes:
+        for form in args.forms:
+            x = make_inputs(size, form, dtype, device)
+            for kind in args.kinds:
+                torch._dynamo.reset()
+                peers = dense_peers(x, kind, args.compile)
+                runs = {name: Run(peer, x.deltas) for name, peer in peers.items()}
+                moved = bytes_of(x.fg_mask, *x.deltas)  # the mask and the gradient
+                title = {"case": kind, "size": size, "form": form}
+                rows += compare(title, runs, moved, args.rounds, TOLERANCE[dtype])
+    return rows
+
+
+def bench_pairs(args, device, dtype):
+    rows = []
+    for count in ROWS:
+        pred, target = random_boxes(count, 1, torch.Generator().manual_seed(0))
+        pred, target = pred.to(device, dtype), target[0].to(device, dtype)
+        for kind in args.kinds:
+            torch._dynamo.reset()
+            peers = flat_peers(target, kind, args.compile)
+            runs = {name: Run(peer, [pred]) for name, peer in peers.items()}
+            moved = bytes_of(pred, pred, target)
+            title = {"case": kind, "size": f"{count} pairs", "form": ""}
+            rows += compare(title, runs, moved, args.rounds, TOLERANCE[dtype])
+    return rows
+
+
+def bench_overhead(args, device, dtype):
+    """What a call costs, beside the cheapest operation with a backward."""
+    x = make_inputs("small", "flat", dtype, device)
+    levels = make_inputs("small", "nchw", dtype, device)
+    pred, target = random_boxes(100, 1, torch.Generator().manual_seed(0))
+    pred, target = pred.to(device, dtype), target[0].to(device, dtype)
+
+    def focal(x):
+        return lambda leaves: sigmoid_focal_loss(
+            leaves[0] if x.form == "flat" else leaves, x.labels, scale=SCALE
         )[0]
+
+    runs = {
+        "sum of 100 boxes": Run(lambda leaves: leaves[0].sum(), [pred]),
+        "sum of small": Run(lambda leaves: leaves[0].sum(), x.logits),
     }
-    if kind not in ("l1", "iou"):  # Detectron2 has no losses of these names
-        peers["Detectron2"] = detectron2
-    return peers
+    for kind in args.kinds:
+        runs[f"{kind} of 100 boxes"] = Run(
+            lambda leaves, kind=kind: box_loss(leaves[0], target, kind, "sum"), [pred]
+        )
+    runs["focal small flat"] = Run(focal(x), x.logits)
+    runs["focal small nchw"] = Run(focal(levels), levels.logits)
+    for run in runs.values():
+        run()
+    print(f"\n{'call overhead':54}{'median ms':>10}{'/ sum':>13}")
+    rows = []
+    for name, milliseconds in take_turns(runs, 2 * args.rounds).items():
+        rows.append({"case": "overhead", "peer": name, "ms": milliseconds})
+    base = rows[0]["ms"], rows[1]["ms"]
+    for row in rows:
+        row["to_sum"] = row["ms"] / base["small" in row["peer"]]
+        print(f"{'':28}{row['peer']:26}{row['ms']:10.4f}{row['to_sum']:13.2f}")
+    return rows
 
 
-def once(function, inputs, leaf):
-    """Loss, gradient, and the seconds of forward and backward."""
-    x = inputs | {leaf: inputs[leaf].detach().requires_grad_()}
-    synchronize = torch.cuda.synchronize if x[leaf].is_cuda else lambda: None
-    synchronize()
-    start = time.perf_counter()
-    loss = function(x)
-    loss.backward()
-    synchronize()
-    return loss.detach(), x[leaf].grad, time.perf_counter() - start
+def bench_scaling(args, device, dtype):
+    """Focal time over the number of logits, and the slope in log-log: 1 is linear."""
+    rows = []
+    for classes in (3, 20, 80):
+        runs = {}
+        for logits in args.scaling_logits:
+            anchors = round(logits / classes / 2)
+            labels = torch.full((2, anchors), classes)
+            labels.view(-1)[:: max(anchors // 100, 1)] = 0
+            labels = labels.to(device)
+            x = torch.randn(2, anchors, classes).to(device, dtype) - 4.6
+            runs[x.numel()] = Run(
+                lambda leaves, labels=labels: sigmoid_focal_loss(leaves[0], labels)[0], [x]
+            )
+            runs[x.numel()]()
+        times = take_turns(runs, args.rounds)
+        print(
+            f"\n{'focal, K = ' + str(classes):28}{'logits':>12}{'median ms':>12}{'ns / logit':>12}"
+        )
+        for count, milliseconds in times.items():
+            row = {"case": "scaling", "classes": classes, "logits": count, "ms": milliseconds}
+            rows.append(row | {"ns_per_logit": 1e6 * milliseconds / count})
+            print(f"{'':28}{count:12}{milliseconds:12.3f}{rows[-1]['ns_per_logit']:12.3f}")
+        slope = log_log_slope(times)
+        rows.append({"case": "scaling", "classes": classes, "slope": slope})
+        print(f"{'':28}slope of log time over log logits: {slope:.3f}")
+    return rows
 
 
-def copy(inputs, leaf):
-    """Seconds to read and write as many bytes as the gradient has."""
-    source, target = inputs[leaf], torch.empty_like(inputs[leaf])
-    synchronize = torch.cuda.synchronize if source.is_cuda else lambda: None
-    synchronize()
-    start = time.perf_counter()
-    target.copy_(source)
-    synchronize()
-    return time.perf_counter() - start
+def log_log_slope(times):
+    """By least squares."""
+    points = [(math.log(count), math.log(ms)) for count, ms in times.items()]
+    mean_x, mean_y = (sum(values) / len(points) for values in zip(*points))
+    squares = sum((x - mean_x) ** 2 for x, _ in points)
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / squares
 
 
-def compare(peers, inputs, leaf, rounds):
-    """name -> median milliseconds; the values and gradients of all peers agree."""
-    loss, grad, _ = once(peers["alwa_d2"], inputs, leaf)
-    for name, function in peers.items():
-        say = f"{name}: {{}}".format  # the peer, before what differs
-        for _ in range(2):  # compiling is not timed
-            other, other_grad, _ = once(function, inputs, leaf)
-        torch.testing.assert_close(other, loss, rtol=1e-3, atol=1e-4, msg=say)
-        torch.testing.assert_close(other_grad, grad, rtol=1e-3, atol=1e-6, msg=say)
-    seconds = {name: [] for name in (*peers, "copy")}
-    for _ in range(rounds):
-        for name, function in peers.items():
-            seconds[name].append(once(function, inputs, leaf)[2])
-        seconds["copy"].append(copy(inputs, leaf))
-    return {name: 1000 * statistics.median(values) for name, values in seconds.items()}
+BENCHES = {
+    "focal": (bench_focal,),
+    "box": (bench_box, bench_pairs),
+    "overhead": (bench_overhead,),
+}
+
+
+def parse(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["small", "voc"])
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    parser.add_argument("--kinds", nargs="+", choices=BOX_LOSS_KINDS, default=list(BOX_LOSS_KINDS))
+    parser.add_argument("--only", choices=BENCHES, help="one part of the table")
+    parser.add_argument("--scaling", action="store_true", help="time over the number of logits")
+    parser.add_argument(
+        "--scaling-logits", nargs="+", type=int, metavar="COUNT",
+        default=[10**4, 10**5, 10**6, 10**7, 3 * 10**7],
+    )  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--threads", type=int, help="default: PyTorch's")
+    parser.add_argument("--kept", action="store_true", help="the allocator keeps freed blocks")
+    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    parser.add_argument("--json", help="file for the figures")
+    return parser.parse_args(arguments)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["small", "voc"])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", help="file for the figures")
-    args = parser.parse_args()
+    args = parse()
+    if args.kept:
+        measure.keep_freed_blocks()
+    if args.threads:
+        torch.set_num_threads(args.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    machine = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or "CPU"
-    print(f"{machine}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
-    print(f"{'':34}{'median ms':>10}{'/ best peer':>13}{'/ copy':>8}")
-    figures = {}
-    for size in args.sizes:
-        inputs = make_inputs(size, device)
-        cases = {"focal": (focal_peers(), "logits")}
-        cases |= {kind: (box_peers(kind), "deltas") for kind in BOX_LOSS_KINDS}
-        for case, (peers, leaf) in cases.items():
-            times = compare(peers, inputs, leaf, args.rounds)
-            figures[f"{case} {size}"] = times
-            others = [times[name] for name in peers if name != "alwa_d2"]
-            for name, value in times.items():
-                ratio = f"{value / min(others):.2f}" if name == "alwa_d2" and others else ""
-                row = f"{case + ' ' + size:18}{name:16}{value:10.3f}{ratio:>13}"
-                print(f"{row}{value / times['copy']:8.1f}", flush=True)
+    dtype = DTYPES[args.dtype]
+    about = measure.describe(device) | {"dtype": args.dtype}
+    print(", ".join(f"{key}: {value}" for key, value in about.items()))
+    if device == "cuda":
+        about["copy_gb_per_s"] = 2 * 2**30 / measure.Copy(2**31, device).seconds() / 1e9
+        print(f"device copy: {about['copy_gb_per_s']:.0f} GB/s")
+    if args.scaling:
+        benches = (bench_scaling,)
+    else:
+        print(*missing(device), sep="\n")
+        print(measure.HEADER)
+        chosen = [args.only] if args.only else BENCHES
+        benches = [bench for name in chosen for bench in BENCHES[name]]
+    rows = [row for bench in benches for row in bench(args, device, dtype)]
     if args.json:
-        with open(args.json, "w") as file:
-            json.dump({"machine": machine, "threads": torch.get_num_threads(), "ms": figures}, file)
+        measure.write_json(args.json, **about, rows=rows)
 
 
 if __name__ == "__main__":
