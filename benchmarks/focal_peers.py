@@ -1,7 +1,8 @@
-"""Other implementations of the focal loss from labels: Detectron2's, torchvision's, compiled ones.
+"""Other focal losses from labels: Detectron2's, torchvision's, compiled ones.
 
-Two compiled forms are kept, whose loss and gradient come from one pass: which of them is the
-faster depends on size and machine. Timed on one AVX-512 core with voc inputs, in ms:
+Three compiled forms are kept whose loss and gradient come from one pass. "log" is what PyTorch's
+own functions give; the others bring a polynomial and a compiler option, "negatives first" our
+kernel's order of work as well. Which is the fastest depends on size and machine. Timed on one AVX-512 core with voc inputs, in ms:
 
                                                                         flat   NCHW
     negatives first, then the few other rows                             3.5    3.7
@@ -11,9 +12,6 @@ faster depends on size and machine. Timed on one AVX-512 core with voc inputs, i
       levels joined before the pass instead of behind it                        4.8
       ignored rows masked in the pass, foreground put right in eager     9.5
     each class compared with the label                                   6.3    5.2
-      exp from a polynomial                                              6.6
-      log(1 + e) instead of a polynomial                                10.4
-      one sum instead of a sum over classes first        the same, twice the memory
     softplus and powers, forward and backward by autograd                134    140
 
 Neither a C++ wrapper (`cpp_wrapper`) nor other vectorisation of loop tails made a difference.
@@ -58,6 +56,7 @@ def focal_peers(x, with_compiled=True):
     }
     if with_compiled:
         peers["compiled, naive"] = compiled_naive(x)
+        peers["compiled, log"] = compiled_one_pass(x, log1p_by_log, options=None)
         peers["compiled, one pass"] = compiled_one_pass(x)
         peers["compiled, negatives first"] = compiled_negatives_first(x)
     return peers
@@ -72,31 +71,39 @@ def log1p_coefficients(degree=8):
 LOG1P = log1p_coefficients()
 
 
-def parts(z):
-    """q = sigmoid(z), 1 - q and log(1 + e^z), with one exponential and no logarithm."""
+def log1p_by_polynomial(e):
+    value = torch.full_like(e, LOG1P[0])
+    for coefficient in LOG1P[1:]:
+        value = value * e + coefficient
+    return value * e
+
+
+def log1p_by_log(e):
+    return torch.log(1 + e)  # Inductor has log in vectors, log1p not
+
+
+def parts(z, log1p):
+    """q = sigmoid(z), 1 - q and log(1 + e^z), with one exponential."""
     e = torch.exp(-z.abs())
     larger = 1 / (1 + e)
     smaller = e * larger
-    log1p = torch.full_like(e, LOG1P[0])
-    for coefficient in LOG1P[1:]:
-        log1p = log1p * e + coefficient
     positive = z > 0
     q, rest = torch.where(positive, larger, smaller), torch.where(positive, smaller, larger)
-    return q, rest, z.clamp(min=0) + log1p * e
+    return q, rest, z.clamp(min=0) + log1p(e)
 
 
-def loss_and_slope(z, weight):
+def loss_and_slope(z, weight, log1p=log1p_by_polynomial):
     """Focal loss of gamma 2 and its derivative by z, each element times `weight`."""
-    q, rest, cross_entropy = parts(z)
+    q, rest, cross_entropy = parts(z, log1p)
     factor = weight * q * q
     return factor * cross_entropy, factor * (q + GAMMA * rest * cross_entropy)
 
 
-def of_labels(logits, labels, classes):
+def of_labels(logits, labels, classes, log1p=log1p_by_polynomial):
     """Losses and derivatives by the logits; `labels` and `classes` broadcast over them."""
     own = labels == classes
     weight = torch.where(own, ALPHA * SCALE, (1 - ALPHA) * SCALE) * (labels >= 0)
-    losses, slope = loss_and_slope(torch.where(own, -logits, logits), weight)
+    losses, slope = loss_and_slope(torch.where(own, -logits, logits), weight, log1p)
     return losses, torch.where(own, -slope, slope)
 
 
@@ -124,7 +131,7 @@ def compiled_naive(x):
     return lambda logits: function(logits, x.labels)
 
 
-def compiled_one_pass(x):
+def compiled_one_pass(x, log1p=log1p_by_polynomial, options=OPTIONS):
     """Labels are brought to the logits' order; all levels in one compiled function."""
 
     def one_level(logits, labels):
@@ -137,7 +144,7 @@ def compiled_one_pass(x):
             values = logits if x.form == "flat" else logits.permute(0, 2, 3, 1)
             values = values.view(*labels.shape, x.classes)
             labels = labels.unsqueeze(-1)
-        losses, slope = of_labels(values.float(), labels, classes)
+        losses, slope = of_labels(values.float(), labels, classes, log1p)
         slope = slope.to(logits.dtype)
         if x.form == "nhwc":
             return losses.sum(-1).sum(), slope.flatten(3).permute(0, 3, 1, 2)
@@ -153,7 +160,7 @@ def compiled_one_pass(x):
             labels = [level.permute(0, 3, 1, 2).contiguous() for level in labels]
         return function(logits, labels)
 
-    function = torch.compile(all_levels, dynamic=False, options=OPTIONS)
+    function = torch.compile(all_levels, dynamic=False, options=options)
     return lambda logits: HandOn.apply(loss_and_grads, *logits)
 
 

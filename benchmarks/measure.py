@@ -120,14 +120,24 @@ def queued(function, calls=20):
     return (time.perf_counter() - start) / calls
 
 
+# A turn: as many passes as take this long, after some that are not timed: caches and threads have
+# gone over to another run meanwhile. Long ones are timed at once.
+TURN_SECONDS = 2e-3
+
+
 def take_turns(runs, rounds):
     """name -> median milliseconds. A busy machine slows all of them, since they alternate."""
     seconds = {name: [] for name in runs}
-    # A short run is more easily disturbed, and costs little to repeat.
-    short = next(iter(runs.values())).seconds() < 1e-3
-    for _ in range(rounds * 5 if short and rounds > 1 else rounds):
+    passes = {}
+    for name, run in runs.items():
+        seconds_of_one = min(run.seconds() for _ in range(3)) if run.seconds() < 0.1 else 0.1
+        passes[name] = int(TURN_SECONDS / seconds_of_one)
+    for _ in range(rounds):
         for name, run in runs.items():
-            seconds[name].append(run.seconds())
+            for _ in range(min(passes[name], 5)):
+                run.seconds()
+            turn = [run.seconds() for _ in range(max(passes[name], 1))]
+            seconds[name].append(statistics.median(turn))
     return {name: 1000 * statistics.median(values) for name, values in seconds.items()}
 
 

@@ -79,21 +79,6 @@ inline DenseShape check_dense(
   return {shape.images, shape.anchors, 4};
 }
 
-// The pairs of two contiguous (N, 4) tensors.
-template <typename T, typename scalar_t, typename Loss>
-struct Pairs {
-  const scalar_t* pred;
-  const scalar_t* target;
-  Loss loss;
-
-  ALWA_HOST_DEVICE PairLoss<T> operator()(int64_t i) const {
-    T p[4], t[4];
-    load(pred + 4 * i, 1, p);
-    load(target + 4 * i, 1, t);
-    return loss(p, t);
-  }
-};
-
 // Writes the gradient of a pair, multiplied with factor, to its row of (N, 4).
 template <typename T, typename scalar_t>
 ALWA_HOST_DEVICE void store_gradient(const PairLoss<T>& pair, T factor, scalar_t* row) {

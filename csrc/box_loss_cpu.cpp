@@ -4,6 +4,7 @@
 #include <torch/library.h>
 
 #include "box_loss.h"
+#include "pair_loops_cpu.h"
 #include "pieces_cpu.h"
 
 namespace alwa_d2 {
@@ -25,33 +26,32 @@ double box_pass(
     scalar_t* gradient_of = gradients.defined() ? gradients.data_ptr<scalar_t>() : nullptr;
     const scalar_t* grad_of = grads.defined() ? grads.const_data_ptr<scalar_t>() : nullptr;
     with_kind<T>(kind, beta, eps, [&](auto loss) {
-      const Pairs<T, scalar_t, decltype(loss)> pairs{
-          pred.const_data_ptr<scalar_t>(), target.const_data_ptr<scalar_t>(), loss};
-      const Stats stats = sum_over_pieces(pred.size(0), [&](int64_t begin, int64_t end) {
+      const auto piece = [&](int64_t begin, int64_t end) {
         Stats part;
-        for (int64_t i = begin; i < end; ++i) {
-          const PairLoss<T> pair = pairs(i);
-          part.sum += pair.value;
-          if (value_of) {
-            value_of[i] = static_cast<scalar_t>(within_range_of<scalar_t>(pair.value));
-          }
-          if (gradient_of) {
-            const T grad = grad_of ? static_cast<T>(grad_of[i]) : static_cast<T>(factor);
-            store_gradient(pair, grad, gradient_of + 4 * i);
+        PairBlock<T> block;
+        for (int64_t first = begin; first < end; first += kLanes) {
+          const int64_t n = std::min<int64_t>(kLanes, end - first);
+          pair_block(
+              pred.const_data_ptr<scalar_t>() + 4 * first,
+              target.const_data_ptr<scalar_t>() + 4 * first, n, loss, block);
+          for (int64_t j = 0; j < n; ++j) {
+            const int64_t i = first + j;
+            part.sum += block.value[j];
+            if (value_of) {
+              value_of[i] = static_cast<scalar_t>(within_range_of<scalar_t>(block.value[j]));
+            }
+            if (gradient_of) {
+              const T grad = grad_of ? static_cast<T>(grad_of[i]) : static_cast<T>(factor);
+              store_gradient(block.pair(j), grad, gradient_of + 4 * i);
+            }
           }
         }
         return part;
-      });
-      sum = stats.sum;
+      };
+      sum = sum_over_pieces(pred.size(0), piece).sum;
     });
   });
   return sum;
-}
-
-at::Tensor reduced(double sum, const at::Tensor& pred, Reduction reduction) {
-  return at::full(
-      {}, sum * reduction_factor(reduction, pred.size(0)),
-      pred.options().dtype(reduced_dtype(pred)));
 }
 
 at::Tensor box_loss_cpu(
@@ -64,7 +64,10 @@ at::Tensor box_loss_cpu(
     losses = at::empty({pred.size(0)}, pred.options());
   }
   const double sum = box_pass(pred, target, kind, beta, eps, losses, {}, {}, 1);
-  return losses.defined() ? losses : reduced(sum, pred, reduction);
+  if (losses.defined()) {
+    return losses;
+  }
+  return reduced_loss(sum * reduction_factor(reduction, pred.size(0)), pred);
 }
 
 at::Tensor box_loss_backward_cpu(
@@ -98,7 +101,7 @@ std::tuple<at::Tensor, at::Tensor> box_loss_with_gradient_cpu(
   at::Tensor gradient = at::empty_like(pred, at::MemoryFormat::Contiguous);
   const double factor = reduction_factor(reduction, pred.size(0));
   const double sum = box_pass(pred, target, kind, beta, eps, {}, gradient, {}, factor);
-  return {reduced(sum, pred, reduction), std::move(gradient)};
+  return {reduced_loss(sum * factor, pred), std::move(gradient)};
 }
 
 }  // namespace alwa_d2

@@ -9,6 +9,21 @@
 namespace alwa_d2 {
 namespace {
 
+// The pairs of two contiguous (N, 4) tensors.
+template <typename T, typename scalar_t, typename Loss>
+struct Pairs {
+  const scalar_t* pred;
+  const scalar_t* target;
+  Loss loss;
+
+  __device__ PairLoss<T> operator()(int64_t i) const {
+    T p[4], t[4];
+    load(pred + 4 * i, 1, p);
+    load(target + 4 * i, 1, t);
+    return loss(p, t);
+  }
+};
+
 template <typename scalar_t, typename P>
 struct StoreLosses {
   P pairs;

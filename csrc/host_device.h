@@ -1,9 +1,12 @@
 #pragma once
 
 // Marks a function for the host and, in CUDA files, for the device too: the formulas in losses/
-// are compiled from the same text for both.
+// are compiled from the same text for both. On the host they are inlined into loops, which only so
+// are vectorised.
 #if defined(__CUDACC__)
 #define ALWA_HOST_DEVICE __host__ __device__ __forceinline__
+#elif defined(__GNUC__)
+#define ALWA_HOST_DEVICE inline __attribute__((always_inline))
 #else
 #define ALWA_HOST_DEVICE inline
 #endif

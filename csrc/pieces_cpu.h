@@ -71,13 +71,22 @@ inline double scale_value(const std::optional<at::Tensor>& scale, double factor)
   return scale.has_value() ? scale->item<double>() * factor : factor;
 }
 
+// A loss reduced over what x holds.
+inline at::Tensor reduced_loss(double value, const at::Tensor& x) {
+  at::Tensor loss = at::empty({}, x.options().dtype(reduced_dtype(x)));
+  if (loss.scalar_type() == at::kDouble) {
+    *loss.data_ptr<double>() = value;
+  } else {
+    *loss.data_ptr<float>() = static_cast<float>(value);
+  }
+  return loss;
+}
+
 // What the dense ops return: the sum times scale and factor, and the unscaled statistics.
 inline std::tuple<at::Tensor, at::Tensor> scaled_sum(
     const Stats& stats, const at::Tensor& predictions, const std::optional<at::Tensor>& scale,
     double factor) {
-  const at::Tensor loss = at::full(
-      {}, stats.sum * scale_value(scale, factor),
-      predictions.options().dtype(reduced_dtype(predictions)));
+  const at::Tensor loss = reduced_loss(stats.sum * scale_value(scale, factor), predictions);
   at::Tensor values = at::empty({Stats::kSize}, predictions.options().dtype(at::kDouble));
   stats.store(values.data_ptr<double>());
   return {loss, values};

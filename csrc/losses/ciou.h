@@ -11,13 +11,22 @@ namespace alwa_d2 {
 //   d atan2(w, h) / dw = h / (w^2 + h^2),   d atan2(w, h) / dh = -w / (w^2 + h^2),   0 at w = h =
 //   0.
 
-// atan2(w, h) for w, h >= 0.
+// Two extents >= 0 by their ratio: both zero have ratio 0.
 template <typename T>
-ALWA_HOST_DEVICE T angle(T w, T h) {
-  const T larger = maximum(w, h), smaller = minimum(w, h);
-  const T a = atan_unit(larger == 0 ? T(0) : smaller / larger);
-  return w > h ? T(1.5707963267948966) - a : a;
-}
+struct Shape {
+  T larger, ratio;  // the smaller extent over the larger one
+  bool wide;        // width > height
+
+  ALWA_HOST_DEVICE Shape(T w, T h) : larger(maximum(w, h)), wide(w > h) {
+    ratio = larger == 0 ? T(0) : minimum(w, h) / larger;
+  }
+
+  // atan2(width, height)
+  ALWA_HOST_DEVICE T angle() const {
+    const T a = atan_unit(ratio);
+    return wide ? T(1.5707963267948966) - a : a;
+  }
+};
 
 template <typename T>
 struct CIoU {
@@ -31,27 +40,26 @@ struct CIoU {
     const T one_minus_iou_ = maximum(loss.value, T(0));
     add_centre_distance(loss, p, t, eps);
 
-    const T w = p.width(), h = p.height();
+    const Shape<T> shape(p.width(), p.height());
     const T four_over_pi_squared = T(0.40528473456935108577551785283891);
-    const T delta = angle(t.width(), t.height()) - angle(w, h);
+    const T delta = Shape<T>(t.width(), t.height()).angle() - shape.angle();
     const T v = four_over_pi_squared * delta * delta;
     const T alpha = v / (one_minus_iou_ + v + eps);
     loss.value += alpha * v;
 
-    const T largest = maximum(w, h);
-    if (largest > 0) {
-      // Divided by the larger extent first: the squares of very small or very large ones would
-      // leave the range of T. The slope itself passes it for extents near 0 and is cut there.
-      const T a = w / largest, b = h / largest;
-      const T factor = -2 * alpha * four_over_pi_squared * delta / (a * a + b * b);
-      const T limit = std::numeric_limits<T>::max() / 4;
-      const T d_w = minimum(maximum(factor * b / largest, -limit), limit);
-      const T d_h = minimum(maximum(-factor * a / largest, -limit), limit);
-      loss.grad[0] -= d_w;
-      loss.grad[1] -= d_h;
-      loss.grad[2] += d_w;
-      loss.grad[3] += d_h;
-    }
+    // Divided by the larger extent, since the squares of very small or very large ones would leave
+    // the range of T. The slope itself passes it for extents near 0 and is cut there; at 0 it is 0.
+    const bool empty = !(shape.larger > 0);
+    const T w = empty ? T(0) : (shape.wide ? T(1) : shape.ratio);
+    const T h = empty ? T(0) : (shape.wide ? shape.ratio : T(1));
+    const T squares = (1 + shape.ratio * shape.ratio) * (empty ? T(1) : shape.larger);
+    const T slope = 2 * alpha * four_over_pi_squared * delta / squares;
+    const T limit = std::numeric_limits<T>::max() / 4;
+    const T factor = minimum(maximum(slope, -limit), limit);
+    loss.grad[0] += factor * h;
+    loss.grad[1] -= factor * w;
+    loss.grad[2] -= factor * h;
+    loss.grad[3] += factor * w;
     return finish(loss, pred);
   }
 };
