@@ -2,7 +2,8 @@
 
 Three compiled forms are kept whose loss and gradient come from one pass. "log" is what PyTorch's
 own functions give; the others bring a polynomial and a compiler option, "negatives first" our
-kernel's order of work as well. Which is the fastest depends on size and machine. Timed on one AVX-512 core with voc inputs, in ms:
+kernel's order of work as well. Which is the fastest depends on size and machine. Timed on one
+AVX-512 core with voc inputs, in ms:
 
                                                                         flat   NCHW
     negatives first, then the few other rows                             3.5    3.7

@@ -111,6 +111,71 @@ def test_gradcheck(gamma, device):
     )
 
 
+@pytest.mark.parametrize("num_classes", [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 80, 91, 2049])
+@pytest.mark.parametrize("labels_are", ["mixed", "all foreground", "background"])
+def test_any_number_of_classes(num_classes, labels_are, device):
+    """Around the widths of registers, of partial sums and of a block of logits."""
+    logits = torch.randn(2, 37, num_classes, dtype=torch.float64) * 3
+    lowest = -1 if labels_are == "mixed" else 0
+    labels = torch.randint(lowest, num_classes + (labels_are == "mixed"), (2, 37))
+    if labels_are == "background":
+        labels = torch.full_like(labels, num_classes)
+    x = logits.float().to(device).requires_grad_()
+    loss, stats = sigmoid_focal_loss(x, labels.to(device))
+    exact = logits.float().double().requires_grad_()
+    expected, expected_stats = reference.sigmoid_focal_loss(exact, labels)
+    torch.testing.assert_close(loss.cpu().double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(stats.values.cpu(), expected_stats.values, rtol=1e-5, atol=1e-6)
+    grad, other = (torch.autograd.grad(*pair)[0] for pair in ((loss, x), (expected, exact)))
+    torch.testing.assert_close(grad.cpu().double(), other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["flat", "nchw", "nhwc"])
+@pytest.mark.parametrize("gamma", [2.0, 1.5])
+def test_many_anchors(form, gamma, device):
+    """Several pieces, images and levels that end within a piece, and a gradient of huge pages."""
+    shapes, num_classes = ((61, 67), (31, 34), (1, 1)), 20
+    anchors = 3 * sum(h * w for h, w in shapes)
+    labels = torch.full((3, anchors), num_classes)
+    some = torch.randperm(labels.numel())[:500]
+    labels.view(-1)[some] = torch.randint(-1, num_classes, (500,))
+    levels = [torch.randn(3, 3 * num_classes, h, w) * 2 - 3 for h, w in shapes]
+    exact = flatten_levels(levels, num_classes).double().requires_grad_()
+    expected, expected_stats = reference.sigmoid_focal_loss(exact, labels, gamma=gamma)
+    (expected_grad,) = torch.autograd.grad(expected, exact)
+    if form == "flat":
+        levels = [flatten_levels(levels, num_classes)]
+    elif form == "nhwc":
+        levels = [x.contiguous(memory_format=torch.channels_last) for x in levels]
+    levels = [x.to(device).requires_grad_() for x in levels]
+    inputs = levels[0] if form == "flat" else levels
+    loss, stats = sigmoid_focal_loss(inputs, labels.to(device), gamma=gamma)
+    torch.testing.assert_close(loss.cpu().double(), expected.detach(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(stats.values.cpu(), expected_stats.values, rtol=1e-5, atol=1e-9)
+    grads = torch.autograd.grad(loss, levels)
+    grad = grads[0] if form == "flat" else flatten_levels(grads, num_classes)
+    torch.testing.assert_close(grad.cpu().double(), expected_grad, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
+def test_precision_over_the_range_of_float32(gamma):
+    """Relative, of the polynomials, where neither value nor slope underflows."""
+    logits = torch.linspace(-30, 30, 40001)
+    labels = torch.tensor([[0], [1]])
+    x = torch.stack([logits, logits]).double()
+    for label, row in zip(labels, x, strict=True):
+        single = row.float().view(1, -1, 1).requires_grad_()
+        double = single.detach().double().requires_grad_()
+        targets = label.expand(1, len(row))
+        grads = []
+        for y in (single, double):
+            loss, stats = sigmoid_focal_loss(y, targets, gamma=gamma)
+            grads.append(torch.autograd.grad(loss, y)[0].double())
+        kept = grads[1].abs() > 1e-30
+        assert kept.sum() > 10000
+        torch.testing.assert_close(grads[0][kept], grads[1][kept], rtol=2e-5, atol=0)
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_levels_equal_the_flat_form_to_the_bit(memory_format, device):
     levels, labels = head_outputs(device, torch.float32)

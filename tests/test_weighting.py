@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPO
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alwa_d2.weighting import (
     ALWA,
@@ -460,3 +461,35 @@ def test_alwa_refusals(arguments, words):
 def test_fixed_refusals(weights):
     with pytest.raises(ValueError, match="MODEL.LOSS_WEIGHTER.WEIGHTS.*two finite numbers"):
         Fixed(weights=weights)
+
+
+class Launches(TorchDispatchMode):
+    """Names the operations that a device would be sent; views and aliases cost it nothing."""
+
+    VIEWS = ("detach", "unbind", "select", "view", "alias", "slice")
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name not in self.VIEWS:
+            self.names.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("options", [{}, dict(variant="ALWA_1"), dict(rule="balance")], ids=str)
+def test_launches(options):
+    """What an iteration costs a GPU: its kernels are so small that only their number counts."""
+    weighter = ALWA(interval=3, **options).train()
+    losses = {key: torch.tensor(0.5, dtype=torch.float64) for key in ("loss_cls", "loss_box_reg")}
+    counts = []
+    for _ in range(3):
+        with Launches() as launches:
+            assert weighter.weights
+            weighter.observe(losses)
+            weighter.step()
+        counts.append(len(launches.names))
+    assert counts[:2] == [3, 3], launches.names
+    assert counts[2] <= 19, launches.names

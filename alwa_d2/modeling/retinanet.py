@@ -59,8 +59,8 @@ class AlwaRetinaNet(RetinaNet):
 
     def forward_training(self, images, features, predictions, gt_instances):
         logits, deltas = predictions  # levels of (N, A * K, H, W) and (N, A * 4, H, W)
-        anchors = self.anchor_generator(features)
-        gt_labels, gt_boxes = self.label_anchors(anchors, gt_instances)  # (N, R), (N, R, 4)
+        anchors = Boxes.cat(self.anchor_generator(features))
+        gt_labels, gt_boxes = self.label_anchors([anchors], gt_instances)  # (N, R), (N, R, 4)
         foreground = (gt_labels >= 0) & (gt_labels != self.num_classes)
         normalizer = self._update_normalizer(foreground)
 
@@ -77,7 +77,7 @@ class AlwaRetinaNet(RetinaNet):
             scale=scale["loss_cls"],
         )
         losses["loss_box_reg"], stats["loss_box_reg"] = dense_box_loss(
-            Boxes.cat(anchors).tensor,
+            anchors.tensor,
             deltas,
             gt_boxes,
             foreground,
@@ -96,8 +96,9 @@ class AlwaRetinaNet(RetinaNet):
 
     def label_anchors(self, anchors, gt_instances):
         """RetinaNet's labels and boxes, in tensors (N, R) and (N, R, 4) instead of lists."""
+        all_levels = anchors[0] if len(anchors) == 1 else Boxes.cat(anchors)
         return label_anchors(
-            Boxes.cat(anchors).tensor,
+            all_levels.tensor,
             [instances.gt_boxes.tensor for instances in gt_instances],
             [instances.gt_classes for instances in gt_instances],
             # The Matcher has put infinities at both ends.

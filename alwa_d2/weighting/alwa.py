@@ -19,6 +19,11 @@ VARIANTS = {
 RULES = ("authors", "balance")
 
 
+def _is_capturing(x: Tensor) -> bool:
+    """Whether a CUDA graph is being recorded."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
 @LOSS_WEIGHTER_REGISTRY.register()
 class ALWA(LossWeighter):
     """
@@ -120,36 +125,45 @@ class ALWA(LossWeighter):
 
     def observe(self, losses: dict[str, Tensor], stats=None) -> None:
         super().observe(losses, stats)
-        if self.observing:
-            pair, _ = self.observed
-            row = torch.stack([pair[self.cls_key].double(), pair[self.reg_key].double()])
-            self.window.index_copy_(0, self.slot, row.view(1, 2))
+        if not self.observing:
+            return
+        pair, _ = self.observed
+        row = (pair[self.cls_key], pair[self.reg_key])
+        if torch.compiler.is_compiling() or _is_capturing(self.window):
+            # What is compiled or replayed later cannot know the slot when it is recorded.
+            self.window.index_copy_(0, self.slot, torch.stack(row).double().view(1, 2))
+        else:
+            torch.stack(row, out=self.window[self._count])
 
     @torch.no_grad()
     def _end_window(self) -> None:
+        window = self.window
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(self.window)
-            self.window.div_(dist.get_world_size())
-        finite_rows = self.window.isfinite().all(1)  # (C,)
-        finite = finite_rows.all()
-        # Weights are constant within a window, so that its weighted losses need not be kept.
-        window = self.window * self.weight if self.rule == "authors" else self.window
+            dist.all_reduce(window)
+            window.div_(dist.get_world_size())
         statistic = VARIANTS[self.variant](window)
-        s_cls, s_reg = statistic.unbind()
         if self.rule == "authors":
-            changes = finite & (s_cls > s_reg)
-            weight = 1 - (s_cls - s_reg) / s_cls
+            # Weights are constant within a window, so that its weighted losses need not be kept:
+            # both statistics are proportional to them.
+            statistic = statistic * self.weight
+        s_cls, s_reg = statistic.unbind()
+        ratio = s_reg / s_cls  # = 1 - (S_cls - S_reg) / S_cls; no number if a loss was none
+        if self.rule == "authors":
+            changes, weight = ratio < 1, ratio
         else:
-            changes = finite & (s_cls > 0)
-            weight = (s_reg / s_cls).clamp(self.min_weight, 1)
-        self.weight[0] = torch.where(changes, weight, self.weight[0])
-        self.statistic.copy_(torch.where(finite, statistic, self.statistic))
+            changes, weight = ratio < torch.inf, ratio.clamp(self.min_weight, 1)
+        w_cls = self.weight[0]
+        torch.where(changes, weight, w_cls, out=w_cls)
 
-        bad = self.window_start + finite_rows.logical_not().to(torch.int8).argmax()
-        is_first = finite.logical_not() & (self.first_nonfinite < 0)
-        self.first_nonfinite.copy_(torch.where(is_first, bad, self.first_nonfinite))
+        # The variance of a row with a loss that is not finite is NaN, the greatest of all; the
+        # index is the first one's.
+        greatest, row = window.var(1).max(0)
+        nonfinite = greatest.isnan()
+        torch.where(nonfinite, self.statistic, statistic, out=self.statistic)
+        is_first = nonfinite & (self.first_nonfinite < 0)
+        first = self.first_nonfinite
+        torch.where(is_first, self.window_start + row, first, out=first)
         self.window_start.add_(self.interval)
-        self.window.zero_()
         self.slot.zero_()
 
     def step(self) -> None:

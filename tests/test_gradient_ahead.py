@@ -1,0 +1,127 @@
+"""Gradients that are computed with the loss and handed on: they are the ones that an op of its own
+computes, belong to their receiver alone, and nobody keeps a second one."""
+
+import pytest
+import torch
+from conftest import random_boxes
+from torch.nn import functional as F
+
+from alwa_d2.layers import box_loss, dense_box_loss, sigmoid_focal_loss
+
+
+def focal(dtype):
+    logits = torch.randn(2, 50, 3).to(dtype).requires_grad_()
+    labels = torch.randint(-1, 4, (2, 50))
+    return [logits], lambda x: sigmoid_focal_loss(x[0], labels, scale=0.3)[0]
+
+
+def focal_levels(dtype):
+    logits = [torch.randn(2, 6, h, 4).to(dtype).requires_grad_() for h in (5, 2)]
+    labels = torch.randint(-1, 4, (2, 56))
+    scale = torch.tensor(0.3)
+    return logits, lambda x: sigmoid_focal_loss(x, labels, scale=scale)[0]
+
+
+def dense(dtype):
+    anchors = random_boxes(50).to(dtype)
+    deltas = (torch.randn(2, 50, 4) * 0.1).to(dtype).requires_grad_()
+    gt = anchors + torch.randn(2, 50, 4).to(dtype)
+    mask = torch.rand(2, 50) < 0.3
+    return [deltas], lambda x: dense_box_loss(anchors, x[0], gt, mask, "giou", scale=0.3)[0]
+
+
+def pairs(dtype):
+    pred = random_boxes(20).to(dtype).requires_grad_()
+    target = random_boxes(20).to(dtype)
+    return [pred], lambda x: box_loss(x[0], target, "diou", "sum")
+
+
+CASES = [focal, focal_levels, dense, pairs]
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_it_is_the_gradient_of_the_op(case, dtype):
+    """An incoming gradient other than 1 goes through the backward op; a power of 2 rounds nothing."""
+    leaves, function = case(dtype)
+    ahead = torch.autograd.grad(function(leaves), leaves)
+    again = torch.autograd.grad(4 * function(leaves), leaves)
+    for one, four in zip(ahead, again, strict=True):
+        assert one.any()
+        torch.testing.assert_close(4 * one.double(), four.double(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_backward_has_a_tensor_of_its_own(case):
+    leaves, function = case(torch.float32)
+    loss = function(leaves)
+    first, second, third = (torch.autograd.grad(loss, leaves, retain_graph=True) for _ in range(3))
+    for a, b, c in zip(first, second, third, strict=True):
+        assert len({x.data_ptr() for x in (a, b, c)}) == 3
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+        assert torch.equal(b, c)
+        a.fill_(-1)
+        assert torch.equal(b, c)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_graph_is_gone_after_its_backward(case):
+    leaves, function = case(torch.float32)
+    loss = function(leaves)
+    loss.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_adds_up_with_other_gradients(case):
+    """The receiver is no leaf, and the loss one of two terms that it has."""
+    leaves, function = case(torch.float32)
+    alone = torch.autograd.grad(function([2 * x for x in leaves]), leaves)
+    moved = [2 * x for x in leaves]
+    (function(moved) + sum((y**2).sum() for y in moved)).backward()
+    for x, grad in zip(leaves, alone, strict=True):
+        torch.testing.assert_close(x.grad, grad + 8 * x.detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_without_gradients_none_is_computed(case):
+    leaves, function = case(torch.float32)
+    with_grad = function(leaves)
+    with torch.no_grad():
+        without = function(leaves)
+    assert with_grad.requires_grad and not without.requires_grad
+    assert torch.equal(with_grad, without)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_step_needs_no_more_memory_than_the_gradient(dtype):
+    logits = torch.randn(2, 20000, 8, dtype=dtype).requires_grad_()
+    labels = torch.randint(-1, 9, (2, 20000))
+    with torch.profiler.profile(profile_memory=True) as profile:
+        sigmoid_focal_loss(logits, labels, scale=0.1)[0].backward()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    gradient = logits.numel() * logits.element_size()
+    assert gradient <= peak <= 1.02 * gradient
+
+
+def test_learnt_weights_outside_get_their_gradient():
+    leaves, function = focal(torch.float32)
+    weight = torch.tensor(0.5, requires_grad=True)
+    loss = function(leaves)
+    (loss * weight).backward()
+    torch.testing.assert_close(weight.grad, loss.detach())
+    half = torch.autograd.grad(function(leaves), leaves)[0] / 2
+    torch.testing.assert_close(leaves[0].grad, half, rtol=1e-6, atol=1e-9)
+
+
+def test_a_loss_that_nobody_differentiates():
+    """Statistics and the loss's value alone: no gradient is asked for, none is left."""
+    leaves, function = focal(torch.float32)
+    loss = function(leaves)
+    assert torch.autograd.grad(F.relu(-loss), leaves)[0].abs().max() == 0
