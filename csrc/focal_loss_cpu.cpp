@@ -35,9 +35,9 @@ class FocalPass {
     const int64_t n = shape_.images * shape_.anchors;
     const int64_t size = std::clamp<int64_t>(n / 32 / kPiece * kPiece, kPiece, 8 * kPiece);
     std::vector<Stats> parts((n + size - 1) / size);
-    // With fewer logits than this a thread is done before another has woken up.
-    constexpr int64_t kLeast = 8192;
-    const int64_t grain = kLeast / (size * std::max<int64_t>(shape_.values, 1)) + 1;
+    // With fewer logits than this a thread may be done before another has woken up.
+    const int64_t logits_a_piece = size * std::max<int64_t>(shape_.values, 1);
+    const int64_t grain = at::internal::GRAIN_SIZE / logits_a_piece + 1;
     at::parallel_for(
         0, static_cast<int64_t>(parts.size()), grain, [&](int64_t first, int64_t last) {
           FocalScratch<T> scratch(std::min(n, size), shape_.values);

@@ -3,10 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include <algorithm>
 #include <optional>
 #include <tuple>
@@ -44,25 +40,11 @@ Stats sum_over_pieces(int64_t n, const F& f) {
   return merged(parts);
 }
 
-// A large new tensor is memory that the system has not given yet: every first touch of 4 KiB stops
-// for it, which takes longer than computing what is written there. Pages of 2 MiB are fewer stops.
-inline void advise_huge_pages(const at::Tensor& x) {
-#if defined(__linux__)
-  constexpr uintptr_t kHugePage = uintptr_t{1} << 21;
-  const auto begin = (reinterpret_cast<uintptr_t>(x.data_ptr()) + kHugePage - 1) & ~(kHugePage - 1);
-  const auto end = (reinterpret_cast<uintptr_t>(x.data_ptr()) + x.nbytes()) & ~(kHugePage - 1);
-  if (begin < end) {
-    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-  }
-#endif
-}
-
 // A tensor without values for each level's gradient.
 inline std::vector<at::Tensor> empty_like(at::TensorList levels) {
   std::vector<at::Tensor> result;
   for (const at::Tensor& level : levels) {
     result.push_back(at::empty_like(level));
-    advise_huge_pages(result.back());
   }
   return result;
 }

@@ -133,7 +133,7 @@ def test_any_number_of_classes(num_classes, labels_are, device):
 @pytest.mark.parametrize("form", ["flat", "nchw", "nhwc"])
 @pytest.mark.parametrize("gamma", [2.0, 1.5])
 def test_many_anchors(form, gamma, device):
-    """Several pieces, images and levels that end within a piece, and a gradient of huge pages."""
+    """Several pieces, images and levels that end within a piece."""
     shapes, num_classes = ((61, 67), (31, 34), (1, 1)), 20
     anchors = 3 * sum(h * w for h, w in shapes)
     labels = torch.full((3, anchors), num_classes)

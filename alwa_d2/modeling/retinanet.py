@@ -49,7 +49,7 @@ class AlwaRetinaNet(RetinaNet):
             )
         self.loss_weighter = loss_weighter
         self.register_buffer("loss_normalizer", torch.tensor(NORMALIZER_START, dtype=torch.float64))
-        self.num_pos_anchors = None
+        self._last_foreground = None  # its count, (), and the number of images
 
     @classmethod
     def from_config(cls, cfg):
@@ -64,6 +64,7 @@ class AlwaRetinaNet(RetinaNet):
         foreground = (gt_labels >= 0) & (gt_labels != self.num_classes)
         normalizer = self._update_normalizer(foreground)
 
+        # Divisions from here on make new tensors, which later updates of the normaliser leave.
         weights = self.loss_weighter.weights
         # Known weights go into the kernels; a learnt one gets its gradient from a product outside.
         learnt = {key for key, weight in weights.items() if weight.requires_grad}
@@ -115,14 +116,21 @@ class AlwaRetinaNet(RetinaNet):
         self.loss_normalizer.fill_(NORMALIZER_START)
         return moved
 
+    @property
+    def num_pos_anchors(self):
+        if self._last_foreground is None:
+            return None
+        count, images = self._last_foreground
+        return count / images
+
     def _update_normalizer(self, foreground):
-        """The normaliser for this batch, (), a copy that later updates leave."""
+        """The normaliser for this batch, ()."""
         count = foreground.sum()
-        self.num_pos_anchors = count / len(foreground)
+        self._last_foreground = (count, len(foreground))
         if self.loss_weighter.observing:
-            new = count.clamp(min=1).double() * (1 - NORMALIZER_MOMENTUM)
-            self.loss_normalizer.mul_(NORMALIZER_MOMENTUM).add_(new)
-        return self.loss_normalizer.clone()
+            self.loss_normalizer.mul_(NORMALIZER_MOMENTUM)
+            self.loss_normalizer.add_(count.clamp(min=1), alpha=1 - NORMALIZER_MOMENTUM)
+        return self.loss_normalizer
 
     def _apply(self, fn, recurse=True):
         normalizer = self.loss_normalizer

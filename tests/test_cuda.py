@@ -1,0 +1,99 @@
+"""What only a GPU can show: no waiting for it, graphs, and the same bits again."""
+
+import pytest
+import torch
+from conftest import LEVEL_SHAPES, random_boxes
+
+from alwa_d2.layers import dense_box_loss, label_anchors, sigmoid_focal_loss
+from alwa_d2.weighting import ALWA
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+CLASSES, ANCHORS = 4, 3
+
+
+class LossSide:
+    """A dense head's losses with a weighter, as a model has them."""
+
+    def __init__(self, interval=3):
+        generator = torch.Generator().manual_seed(0)
+
+        def levels(values):
+            shape = (2, ANCHORS * values)
+            return [torch.randn(*shape, h, w, generator=generator).cuda() for h, w in LEVEL_SHAPES]
+
+        self.logits, self.deltas = levels(CLASSES), levels(4)
+        self.anchors = random_boxes(ANCHORS * sum(h * w for h, w in LEVEL_SHAPES)).float().cuda()
+        boxes = [random_boxes(5).float().cuda(), random_boxes(0).float().cuda()]
+        classes = [torch.arange(5).cuda() % CLASSES, torch.zeros(0, dtype=torch.int64).cuda()]
+        self.truth = boxes, classes
+        self.weighter = ALWA(interval=interval).cuda().train()
+        self.normalizer = torch.tensor(100.0, dtype=torch.float64).cuda()
+        for x in self.logits + self.deltas:
+            x.requires_grad_()
+
+    def forward(self):
+        labels, boxes = label_anchors(self.anchors, *self.truth, background=CLASSES)
+        mask = (labels >= 0) & (labels != CLASSES)
+        self.normalizer.mul_(0.9).add_(mask.sum().clamp(min=1), alpha=0.1)
+        scale = {key: weight / self.normalizer for key, weight in self.weighter.weights.items()}
+        cls, cls_stats = sigmoid_focal_loss(self.logits, labels, scale=scale["loss_cls"])
+        reg, reg_stats = dense_box_loss(
+            self.anchors, self.deltas, boxes, mask, "ciou", scale=scale["loss_box_reg"]
+        )
+        sums = {"loss_cls": cls_stats.sum, "loss_box_reg": reg_stats.sum}
+        self.weighter.observe({key: x / self.normalizer for key, x in sums.items()})
+        return cls + reg
+
+    def gradients(self):
+        return torch.autograd.grad(self.forward(), self.logits + self.deltas)
+
+    def move(self, iteration):
+        """Other predictions in the same memory."""
+        with torch.no_grad():
+            for x in self.logits + self.deltas:
+                x.mul_(1 + 0.1 * iteration)
+
+
+def test_nothing_waits_for_the_device():
+    side = LossSide()
+    side.gradients()  # the first call may load kernels
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(4):
+            side.gradients()
+            side.weighter.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_same_bits_again():
+    first, second = (LossSide().gradients() for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_graph_replays_across_a_window_s_end():
+    """`step` counts outside; weights of a new window reach the recorded kernels."""
+    eager, recorded = LossSide(), LossSide()
+    state = {key: x.clone() for key, x in recorded.weighter.state_dict().items()}
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        recorded.gradients()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        gradients = recorded.gradients()
+    recorded.weighter.load_state_dict(state)
+    recorded.normalizer.fill_(100)
+    for iteration in range(8):
+        for side in (eager, recorded):
+            side.move(iteration)
+        expected = eager.gradients()
+        graph.replay()
+        for side in (eager, recorded):
+            side.weighter.step()
+        for a, b in zip(expected, gradients, strict=True):
+            torch.testing.assert_close(a, b)
+    assert torch.equal(eager.weighter.weight, recorded.weighter.weight)
+    assert eager.weighter.weight[0] != 1
