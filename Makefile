@@ -4,7 +4,8 @@
 #   make test         the tests; PYTEST_ARGS="-k giou -x" and the like go to pytest
 #   make lint         checks style and formatting of the Python and C++ files
 #   make format       puts the formatting right
-#   make bench        times the losses against their peers
+#   make bench        times the losses and a training step against their peers; minutes; BENCH_ARGS="--sizes coco
+#                     --kept" and the like go to benchmarks/bench_losses.py
 #   make env          only the environment
 #   make gpu-check    every check that needs a GPU; uses PYTHON as it is, installs nothing
 #   make clean        removes what was built, keeps .venv
@@ -42,7 +43,8 @@ format: $(LINTERS)
 	find csrc -name '*.h' -o -name '*.c*' | xargs $(VENV)/bin/clang-format -i
 
 bench: $(EXTENSION)
-	$(RUN) benchmarks/bench_losses.py
+	$(RUN) benchmarks/bench_losses.py $(BENCH_ARGS)
+	$(RUN) benchmarks/bench_step.py
 
 env: $(EXTENSION)
 

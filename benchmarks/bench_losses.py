@@ -11,7 +11,6 @@ figures contain the statistics of the losses, which no peer computes and which c
 """
 
 import argparse
-import math
 
 import measure
 import torch
@@ -114,7 +113,7 @@ def bench_overhead(args, device, dtype):
 
 
 def bench_scaling(args, device, dtype):
-    """Focal time over the number of logits, and the slope in log-log: 1 is linear."""
+    """Focal time over the number of logits, and the straight line through it."""
     rows = []
     for classes in (3, 20, 80):
         runs = {}
@@ -136,18 +135,24 @@ def bench_scaling(args, device, dtype):
             row = {"case": "scaling", "classes": classes, "logits": count, "ms": milliseconds}
             rows.append(row | {"ns_per_logit": 1e6 * milliseconds / count})
             print(f"{'':28}{count:12}{milliseconds:12.3f}{rows[-1]['ns_per_logit']:12.3f}")
-        slope = log_log_slope(times)
-        rows.append({"case": "scaling", "classes": classes, "slope": slope})
-        print(f"{'':28}slope of log time over log logits: {slope:.3f}")
+        start, slope, off = linear_fit(times)
+        fit = {"start_ms": start, "ns_per_logit": 1e6 * slope, "largest_error": off}
+        rows.append({"case": "scaling", "classes": classes, "fit": fit})
+        print(
+            f"{'':28}fit: {1000 * start:.1f} us + {1e6 * slope:.3f} ns a logit, "
+            f"off by at most {100 * off:.0f} %"
+        )
     return rows
 
 
-def log_log_slope(times):
-    """By least squares."""
-    points = [(math.log(count), math.log(ms)) for count, ms in times.items()]
-    mean_x, mean_y = (sum(values) / len(points) for values in zip(*points))
-    squares = sum((x - mean_x) ** 2 for x, _ in points)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / squares
+def linear_fit(times):
+    """(start, slope, largest error) of milliseconds = start + slope * logits; errors relative."""
+    counts = torch.tensor(list(times), dtype=torch.float64)
+    ms = torch.tensor(list(times.values()), dtype=torch.float64)
+    matrix = torch.stack([1 / ms, counts / ms], 1)  # each row divided by its time
+    solution = torch.linalg.lstsq(matrix, torch.ones_like(ms).unsqueeze(1)).solution
+    errors = (matrix @ solution).squeeze(1) - 1
+    return float(solution[0]), float(solution[1]), float(errors.abs().max())
 
 
 BENCHES = {

@@ -131,7 +131,7 @@ struct FocalSegment {
       const {
     const T slope_factor = focal.alpha_negative * factor;
     if constexpr (std::is_same_v<scalar_t, T>) {
-      focal_terms(focal, x, n, slope_factor, values, dx, {x + x_step, dx + dx_step});
+      focal_terms(focal, x, n, slope_factor, values, dx, {x + x_step, dx ? dx + dx_step : nullptr});
     } else {
       scratch.x.assign(x, x + n);
       scratch.dx.resize(n);

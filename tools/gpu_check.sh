@@ -79,7 +79,8 @@ sanitize() {
         { echo "compute-sanitizer was not found"; return 1; }
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$1" --error-exitcode 1 \
         --report-api-errors no "$python" -m pytest -q -k "cuda and not compile" -m "not slow" \
-        tests/test_box_loss.py tests/test_dense_box_loss.py tests/test_focal_loss.py
+        tests/test_box_loss.py tests/test_dense_box_loss.py tests/test_focal_loss.py \
+        tests/test_label_anchors.py
 }
 
 rm -rf "$work"
@@ -90,5 +91,8 @@ step "build" build || finish
 step "tests" "$python" -m pytest -k cuda tests
 step "memcheck" sanitize memcheck
 step "racecheck" sanitize racecheck
-if [ -f benchmarks/bench_losses.py ]; then step "benchmark" "$python" benchmarks/bench_losses.py; fi
+bench="$python benchmarks/bench_losses.py --sizes small voc coco"
+step "benchmark" $bench
+step "benchmark, bfloat16" $bench --only focal --dtype bfloat16
+step "training step" "$python" benchmarks/bench_step.py
 finish
