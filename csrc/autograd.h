@@ -1,7 +1,9 @@
 #pragma once
 
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/grad_mode.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -27,17 +29,34 @@ inline bool needs_gradient(at::TensorList list) {
       std::any_of(list.begin(), list.end(), [](const at::Tensor& x) { return x.requires_grad(); });
 }
 
-// Whether this is a tensor of numbers on the CPU: nothing that only traces or wraps one.
+// Whether this is a tensor on the CPU whose numbers are those in its memory: nothing that traces or
+// wraps one, no lazy negation, no zeros without memory. The dispatcher sees to all of them, but
+// only below autograd.
 inline bool is_plain_cpu(const at::Tensor& x) {
-  return x.is_cpu() && !x.key_set().has(c10::DispatchKey::Python) &&
+  constexpr c10::DispatchKeySet others(
+      {c10::DispatchKey::Python, c10::DispatchKey::Negative, c10::DispatchKey::Conjugate,
+       c10::DispatchKey::ZeroTensor});
+  return x.is_cpu() && !x.key_set().has_any(others) &&
       !c10::impl::TorchDispatchModeTLS::any_modes_set();
 }
 
-// Whether the gradient by x is computed with the loss, for an incoming gradient of 1, and handed on
-// if that is what comes in. Not in float16: there the incoming gradient is GradScaler's factor,
-// which has to be in the product before it is rounded.
-inline bool computes_gradient_ahead(const at::Tensor& x) {
-  return is_plain_cpu(x) && x.scalar_type() != at::kHalf;
+// Whether the gradient by the first of an op's tensors is computed with the loss, for an incoming
+// gradient of 1, and handed on if that is what comes in. Not in float16: there the incoming
+// gradient is GradScaler's factor, which has to be in the product before it is rounded.
+inline bool computes_gradient_ahead(at::TensorList tensors) {
+  return tensors[0].scalar_type() != at::kHalf &&
+      std::all_of(tensors.begin(), tensors.end(), is_plain_cpu);
+}
+
+// Calls a backward op: where gradients are enabled (create_graph) so that it is in the graph, and
+// refuses to be differentiated; otherwise past its Python part, which does that.
+template <typename Op, typename... Args>
+auto call_backward(const Op& op, const Args&... args) {
+  if (at::GradMode::is_enabled()) {
+    return op.call(args...);
+  }
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  return op.call(args...);
 }
 
 // Whether the gradient that comes in for a reduced loss, float32 or float64, is 1 as it stands.

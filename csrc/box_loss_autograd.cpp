@@ -32,7 +32,7 @@ struct BoxLoss : torch::autograd::Function<BoxLoss> {
     at::Tensor loss;
     variable_list gradients;
     // What comes in for losses of pairs is not 1, as a rule.
-    if (reduction != "none" && !target.requires_grad() && computes_gradient_ahead(pred)) {
+    if (reduction != "none" && !target.requires_grad() && computes_gradient_ahead({pred, target})) {
       const at::AutoDispatchBelowADInplaceOrView guard;
       gradients.emplace_back();
       std::tie(loss, gradients[0]) =
@@ -70,7 +70,7 @@ struct BoxLoss : torch::autograd::Function<BoxLoss> {
       const Arguments& arguments) {
     static const auto op = find_op<Backward>("alwa_d2::box_loss_backward");
     const auto& [kind, reduction, beta, eps] = arguments;
-    return op.call(grad, by, other, kind, reduction, beta, eps);
+    return call_backward(op, grad, by, other, kind, reduction, beta, eps);
   }
 };
 

@@ -37,20 +37,20 @@ struct DenseBoxLoss : torch::autograd::Function<DenseBoxLoss> {
       const at::Tensor& gt_boxes, const at::Tensor& fg_mask, c10::string_view kind,
       at::ArrayRef<double> box_weights, double beta, double eps,
       const std::optional<at::Tensor>& scale, double factor) {
+    variable_list saved = deltas.vec();
+    saved.insert(saved.end(), {anchors, gt_boxes, fg_mask});
+    if (scale) {
+      saved.push_back(*scale);
+    }
     at::Tensor loss, stats;
     variable_list gradients;
-    if (computes_gradient_ahead(deltas[0])) {
+    if (computes_gradient_ahead(saved)) {
       const at::AutoDispatchBelowADInplaceOrView guard;
       std::tie(loss, stats, gradients) = dense_box_loss_with_gradient_cpu(
           anchors, deltas, gt_boxes, fg_mask, kind, box_weights, beta, eps, scale, factor);
     } else {
       std::tie(loss, stats) = below_autograd(
           anchors, deltas, gt_boxes, fg_mask, kind, box_weights, beta, eps, scale, factor);
-    }
-    variable_list saved = deltas.vec();
-    saved.insert(saved.end(), {anchors, gt_boxes, fg_mask});
-    if (scale) {
-      saved.push_back(*scale);
     }
     ctx->save_for_backward(std::move(saved));
     ctx->mark_non_differentiable({stats});
@@ -85,9 +85,9 @@ struct DenseBoxLoss : torch::autograd::Function<DenseBoxLoss> {
     const auto& [levels, has_scale, kind, box_weights, beta, eps, factor] = arguments;
     const auto scale = has_scale ? std::optional<at::Tensor>(saved.back()) : std::nullopt;
     const at::TensorList deltas(saved.data(), levels);
-    return op.call(
-        grad, saved[levels], deltas, saved[levels + 1], saved[levels + 2], kind, box_weights, beta,
-        eps, scale, factor);
+    return call_backward(
+        op, grad, saved[levels], deltas, saved[levels + 1], saved[levels + 2], kind, box_weights,
+        beta, eps, scale, factor);
   }
 };
 

@@ -18,7 +18,7 @@ inline DenseShape check_focal(
   TORCH_CHECK_TYPE(
       labels.scalar_type() == at::kLong, "labels: expected int64, got ",
       name_of(labels.scalar_type()));
-  TORCH_CHECK_VALUE(gamma >= 0, "gamma: expected at least 0, got ", gamma);
+  TORCH_CHECK_VALUE(gamma >= 0 && gamma <= 1e30, "gamma: expected 0 to 1e30, got ", gamma);
   const DenseShape shape = check_predictions("logits", logits, "labels", labels);
   check_scale(scale, "labels", labels);
   return shape;

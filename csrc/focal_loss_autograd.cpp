@@ -30,19 +30,19 @@ struct SigmoidFocalLoss : torch::autograd::Function<SigmoidFocalLoss> {
   static variable_list forward(
       AutogradContext* ctx, at::TensorList logits, const at::Tensor& labels, double alpha,
       double gamma, const std::optional<at::Tensor>& scale, double factor) {
+    variable_list saved = logits.vec();
+    saved.push_back(labels);
+    if (scale) {
+      saved.push_back(*scale);
+    }
     at::Tensor loss, stats;
     variable_list gradients;
-    if (computes_gradient_ahead(logits[0])) {
+    if (computes_gradient_ahead(saved)) {
       const at::AutoDispatchBelowADInplaceOrView guard;
       std::tie(loss, stats, gradients) =
           sigmoid_focal_loss_with_gradient_cpu(logits, labels, alpha, gamma, scale, factor);
     } else {
       std::tie(loss, stats) = below_autograd(logits, labels, alpha, gamma, scale, factor);
-    }
-    variable_list saved = logits.vec();
-    saved.push_back(labels);
-    if (scale) {
-      saved.push_back(*scale);
     }
     ctx->save_for_backward(std::move(saved));
     ctx->mark_non_differentiable({stats});
@@ -72,7 +72,7 @@ struct SigmoidFocalLoss : torch::autograd::Function<SigmoidFocalLoss> {
     const auto& [levels, has_scale, alpha, gamma, factor] = arguments;
     const auto scale = has_scale ? std::optional<at::Tensor>(saved.back()) : std::nullopt;
     const at::TensorList logits(saved.data(), levels);
-    return op.call(grad, logits, saved[levels], alpha, gamma, scale, factor);
+    return call_backward(op, grad, logits, saved[levels], alpha, gamma, scale, factor);
   }
 };
 

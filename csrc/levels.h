@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "host_device.h"
 
@@ -70,6 +71,16 @@ inline at::Tensor as_level(const at::Tensor& x) {
   return x.dim() == 3 ? x.transpose(1, 2).unsqueeze(-1) : x;
 }
 
+// Reading does not undo what a copy-on-write tensor has saved.
+template <typename scalar_t>
+scalar_t* memory_of(const at::Tensor& x) {
+  if constexpr (std::is_const_v<scalar_t>) {
+    return static_cast<scalar_t*>(x.const_data_ptr());
+  } else {
+    return static_cast<scalar_t*>(x.data_ptr());
+  }
+}
+
 // Describes predictions that check_predictions (checks.h) has passed.
 template <typename scalar_t>
 Levels<scalar_t> make_levels(at::TensorList predictions, const DenseShape& shape) {
@@ -81,16 +92,8 @@ Levels<scalar_t> make_levels(at::TensorList predictions, const DenseShape& shape
         std::max<int64_t>(x.size(1) / std::max<int64_t>(shape.values, 1), 1);
     const int64_t anchors = x.size(2) * x.size(3) * per_position;
     levels.items[i] = {
-        static_cast<scalar_t*>(x.data_ptr()),
-        first,
-        anchors,
-        per_position,
-        x.size(3),
-        x.stride(0),
-        x.stride(1) * shape.values,
-        x.stride(1),
-        x.stride(2),
-        x.stride(3)};
+        memory_of<scalar_t>(x),     first,       anchors,     per_position, x.size(3), x.stride(0),
+        x.stride(1) * shape.values, x.stride(1), x.stride(2), x.stride(3)};
     first += anchors;
   }
   return levels;

@@ -2,7 +2,8 @@
 #include <torch/library.h>
 
 // Every op of the extension; the implementations register themselves in <op>_cpu.cpp and
-// <op>_cuda.cu, the fake kernels and gradients in alwa_d2/layers/<op>.py.
+// <op>_cuda.cu, the way to their gradients in <op>_autograd.cpp, the fake kernels in
+// alwa_d2/layers/<op>.py.
 //
 // `deltas` and `logits` are one (N, R, K) tensor or a head's levels (N, A * K, H, W). Statistics
 // are the five numbers of csrc/stats.h. A scaled loss is multiplied with scale * factor.

@@ -16,11 +16,10 @@ class LossSide:
     """A dense head's losses with a weighter, as a model has them."""
 
     def __init__(self, interval=3):
-        generator = torch.Generator().manual_seed(0)
+        torch.manual_seed(0)  # all of them are the same
 
         def levels(values):
-            shape = (2, ANCHORS * values)
-            return [torch.randn(*shape, h, w, generator=generator).cuda() for h, w in LEVEL_SHAPES]
+            return [torch.randn(2, ANCHORS * values, h, w).cuda() for h, w in LEVEL_SHAPES]
 
         self.logits, self.deltas = levels(CLASSES), levels(4)
         self.anchors = random_boxes(ANCHORS * sum(h * w for h, w in LEVEL_SHAPES)).float().cuda()

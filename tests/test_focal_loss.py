@@ -158,22 +158,33 @@ def test_many_anchors(form, gamma, device):
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
-def test_precision_over_the_range_of_float32(gamma):
-    """Relative, of the polynomials, where neither value nor slope underflows."""
-    logits = torch.linspace(-30, 30, 40001)
-    labels = torch.tensor([[0], [1]])
-    x = torch.stack([logits, logits]).double()
-    for label, row in zip(labels, x, strict=True):
-        single = row.float().view(1, -1, 1).requires_grad_()
+@pytest.mark.parametrize("label", [0, 1])
+def test_precision_of_single_logits(gamma, label):
+    """Relative to the reference in float64: what larger terms of a sum would hide."""
+    labels = torch.tensor([[label]])
+    for logit in torch.linspace(-30, 30, 401):
+        single = logit.view(1, 1, 1).clone().requires_grad_()
         double = single.detach().double().requires_grad_()
-        targets = label.expand(1, len(row))
-        grads = []
-        for y in (single, double):
-            loss, stats = sigmoid_focal_loss(y, targets, gamma=gamma)
-            grads.append(torch.autograd.grad(loss, y)[0].double())
-        kept = grads[1].abs() > 1e-30
-        assert kept.sum() > 10000
-        torch.testing.assert_close(grads[0][kept], grads[1][kept], rtol=2e-5, atol=0)
+        loss, _ = sigmoid_focal_loss(single, labels, gamma=gamma)
+        expected, _ = reference.sigmoid_focal_loss(double, labels, gamma=gamma)
+        if expected > 1e-30:
+            torch.testing.assert_close(loss.double(), expected, rtol=2e-5, atol=0)
+            grad, other = (torch.autograd.grad(*p)[0] for p in ((loss, single), (expected, double)))
+            torch.testing.assert_close(grad.double(), other, rtol=2e-5, atol=0)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("share", [-1.0, -0.6, 0.6, 1.0])
+def test_the_largest_numbers(gamma, share, dtype, device):
+    """The slope of a logit far on the wrong side is its weight, whatever its size."""
+    logit = share * torch.finfo(dtype).max
+    logits = torch.full((1, 1, 1), logit, dtype=dtype, device=device, requires_grad=True)
+    own = 0 if logit < 0 else 1
+    loss, _ = sigmoid_focal_loss(logits, torch.tensor([[own]], device=device), gamma=gamma)
+    (grad,) = torch.autograd.grad(loss, logits)
+    weight = -0.25 if logit < 0 else 0.75
+    torch.testing.assert_close(grad.item(), weight, rtol=1e-3, atol=0)
+    assert loss.item() == pytest.approx(abs(weight * logit), rel=1e-2)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -388,7 +399,8 @@ def test_statistics_are_frozen_tensors_on_the_device(device):
         (dict(logits=[torch.zeros(2, 6, 1, 2), torch.zeros(2, 6, 0, 2).half()]), TypeError, "logits: expected one dtype on all levels"),
         (dict(logits=torch.zeros(2, 6, 3, dtype=torch.int64)), TypeError, "logits: expected float64, float32, float16 or bfloat16"),
         (dict(logits=[torch.zeros(2, 0, 1, 2)]), ValueError, "logits: expected the values of 6 anchors"),
-        (dict(gamma=-1.0), ValueError, "gamma: expected at least 0, got -1"),
+        (dict(gamma=-1.0), ValueError, "gamma: expected 0 to 1e30, got -1"),
+        (dict(gamma=math.inf), ValueError, "gamma: expected 0 to 1e30, got inf"),
         (dict(scale=torch.ones(2)), ValueError, r"scale: expected a 0-dim tensor, got shape \[2\]"),
         (dict(scale=torch.ones((), requires_grad=True)), ValueError, "scale: expected a detached tensor"),
     ],

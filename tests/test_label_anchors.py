@@ -358,7 +358,7 @@ def test_refusals(change, error, words, mode):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_does_not_wait_for_the_device():
+def test_cuda_is_not_waited_for():
     anchors, boxes, classes = inputs("cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -368,7 +368,7 @@ def test_does_not_wait_for_the_device():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_devices_that_differ_are_refused():
+def test_cuda_and_cpu_together_are_refused():
     anchors, boxes, classes = inputs("cuda")
     with pytest.raises(ValueError, match="gt_boxes: expected device cuda:0 as anchors, got cpu"):
         label_anchors(anchors, [x.cpu() for x in boxes], classes, background=BACKGROUND)

@@ -135,8 +135,8 @@ def check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale):
 def check_focal(logits, labels, gamma, scale):
     if labels.dtype != torch.int64:
         raise TypeError(f"labels: expected int64, got {name_of(labels.dtype)}")
-    if not gamma >= 0:
-        raise ValueError(f"gamma: expected at least 0, got {gamma}")
+    if not 0 <= gamma <= 1e30:
+        raise ValueError(f"gamma: expected 0 to 1e30, got {gamma}")
     check_predictions("logits", logits, "labels", labels)
     check_scale(scale, "labels", labels)
 

@@ -31,7 +31,7 @@ def sigmoid_focal_loss(
             is refused, on CUDA it stops the program as a device-side assertion.
         alpha: weight of an anchor's own class, with 1 - alpha for the others; below 0: no weights
             (RetinaNet's default)
-        gamma: exponent of the modulating factor, at least 0 (RetinaNet's default)
+        gamma: exponent of the modulating factor, 0 to 1e30 (RetinaNet's default)
         scale: multiplies loss and gradient, not the statistics; a number or a detached 0-dim
             tensor on the same device
 

@@ -89,7 +89,8 @@ class ALWA(LossWeighter):
 
     def _initial_state(self) -> dict[str, Tensor]:
         return {
-            "window": torch.zeros(self.interval, 2, dtype=torch.float64),  # unweighted (cls, reg)
+            # Unweighted (cls, reg); rows from `slot` on are of the window before.
+            "window": torch.zeros(self.interval, 2, dtype=torch.float64),
             "slot": torch.zeros(1, dtype=torch.int64),  # row of the window to be written next
             "window_start": torch.zeros((), dtype=torch.int64),  # iteration of the window's row 0
             "weight": torch.ones(2, dtype=torch.float64),  # in force: (cls, reg)

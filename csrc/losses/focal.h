@@ -42,8 +42,7 @@ struct Focal {
     if constexpr (gamma_is_two) {
       const T q_squared = q * q;
       return {
-          q_squared * cross_entropy,
-          q_squared * (q + one_minus_q * (cross_entropy + cross_entropy))};
+          q_squared * cross_entropy, q_squared * (q + (one_minus_q + one_minus_q) * cross_entropy)};
     } else {
       const T largest = std::numeric_limits<T>::max();  // not infinity, for gamma = 0
       const T minus_log_q = (above ? T(0) : (distance > largest ? largest : distance)) + l;
