@@ -1,11 +1,9 @@
 #pragma once
 
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <limits>
-#include <vector>
 
 #include "matching.h"
 
@@ -19,22 +17,25 @@ constexpr int kChunk = 512;
 // Anchors as columns. Those that the last chunk lacks are zero: they overlap nothing.
 template <typename T>
 struct Chunk {
-  T x1[kChunk], y1[kChunk], x2[kChunk], y2[kChunk], area[kChunk];
+  T x1[kChunk] = {}, y1[kChunk] = {}, x2[kChunk] = {}, y2[kChunk] = {}, area[kChunk] = {};
   int size;
-  T left, top, right, bottom;  // least x1 and y1, greatest x2 and y2
+  // Least x1 and y1, greatest x2 and y2.
+  T left = std::numeric_limits<T>::infinity(), top = left, right = -left, bottom = -left;
 
-  MatchBox<T> box(int j) const { return {x1[j], y1[j], x2[j], y2[j], area[j]}; }
-
-  void fill(const T* anchors, int n) {  // (n, 4)
-    constexpr T inf = std::numeric_limits<T>::infinity();
-    size = n, left = top = inf, right = bottom = -inf;
-    for (int j = 0; j < n; ++j) {
-      const MatchBox<T> a = match_box(anchors + 4 * j);
+  // Chunk c of anchors (R, 4), contiguous.
+  Chunk(const at::Tensor& anchors, int64_t c) {
+    const int64_t first = c * kChunk;
+    const T* data = anchors.const_data_ptr<T>() + 4 * first;
+    size = static_cast<int>(std::min<int64_t>(kChunk, anchors.size(0) - first));
+    for (int j = 0; j < size; ++j) {
+      const MatchBox<T> a = match_box(data + 4 * j);
       x1[j] = a.x1, y1[j] = a.y1, x2[j] = a.x2, y2[j] = a.y2, area[j] = a.area;
       left = std::min(left, a.x1), right = std::max(right, a.x2);
       top = std::min(top, a.y1), bottom = std::max(bottom, a.y2);
     }
   }
+
+  MatchBox<T> box(int j) const { return {x1[j], y1[j], x2[j], y2[j], area[j]}; }
 
   // If not, the IoU with every anchor is 0, also for boxes with x2 < x1: the right end of an
   // intersection is never greater than either x2, the left end never less than either x1.
@@ -43,17 +44,8 @@ struct Chunk {
   }
 };
 
-template <typename T>
-std::vector<Chunk<T>> make_chunks(const at::Tensor& anchors) {
-  const T* data = anchors.const_data_ptr<T>();
-  const int64_t n = anchors.size(0);
-  std::vector<Chunk<T>> chunks((n + kChunk - 1) / kChunk);
-  at::parallel_for(0, chunks.size(), 8, [&](int64_t first, int64_t last) {
-    for (int64_t c = first; c < last; ++c) {
-      chunks[c].fill(data + 4 * kChunk * c, std::min<int64_t>(kChunk, n - kChunk * c));
-    }
-  });
-  return chunks;
+inline int64_t number_of_chunks(const at::Tensor& anchors) {
+  return (anchors.size(0) + kChunk - 1) / kChunk;
 }
 
 // The highest IoU of each anchor of a chunk, and the first ground truth it has it with.

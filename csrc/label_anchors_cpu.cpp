@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -32,7 +33,6 @@ struct Image {
   std::vector<MatchBox<T>> gts;       // (G,)
   std::vector<Int<T>> chunk_highest;  // (chunks, G), bits of the highest IoU in a chunk
   std::vector<Int<T>> highest;        // (G,), and among all anchors
-  Int<T>* matched;                    // (R,), index of each anchor's ground truth
   int64_t* out_labels;                // (R,)
   T* out_boxes;                       // (R, 4)
 
@@ -61,10 +61,30 @@ struct Image {
     const int64_t* own = classes.const_data_ptr<int64_t>();
     for (int j = 0; j < chunk.size; ++j) {
       const Int<T> g = best.index[j];
-      matched[first + j] = g;
       out_labels[first + j] = rule(best.iou[j], own[g]);
       std::copy_n(gt + 4 * g, 4, out_boxes + 4 * (first + j));
     }
+  }
+
+  // The ground truth that an anchor overlaps most, the first of several: what `match` finds too.
+  size_t match_of(const MatchBox<T>& anchor) const {
+    T most = 0;
+    size_t index = 0;
+    for (size_t g = 0; g < gts.size(); ++g) {
+      const T iou = match_iou(gts[g], anchor);
+      index = iou > most ? g : index;
+      most = iou > most ? iou : most;
+    }
+    return index;
+  }
+
+  bool has_low_quality(int64_t c) const {
+    for (size_t g = 0; g < gts.size(); ++g) {
+      if (chunk_highest[c * gts.size() + g] == highest[g]) {
+        return true;
+      }
+    }
+    return false;
   }
 
   void find_highest(size_t chunks) {
@@ -83,7 +103,7 @@ struct Image {
       if (chunk_highest[c * gts.size() + g] == highest[g]) {
         for (int j = 0; j < chunk.size; ++j) {
           if (bits_of(match_iou(gts[g], chunk.box(j))) == highest[g]) {
-            out_labels[c * kChunk + j] = own[matched[c * kChunk + j]];
+            out_labels[c * kChunk + j] = own[match_of(chunk.box(j))];
           }
         }
       }
@@ -91,26 +111,35 @@ struct Image {
   }
 };
 
+// Anchors become columns chunk by chunk, in either pass: that is quicker than new memory for all.
 template <typename T>
 void label_images(
-    const std::vector<Chunk<T>>& chunks, std::vector<Image<T>>& images, const LabelRule<T>& rule,
+    const at::Tensor& anchors, std::vector<Image<T>>& images, const LabelRule<T>& rule,
     bool allow_low_quality_matches) {
-  const int64_t n = chunks.size();
-  at::parallel_for(0, images.size() * n, 8, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      images[i / n].label(chunks[i % n], i % n, rule);
+  const int64_t n = number_of_chunks(anchors);
+  at::parallel_for(0, n, 8, [&](int64_t first, int64_t last) {
+    for (int64_t c = first; c < last; ++c) {
+      const Chunk<T> chunk(anchors, c);
+      for (Image<T>& image : images) {
+        image.label(chunk, c, rule);
+      }
     }
   });
-  if (allow_low_quality_matches) {
-    for (Image<T>& image : images) {
-      image.find_highest(n);
-    }
-    at::parallel_for(0, images.size() * n, 8, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) {
-        images[i / n].add_low_quality(chunks[i % n], i % n);
-      }
-    });
+  if (!allow_low_quality_matches) {
+    return;
   }
+  for (Image<T>& image : images) {
+    image.find_highest(n);
+  }
+  at::parallel_for(0, n, 8, [&](int64_t first, int64_t last) {
+    for (int64_t c = first; c < last; ++c) {
+      for (Image<T>& image : images) {
+        if (image.has_low_quality(c)) {
+          image.add_low_quality(Chunk<T>(anchors, c), c);
+        }
+      }
+    }
+  });
 }
 
 std::tuple<at::Tensor, at::Tensor> label_anchors_cpu(
@@ -124,19 +153,16 @@ std::tuple<at::Tensor, at::Tensor> label_anchors_cpu(
   AT_DISPATCH_FLOATING_TYPES(anchors.scalar_type(), "label_anchors", [&] {
     using T = scalar_t;
     const LabelRule<T> rule(thresholds, labels, background);
-    const std::vector<Chunk<T>> chunks = make_chunks<T>(anchors.contiguous());
-    const auto index = sizeof(T) == 4 ? at::kInt : at::kLong;
-    at::Tensor matched = at::empty({n, r}, anchors.options().dtype(index));
+    const at::Tensor rows = anchors.contiguous();
     std::vector<Image<T>> images;
     for (int64_t i = 0; i < n; ++i) {
       images.emplace_back(
           gt_boxes[i].to(anchors.scalar_type()).contiguous(), gt_classes[i].contiguous(),
-          chunks.size());
-      images[i].matched = static_cast<Int<T>*>(matched.data_ptr()) + i * r;
+          number_of_chunks(anchors));
       images[i].out_labels = out_labels.data_ptr<int64_t>() + i * r;
       images[i].out_boxes = out_boxes.data_ptr<T>() + i * r * 4;
     }
-    label_images(chunks, images, rule, allow_low_quality_matches);
+    label_images(rows, images, rule, allow_low_quality_matches);
   });
   return {out_labels, out_boxes};
 }

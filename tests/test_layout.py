@@ -37,6 +37,8 @@ def test_every_op_has_all_its_parts(op, stem):
             assert overload.has_kernel_for_dispatch_key(getattr(torch._C.DispatchKey, key)), key
         entry = torch._library.simple_registry.singleton.find(f"alwa_d2::{name}")
         assert entry.fake_impl.kernel is not None
+    if op not in WITHOUT_GRADIENT:
+        assert f'm.impl("{op}"' in (REPO / "csrc" / f"{stem}_autograd.cpp").read_text()
     assert f'"{op}"' in python
     assert hasattr(importlib.import_module("alwa_d2.layers.reference"), op)
     assert getattr(layers, op).__doc__
