@@ -8,6 +8,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <utility>
 
 // What the ops' gradients (<op>_autograd.cpp) share. Each is a node in C++, since on a CPU the
 // gradient is worth computing together with the loss, and since small inputs would spend most of
@@ -66,33 +67,39 @@ inline bool is_one(const at::Tensor& grad) {
                                          : *grad.const_data_ptr<float>() == 1);
 }
 
-// What a node keeps besides tensors. Gradients computed ahead leave with the first backward: the
-// next one through the same graph computes them again, so that nobody holds another's tensor.
+// What a node keeps besides tensors: its op's other arguments, and gradients computed ahead. These
+// leave with the first backward: the next one through the same graph computes them again, so that
+// nobody holds another's tensor.
 template <typename Arguments>
 struct Kept : torch::CustomClassHolder {
   Arguments arguments;
-  variable_list gradients;
+  variable_list ahead;
 
-  static Kept& in(AutogradContext* ctx) {
-    return *static_cast<Kept*>(ctx->saved_data["kept"].toCapsule().get());
-  }
-
-  static void save(AutogradContext* ctx, Arguments arguments, variable_list gradients) {
+  static void save(AutogradContext* ctx, Arguments arguments, variable_list ahead) {
     auto kept = c10::make_intrusive<Kept>();
     kept->arguments = std::move(arguments);
-    kept->gradients = std::move(gradients);
+    kept->ahead = std::move(ahead);
     ctx->saved_data["kept"] = c10::IValue::make_capsule(std::move(kept));
   }
 
-  // The gradients computed ahead, if they are the ones for `grad`; otherwise none, and theirs are
-  // given up. With gradients enabled (create_graph) the caller's op has to be in the graph.
-  variable_list take(const at::Tensor& grad) {
-    variable_list taken = std::move(gradients);
-    gradients.clear();
-    if (!taken.empty() && (at::GradMode::is_enabled() || !is_one(grad))) {
-      taken.clear();
+  // What a node's backward returns for the incoming gradient `grad`: for `before` inputs nothing,
+  // then the gradients, then nothing for `after` inputs. The gradients are those computed ahead
+  // where they are for this `grad`, otherwise compute(grad, saved tensors, arguments).
+  template <typename F>
+  static variable_list gradients(
+      AutogradContext* ctx, const at::Tensor& grad, size_t before, size_t after, const F& compute) {
+    auto& kept = *static_cast<Kept*>(ctx->saved_data["kept"].toCapsule().get());
+    variable_list result = std::exchange(kept.ahead, {});
+    if (!grad.defined()) {
+      result.clear();
+    } else if (result.empty() || at::GradMode::is_enabled() || !is_one(grad)) {
+      result.clear();  // before others take its place in memory
+      result = compute(grad, ctx->get_saved_variables(), kept.arguments);
     }
-    return taken;
+    result.resize(kept.arguments.gradients);
+    result.insert(result.begin(), before, at::Tensor());
+    result.resize(result.size() + after);
+    return result;
   }
 };
 

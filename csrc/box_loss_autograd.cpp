@@ -21,6 +21,7 @@ at::Tensor below_autograd(
 }
 
 struct Arguments {
+  size_t gradients;  // 2: of pred and target
   std::string kind, reduction;
   double beta, eps;
 };
@@ -42,35 +43,24 @@ struct BoxLoss : torch::autograd::Function<BoxLoss> {
     }
     ctx->save_for_backward({pred, target});
     Kept<Arguments>::save(
-        ctx, {std::string(kind), std::string(reduction), beta, eps}, std::move(gradients));
+        ctx, {2, std::string(kind), std::string(reduction), beta, eps}, std::move(gradients));
     return {loss};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    auto& kept = Kept<Arguments>::in(ctx);
-    variable_list result = kept.take(grads[0]);
-    if (result.empty()) {
-      const variable_list saved = ctx->get_saved_variables();
-      const at::Tensor &pred = saved[0], &target = saved[1];
-      result.resize(2);
-      if (ctx->needs_input_grad(0)) {
-        result[0] = gradient(grads[0], pred, target, kept.arguments);
-      }
-      if (ctx->needs_input_grad(1)) {  // every kind is symmetric in its two boxes
-        result[1] = gradient(grads[0], target, pred, kept.arguments);
-      }
-    }
-    result.resize(6);  // with the other arguments
-    return result;
-  }
-
- private:
-  static at::Tensor gradient(
-      const at::Tensor& grad, const at::Tensor& by, const at::Tensor& other,
-      const Arguments& arguments) {
     static const auto op = find_op<Backward>("alwa_d2::box_loss_backward");
-    const auto& [kind, reduction, beta, eps] = arguments;
-    return call_backward(op, grad, by, other, kind, reduction, beta, eps);
+    const auto compute = [&](const at::Tensor& grad, const variable_list& saved,
+                             const Arguments& arguments) {
+      const auto& [gradients, kind, reduction, beta, eps] = arguments;
+      variable_list result(gradients);
+      for (size_t i = 0; i < gradients; ++i) {
+        if (ctx->needs_input_grad(i)) {  // every kind is symmetric in its two boxes
+          result[i] = call_backward(op, grad, saved[i], saved[1 - i], kind, reduction, beta, eps);
+        }
+      }
+      return result;
+    };
+    return Kept<Arguments>::gradients(ctx, grads[0], 0, 4, compute);
   }
 };
 

@@ -24,7 +24,7 @@ std::tuple<at::Tensor, at::Tensor> below_autograd(
 }
 
 struct Arguments {
-  size_t levels;
+  size_t gradients;  // as many as levels
   bool has_scale;
   std::string kind;
   std::vector<double> box_weights;
@@ -63,23 +63,11 @@ struct DenseBoxLoss : torch::autograd::Function<DenseBoxLoss> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    auto& kept = Kept<Arguments>::in(ctx);
-    variable_list result;
-    if (grads[0].defined()) {
-      result = kept.take(grads[0]);
-      if (result.empty()) {
-        result = gradient(grads[0], ctx->get_saved_variables(), kept.arguments);
-      }
-    }
-    const size_t levels = kept.arguments.levels;
-    result.resize(levels);
-    result.insert(result.begin(), at::Tensor());  // of the anchors
-    result.resize(levels + 9);                    // with the arguments after the deltas
-    return result;
+    return Kept<Arguments>::gradients(ctx, grads[0], 1, 8, &gradients_of_deltas);
   }
 
  private:
-  static variable_list gradient(
+  static variable_list gradients_of_deltas(
       const at::Tensor& grad, const variable_list& saved, const Arguments& arguments) {
     static const auto op = find_op<Backward>("alwa_d2::dense_box_loss_backward");
     const auto& [levels, has_scale, kind, box_weights, beta, eps, factor] = arguments;

@@ -21,7 +21,7 @@ std::tuple<at::Tensor, at::Tensor> below_autograd(
 }
 
 struct Arguments {
-  size_t levels;
+  size_t gradients;  // as many as levels
   bool has_scale;
   double alpha, gamma, factor;
 };
@@ -53,20 +53,11 @@ struct SigmoidFocalLoss : torch::autograd::Function<SigmoidFocalLoss> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    auto& kept = Kept<Arguments>::in(ctx);
-    variable_list result;
-    if (grads[0].defined()) {
-      result = kept.take(grads[0]);
-      if (result.empty()) {
-        result = gradient(grads[0], ctx->get_saved_variables(), kept.arguments);
-      }
-    }
-    result.resize(kept.arguments.levels + 5);  // with the arguments after the logits
-    return result;
+    return Kept<Arguments>::gradients(ctx, grads[0], 0, 5, &gradients_of_logits);
   }
 
  private:
-  static variable_list gradient(
+  static variable_list gradients_of_logits(
       const at::Tensor& grad, const variable_list& saved, const Arguments& arguments) {
     static const auto op = find_op<Backward>("alwa_d2::sigmoid_focal_loss_backward");
     const auto& [levels, has_scale, alpha, gamma, factor] = arguments;
