@@ -2,8 +2,8 @@
 
 #include <ATen/OpMathType.h>
 #include <ATen/core/Tensor.h>
+#include <c10/util/string_view.h>
 
-#include <string_view>
 #include <tuple>
 #include <vector>
 
@@ -21,7 +21,7 @@ namespace alwa_d2 {
 
 // The table of kinds: calls run with the loss that bears the name.
 template <typename T, typename F>
-void with_kind(std::string_view kind, double beta, double eps, F&& run) {
+void with_kind(c10::string_view kind, double beta, double eps, F&& run) {
   const T e = static_cast<T>(eps);
   if (kind == "l1") return run(SmoothL1<T>(0));
   if (kind == "smooth_l1") return run(SmoothL1<T>(beta));
@@ -35,7 +35,7 @@ void with_kind(std::string_view kind, double beta, double eps, F&& run) {
 
 enum class Reduction { kNone, kMean, kSum };
 
-inline Reduction parse_reduction(std::string_view reduction) {
+inline Reduction parse_reduction(c10::string_view reduction) {
   TORCH_CHECK_VALUE(
       reduction == "none" || reduction == "mean" || reduction == "sum",
       "reduction: expected one of none, mean, sum, got '", reduction, "'");
@@ -122,7 +122,7 @@ struct Foreground {
 template <typename scalar_t, typename F>
 void with_foreground(
     const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
-    const at::Tensor& mask, std::string_view kind, at::ArrayRef<double> box_weights, double beta,
+    const at::Tensor& mask, c10::string_view kind, at::ArrayRef<double> box_weights, double beta,
     double eps, const DenseShape& shape, F&& run) {
   using T = at::opmath_type<scalar_t>;
   const auto dtype = c10::CppTypeToScalarType<T>::value;
