@@ -8,6 +8,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <initializer_list>
+#include <optional>
 #include <utility>
 
 // What the ops' gradients (<op>_autograd.cpp) share. Each is a node in C++, since on a CPU the
@@ -49,6 +51,23 @@ inline bool computes_gradient_ahead(at::TensorList tensors) {
       std::all_of(tensors.begin(), tensors.end(), is_plain_cpu);
 }
 
+// An optional tensor that may follow `count` others.
+inline std::optional<at::Tensor> tensor_after(const variable_list& tensors, size_t count) {
+  return tensors.size() > count ? std::optional<at::Tensor>(tensors[count]) : std::nullopt;
+}
+
+// A dense op's tensors: its levels, others, and `scale` last where there is one.
+inline variable_list dense_tensors(
+    at::TensorList levels, std::initializer_list<at::Tensor> others,
+    const std::optional<at::Tensor>& scale) {
+  variable_list tensors = levels.vec();
+  tensors.insert(tensors.end(), others);
+  if (scale) {
+    tensors.push_back(*scale);
+  }
+  return tensors;
+}
+
 // Calls a backward op: where gradients are enabled (create_graph) so that it is in the graph, and
 // refuses to be differentiated; otherwise past its Python part, which does that.
 template <typename Op, typename... Args>
@@ -75,7 +94,10 @@ struct Kept : torch::CustomClassHolder {
   Arguments arguments;
   variable_list ahead;
 
-  static void save(AutogradContext* ctx, Arguments arguments, variable_list ahead) {
+  static void save(
+      AutogradContext* ctx, variable_list tensors, Arguments arguments, variable_list ahead) {
+    ctx->save_for_backward(std::move(tensors));
+    ctx->set_materialize_grads(false);
     auto kept = c10::make_intrusive<Kept>();
     kept->arguments = std::move(arguments);
     kept->ahead = std::move(ahead);

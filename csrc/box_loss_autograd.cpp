@@ -41,9 +41,9 @@ struct BoxLoss : torch::autograd::Function<BoxLoss> {
     } else {
       loss = below_autograd(pred, target, kind, reduction, beta, eps);
     }
-    ctx->save_for_backward({pred, target});
     Kept<Arguments>::save(
-        ctx, {2, std::string(kind), std::string(reduction), beta, eps}, std::move(gradients));
+        ctx, {pred, target}, {2, std::string(kind), std::string(reduction), beta, eps},
+        std::move(gradients));
     return {loss};
   }
 

@@ -25,7 +25,6 @@ std::tuple<at::Tensor, at::Tensor> below_autograd(
 
 struct Arguments {
   size_t gradients;  // as many as levels
-  bool has_scale;
   std::string kind;
   std::vector<double> box_weights;
   double beta, eps, factor;
@@ -37,14 +36,10 @@ struct DenseBoxLoss : torch::autograd::Function<DenseBoxLoss> {
       const at::Tensor& gt_boxes, const at::Tensor& fg_mask, c10::string_view kind,
       at::ArrayRef<double> box_weights, double beta, double eps,
       const std::optional<at::Tensor>& scale, double factor) {
-    variable_list saved = deltas.vec();
-    saved.insert(saved.end(), {anchors, gt_boxes, fg_mask});
-    if (scale) {
-      saved.push_back(*scale);
-    }
+    variable_list tensors = dense_tensors(deltas, {anchors, gt_boxes, fg_mask}, scale);
     at::Tensor loss, stats;
     variable_list gradients;
-    if (computes_gradient_ahead(saved)) {
+    if (computes_gradient_ahead(tensors)) {
       const at::AutoDispatchBelowADInplaceOrView guard;
       std::tie(loss, stats, gradients) = dense_box_loss_with_gradient_cpu(
           anchors, deltas, gt_boxes, fg_mask, kind, box_weights, beta, eps, scale, factor);
@@ -52,12 +47,10 @@ struct DenseBoxLoss : torch::autograd::Function<DenseBoxLoss> {
       std::tie(loss, stats) = below_autograd(
           anchors, deltas, gt_boxes, fg_mask, kind, box_weights, beta, eps, scale, factor);
     }
-    ctx->save_for_backward(std::move(saved));
     ctx->mark_non_differentiable({stats});
-    ctx->set_materialize_grads(false);
     Kept<Arguments>::save(
-        ctx,
-        {deltas.size(), scale.has_value(), std::string(kind), box_weights.vec(), beta, eps, factor},
+        ctx, std::move(tensors),
+        {deltas.size(), std::string(kind), box_weights.vec(), beta, eps, factor},
         std::move(gradients));
     return {loss, stats};
   }
@@ -70,8 +63,8 @@ struct DenseBoxLoss : torch::autograd::Function<DenseBoxLoss> {
   static variable_list gradients_of_deltas(
       const at::Tensor& grad, const variable_list& saved, const Arguments& arguments) {
     static const auto op = find_op<Backward>("alwa_d2::dense_box_loss_backward");
-    const auto& [levels, has_scale, kind, box_weights, beta, eps, factor] = arguments;
-    const auto scale = has_scale ? std::optional<at::Tensor>(saved.back()) : std::nullopt;
+    const auto& [levels, kind, box_weights, beta, eps, factor] = arguments;
+    const auto scale = tensor_after(saved, levels + 3);
     const at::TensorList deltas(saved.data(), levels);
     return call_backward(
         op, grad, saved[levels], deltas, saved[levels + 1], saved[levels + 2], kind, box_weights,

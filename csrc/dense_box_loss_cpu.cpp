@@ -65,14 +65,6 @@ Stats dense_box_pass(
   return stats;
 }
 
-std::vector<at::Tensor> zeros_like(at::TensorList levels) {
-  std::vector<at::Tensor> result;
-  for (const at::Tensor& level : levels) {
-    result.push_back(at::zeros_like(level));
-  }
-  return result;
-}
-
 std::tuple<at::Tensor, at::Tensor> dense_box_loss_cpu(
     const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
     const at::Tensor& fg_mask, c10::string_view kind, at::ArrayRef<double> box_weights, double beta,
@@ -80,7 +72,7 @@ std::tuple<at::Tensor, at::Tensor> dense_box_loss_cpu(
   const DenseShape shape = check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale);
   const Stats stats = dense_box_pass(
       anchors, deltas, {}, gt_boxes, fg_mask, kind, box_weights, beta, eps, shape, 1);
-  return scaled_sum(stats, deltas[0], scale, factor);
+  return scaled_sum(stats, deltas[0], scale_value(scale, factor));
 }
 
 std::vector<at::Tensor> dense_box_loss_backward_cpu(
@@ -110,10 +102,10 @@ std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> dense_box_loss_with_
     double eps, const std::optional<at::Tensor>& scale, double factor) {
   const DenseShape shape = check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale);
   std::vector<at::Tensor> gradients = zeros_like(deltas);
+  const double common = scale_value(scale, factor);
   const Stats stats = dense_box_pass(
-      anchors, deltas, gradients, gt_boxes, fg_mask, kind, box_weights, beta, eps, shape,
-      scale_value(scale, factor));
-  auto [loss, values] = scaled_sum(stats, deltas[0], scale, factor);
+      anchors, deltas, gradients, gt_boxes, fg_mask, kind, box_weights, beta, eps, shape, common);
+  auto [loss, values] = scaled_sum(stats, deltas[0], common);
   return {std::move(loss), std::move(values), std::move(gradients)};
 }
 

@@ -65,10 +65,7 @@ std::vector<at::Tensor> dense_box_loss_backward_cuda(
   const c10::cuda::CUDAGuard guard(fg_mask.device());
   const at::Tensor mask = fg_mask.contiguous();
   const std::optional<at::Tensor> scale = scale_on_device(scale_);
-  std::vector<at::Tensor> result;
-  for (const at::Tensor& level : deltas) {
-    result.push_back(at::zeros_like(level));
-  }
+  std::vector<at::Tensor> result = zeros_like(deltas);
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, deltas[0].scalar_type(), "dense_box_loss_backward", [&] {
         using T = at::opmath_type<scalar_t>;

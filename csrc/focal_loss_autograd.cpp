@@ -22,7 +22,6 @@ std::tuple<at::Tensor, at::Tensor> below_autograd(
 
 struct Arguments {
   size_t gradients;  // as many as levels
-  bool has_scale;
   double alpha, gamma, factor;
 };
 
@@ -30,25 +29,19 @@ struct SigmoidFocalLoss : torch::autograd::Function<SigmoidFocalLoss> {
   static variable_list forward(
       AutogradContext* ctx, at::TensorList logits, const at::Tensor& labels, double alpha,
       double gamma, const std::optional<at::Tensor>& scale, double factor) {
-    variable_list saved = logits.vec();
-    saved.push_back(labels);
-    if (scale) {
-      saved.push_back(*scale);
-    }
+    variable_list tensors = dense_tensors(logits, {labels}, scale);
     at::Tensor loss, stats;
     variable_list gradients;
-    if (computes_gradient_ahead(saved)) {
+    if (computes_gradient_ahead(tensors)) {
       const at::AutoDispatchBelowADInplaceOrView guard;
       std::tie(loss, stats, gradients) =
           sigmoid_focal_loss_with_gradient_cpu(logits, labels, alpha, gamma, scale, factor);
     } else {
       std::tie(loss, stats) = below_autograd(logits, labels, alpha, gamma, scale, factor);
     }
-    ctx->save_for_backward(std::move(saved));
     ctx->mark_non_differentiable({stats});
-    ctx->set_materialize_grads(false);
     Kept<Arguments>::save(
-        ctx, {logits.size(), scale.has_value(), alpha, gamma, factor}, std::move(gradients));
+        ctx, std::move(tensors), {logits.size(), alpha, gamma, factor}, std::move(gradients));
     return {loss, stats};
   }
 
@@ -60,8 +53,8 @@ struct SigmoidFocalLoss : torch::autograd::Function<SigmoidFocalLoss> {
   static variable_list gradients_of_logits(
       const at::Tensor& grad, const variable_list& saved, const Arguments& arguments) {
     static const auto op = find_op<Backward>("alwa_d2::sigmoid_focal_loss_backward");
-    const auto& [levels, has_scale, alpha, gamma, factor] = arguments;
-    const auto scale = has_scale ? std::optional<at::Tensor>(saved.back()) : std::nullopt;
+    const auto& [levels, alpha, gamma, factor] = arguments;
+    const auto scale = tensor_after(saved, levels + 1);
     const at::TensorList logits(saved.data(), levels);
     return call_backward(op, grad, logits, saved[levels], alpha, gamma, scale, factor);
   }

@@ -34,22 +34,18 @@ class FocalPass {
     // Pieces long enough for the loops, and many enough for the threads.
     const int64_t n = shape_.images * shape_.anchors;
     const int64_t size = std::clamp<int64_t>(n / 32 / kPiece * kPiece, kPiece, 8 * kPiece);
-    std::vector<Stats> parts((n + size - 1) / size);
     // With fewer logits than this a thread may be done before another has woken up.
     const int64_t logits_a_piece = size * std::max<int64_t>(shape_.values, 1);
     const int64_t grain = at::internal::GRAIN_SIZE / logits_a_piece + 1;
-    at::parallel_for(
-        0, static_cast<int64_t>(parts.size()), grain, [&](int64_t first, int64_t last) {
-          FocalScratch<T> scratch(std::min(n, size), shape_.values);
-          for (int64_t i = first; i < last; ++i) {
-            parts[i] = piece(i * size, std::min(n, (i + 1) * size), scratch);
-          }
-        });
+    const Stats stats = sum_over_pieces(n, size, grain, [&] {
+      return [this, scratch = FocalScratch<T>(std::min(n, size), shape_.values)](
+                 int64_t begin, int64_t end) mutable { return piece(begin, end, scratch); };
+    });
     const int64_t bad = bad_label_.load();
     TORCH_CHECK_VALUE(
         bad == shape_.values, "labels: expected -1 (ignore), 0 to ", shape_.values - 1,
         " (foreground) or ", shape_.values, " (background), got ", bad);
-    return merged(parts);
+    return stats;
   }
 
  private:
@@ -127,7 +123,7 @@ std::tuple<at::Tensor, at::Tensor> sigmoid_focal_loss_cpu(
     const std::optional<at::Tensor>& scale, double factor) {
   const DenseShape shape = check_focal(logits, labels, gamma, scale);
   const Stats stats = focal_pass(logits, {}, labels, shape, alpha, gamma, 1);
-  return scaled_sum(stats, logits[0], scale, factor);
+  return scaled_sum(stats, logits[0], scale_value(scale, factor));
 }
 
 std::vector<at::Tensor> sigmoid_focal_loss_backward_cpu(
@@ -155,7 +151,7 @@ std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> sigmoid_focal_loss_w
   std::vector<at::Tensor> gradients = empty_like(logits);
   const double common = scale_value(scale, factor);
   const Stats stats = focal_pass(logits, gradients, labels, shape, alpha, gamma, common);
-  auto [loss, values] = scaled_sum(stats, logits[0], scale, factor);
+  auto [loss, values] = scaled_sum(stats, logits[0], common);
   return {std::move(loss), std::move(values), std::move(gradients)};
 }
 

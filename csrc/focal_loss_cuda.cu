@@ -87,10 +87,7 @@ std::vector<at::Tensor> sigmoid_focal_loss_backward_cuda(
   const c10::cuda::CUDAGuard guard(labels_.device());
   const at::Tensor labels = labels_.contiguous();  // (N, R)
   const std::optional<at::Tensor> scale = scale_on_device(scale_);
-  std::vector<at::Tensor> result;
-  for (const at::Tensor& level : logits) {
-    result.push_back(at::empty_like(level));
-  }
+  std::vector<at::Tensor> result = empty_like(logits);
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, logits[0].scalar_type(), "sigmoid_focal_loss_backward", [&] {
         using T = at::opmath_type<scalar_t>;

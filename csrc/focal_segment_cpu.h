@@ -60,8 +60,8 @@ struct FocalSegment {
       const int64_t rows = std::min(step, end - i), first = r + (i - begin);
       if (side_by_side) {
         terms(
-            in.values(image, first), out ? out->values(image, first) : nullptr, rows * k,
-            scratch.values.data(), rows * k, rows * k);
+            in.values(image, first), out ? out->values(image, first) : nullptr, rows * k, rows * k,
+            rows * k);
       } else {
         strided_terms(first, rows);
       }
@@ -96,7 +96,7 @@ struct FocalSegment {
       for (int64_t c = 0; c < k; ++c) {
         T* values = scratch.values.data();
         terms(
-            channel(in, c), out ? channel(*out, c) : nullptr, n, values, in.stride_value,
+            channel(in, c), out ? channel(*out, c) : nullptr, n, in.stride_value,
             out ? out->stride_value : 0);
         for (const auto& own : scratch.own) {
           if (own.label == c) {
@@ -126,38 +126,45 @@ struct FocalSegment {
     }
   }
 
-  // n logits side by side; the next ones lie x_step, their gradients dx_step further.
-  void terms(const scalar_t* x, scalar_t* dx, int64_t n, T* values, int64_t x_step, int64_t dx_step)
-      const {
-    const T slope_factor = focal.alpha_negative * factor;
+  // Fills scratch.values with the terms of n logits side by side, and writes their gradients to dx;
+  // the next logits lie x_step, their gradients dx_step further.
+  void terms(const scalar_t* x, scalar_t* dx, int64_t n, int64_t x_step, int64_t dx_step) const {
     if constexpr (std::is_same_v<scalar_t, T>) {
-      focal_terms(focal, x, n, slope_factor, values, dx, {x + x_step, dx ? dx + dx_step : nullptr});
+      focal_terms(
+          focal, x, n, slope_factor(), scratch.values.data(), dx,
+          {x + x_step, dx ? dx + dx_step : nullptr});
     } else {
       scratch.x.assign(x, x + n);
-      scratch.dx.resize(n);
-      focal_terms(
-          focal, scratch.x.data(), n, slope_factor, values, dx ? scratch.dx.data() : nullptr,
-          {scratch.x.data(), scratch.dx.data()});
+      scratch_terms();
       if (dx) {
         std::copy_n(scratch.dx.data(), n, dx);
       }
     }
   }
 
+  // The same of logits that lie in no order.
   void strided_terms(int64_t first, int64_t rows) const {
     scratch.x.resize(rows * k);
-    scratch.dx.resize(rows * k);
     for (int64_t i = 0; i < rows * k; ++i) {
       scratch.x[i] = static_cast<T>(in.values(image, first + i / k)[i % k * in.stride_value]);
     }
-    focal_terms(
-        focal, scratch.x.data(), rows * k, focal.alpha_negative * factor, scratch.values.data(),
-        out ? scratch.dx.data() : nullptr, {scratch.x.data(), scratch.dx.data()});
+    scratch_terms();
     for (int64_t i = 0; out && i < rows * k; ++i) {
       out->values(image, first + i / k)[i % k * out->stride_value] =
           static_cast<scalar_t>(scratch.dx[i]);
     }
   }
+
+  // The same of scratch.x, with gradients in scratch.dx.
+  void scratch_terms() const {
+    scratch.dx.resize(scratch.x.size());
+    focal_terms(
+        focal, scratch.x.data(), static_cast<int64_t>(scratch.x.size()), slope_factor(),
+        scratch.values.data(), out ? scratch.dx.data() : nullptr,
+        {scratch.x.data(), scratch.dx.data()});
+  }
+
+  T slope_factor() const { return focal.alpha_negative * factor; }
 };
 
 }  // namespace alwa_d2

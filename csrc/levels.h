@@ -1,9 +1,12 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <type_traits>
+#include <vector>
 
 #include "host_device.h"
 
@@ -79,6 +82,23 @@ scalar_t* memory_of(const at::Tensor& x) {
   } else {
     return static_cast<scalar_t*>(x.data_ptr());
   }
+}
+
+// A tensor for each level's gradient, without values or of zeros.
+inline std::vector<at::Tensor> empty_like(at::TensorList levels) {
+  std::vector<at::Tensor> result;
+  for (const at::Tensor& level : levels) {
+    result.push_back(at::empty_like(level));
+  }
+  return result;
+}
+
+inline std::vector<at::Tensor> zeros_like(at::TensorList levels) {
+  std::vector<at::Tensor> result;
+  for (const at::Tensor& level : levels) {
+    result.push_back(at::zeros_like(level));
+  }
+  return result;
 }
 
 // Describes predictions that check_predictions (checks.h) has passed.

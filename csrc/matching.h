@@ -2,11 +2,11 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <cstring>
 #include <type_traits>
 
 #include "checks.h"
 #include "host_device.h"
+#include "losses/elementary.h"
 
 // What the CPU and the CUDA side of label_anchors share: the IoU, to the bit that of Detectron2's
 // pairwise_iou, and its Matcher's rule. Thresholds and ties depend on every bit, so that no product
@@ -21,9 +21,7 @@ using Int = std::conditional_t<std::is_same_v<T, float>, int, long long>;
 // An IoU's bits; they have its order, since it is neither negative nor NaN.
 template <typename T>
 ALWA_HOST_DEVICE Int<T> bits_of(T iou) {
-  Int<T> bits;
-  memcpy(&bits, &iou, sizeof(T));
-  return bits;
+  return bit_cast<Int<T>>(iou);
 }
 
 // nvcc contracts by default, but never this.

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -13,18 +14,18 @@
 
 namespace alwa_d2 {
 
-// Runs f(begin, end) on PyTorch's threads over the pieces of [0, n).
-template <typename F>
-void for_each_piece(int64_t n, const F& f) {
-  at::parallel_for(0, number_of_pieces(n), 1, [&](int64_t first, int64_t last) {
+// The sum, in their order, of the statistics of pieces of `size` of the n: f(begin, end) gives
+// those of a piece. make() gives such an f to each of PyTorch's threads, none of which takes fewer
+// than `grain` pieces.
+template <typename Make>
+Stats sum_over_pieces(int64_t n, int64_t size, int64_t grain, const Make& make) {
+  std::vector<Stats> parts((n + size - 1) / size);
+  at::parallel_for(0, static_cast<int64_t>(parts.size()), grain, [&](int64_t first, int64_t last) {
+    auto f = make();
     for (int64_t i = first; i < last; ++i) {
-      f(i * kPiece, std::min(n, (i + 1) * kPiece));
+      parts[i] = f(i * size, std::min(n, (i + 1) * size));
     }
   });
-}
-
-// Sum of the pieces' statistics, in their order.
-inline Stats merged(const std::vector<Stats>& parts) {
   Stats total;
   for (const Stats& part : parts) {
     total.merge(part);
@@ -32,21 +33,9 @@ inline Stats merged(const std::vector<Stats>& parts) {
   return total;
 }
 
-// As above for f that gives the statistics of its piece; their sum, in the pieces' order.
 template <typename F>
 Stats sum_over_pieces(int64_t n, const F& f) {
-  std::vector<Stats> parts(number_of_pieces(n));
-  for_each_piece(n, [&](int64_t begin, int64_t end) { parts[begin / kPiece] = f(begin, end); });
-  return merged(parts);
-}
-
-// A tensor without values for each level's gradient.
-inline std::vector<at::Tensor> empty_like(at::TensorList levels) {
-  std::vector<at::Tensor> result;
-  for (const at::Tensor& level : levels) {
-    result.push_back(at::empty_like(level));
-  }
-  return result;
+  return sum_over_pieces(n, kPiece, 1, [&] { return std::cref(f); });
 }
 
 inline double scale_value(const std::optional<at::Tensor>& scale, double factor) {
@@ -64,14 +53,12 @@ inline at::Tensor reduced_loss(double value, const at::Tensor& x) {
   return loss;
 }
 
-// What the dense ops return: the sum times scale and factor, and the unscaled statistics.
+// What the dense ops return: the sum times `scale`, and the unscaled statistics.
 inline std::tuple<at::Tensor, at::Tensor> scaled_sum(
-    const Stats& stats, const at::Tensor& predictions, const std::optional<at::Tensor>& scale,
-    double factor) {
-  const at::Tensor loss = reduced_loss(stats.sum * scale_value(scale, factor), predictions);
+    const Stats& stats, const at::Tensor& predictions, double scale) {
   at::Tensor values = at::empty({Stats::kSize}, predictions.options().dtype(at::kDouble));
   stats.store(values.data_ptr<double>());
-  return {loss, values};
+  return {reduced_loss(stats.sum * scale, predictions), values};
 }
 
 }  // namespace alwa_d2

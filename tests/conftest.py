@@ -1,5 +1,6 @@
 """Devices, dtypes with their tolerances, and inputs that several test files use."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -40,6 +41,15 @@ def dtype(request):
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def setup_py():
+    """setup.py as a module; its main() is not run."""
+    spec = importlib.util.spec_from_file_location("alwa_d2_setup", REPO / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The build's decisions and words, without compiling, and the house rules of the build files."""
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -13,15 +12,6 @@ from conftest import REPO
 SWITCHES = ("FORCE_CUDA", "ALWA_D2_CPU_ONLY", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "MAX_JOBS")
 WITHOUT_TORCH = "sys.modules['torch'] = None"
 PINNED = re.compile(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.]+(; python_version (<|>=) \"3\.\d+\")?")
-
-
-@pytest.fixture(scope="module")
-def setup_py():
-    """setup.py as a module; its main() is not run."""
-    spec = importlib.util.spec_from_file_location("alwa_d2_setup", REPO / "setup.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def make_toolkit(folder, version=13000):

@@ -1,9 +1,11 @@
 """Gradients that are computed with the loss and handed on: they are the ones that an op of its own
 computes, belong to their receiver alone, and nobody keeps a second one."""
 
+import importlib
+
 import pytest
 import torch
-from conftest import random_boxes
+from conftest import REPO, random_boxes
 
 from alwa_d2.layers import box_loss, dense_box_loss, sigmoid_focal_loss
 
@@ -97,18 +99,14 @@ def test_without_gradients_none_is_computed(case):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_a_step_needs_no_more_memory_than_the_gradient(dtype):
-    logits = torch.randn(2, 20000, 8, dtype=dtype).requires_grad_()
+def test_a_step_needs_no_more_memory_than_the_gradient(dtype, monkeypatch):
+    monkeypatch.syspath_prepend(REPO / "benchmarks")
+    measure = importlib.import_module("measure")
+    logits = torch.randn(2, 20000, 8, dtype=dtype)
     labels = torch.randint(-1, 9, (2, 20000))
-    with torch.profiler.profile(profile_memory=True) as profile:
-        sigmoid_focal_loss(logits, labels, scale=0.1)[0].backward()
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    now = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        peak = max(peak, now)
-    gradient = logits.numel() * logits.element_size()
-    assert gradient <= peak <= 1.02 * gradient
+    run = measure.Run(lambda leaves: sigmoid_focal_loss(leaves[0], labels, scale=0.1)[0], [logits])
+    gradient = logits.numel() * logits.element_size() / 2**20
+    assert gradient <= run.mebibytes() <= 1.02 * gradient
 
 
 def test_learnt_weights_outside_get_their_gradient():

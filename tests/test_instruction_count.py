@@ -4,7 +4,6 @@ A count does not depend on how busy the machine is. It is taken of the loops alo
 under valgrind, which runs the AVX2 version of them (it knows no AVX-512).
 """
 
-import importlib.util
 import platform
 import re
 import shutil
@@ -24,15 +23,8 @@ LOGITS = 7680
 LIMITS = {80: 8.0, 20: 10.0, 3: 10.5}
 
 
-def cxx_flags():
-    spec = importlib.util.spec_from_file_location("setup_script", REPO / "setup.py")
-    setup = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(setup)
-    return setup.CXX_FLAGS
-
-
 @pytest.fixture(scope="module")
-def program(tmp_path_factory):
+def program(tmp_path_factory, setup_py):
     if shutil.which("valgrind") is None:
         pytest.skip("needs valgrind")
     if shutil.which("g++") is None:
@@ -45,7 +37,7 @@ def program(tmp_path_factory):
     file = tmp_path_factory.mktemp("count") / "focal_loops"
     sources = [REPO / "tests" / "focal_loops.cpp"]
     sources += [REPO / "csrc" / name for name in ("focal_loops_cpu.cpp", "sum_loops_cpu.cpp")]
-    command = ["g++", "-std=c++17", *cxx_flags(), f"-I{REPO / 'csrc'}", *sources, "-o", file]
+    command = ["g++", "-std=c++17", *setup_py.CXX_FLAGS, f"-I{REPO / 'csrc'}", *sources, "-o", file]
     subprocess.run(command, check=True)
     return file
 

@@ -97,6 +97,7 @@ class AlwaRetinaNet(RetinaNet):
 
     def label_anchors(self, anchors, gt_instances):
         """RetinaNet's labels and boxes, in tensors (N, R) and (N, R, 4) instead of lists."""
+        # Of one level, as they come from forward_training, no copy is made.
         all_levels = anchors[0] if len(anchors) == 1 else Boxes.cat(anchors)
         return label_anchors(
             all_levels.tensor,

@@ -20,6 +20,17 @@ ALWA_HOST_DEVICE To bit_cast(From x) {
   return y;
 }
 
+// c + x (c' + x (c'' + ...)).
+template <typename T>
+ALWA_HOST_DEVICE T polynomial(T, T c) {
+  return c;
+}
+
+template <typename T, typename... Rest>
+ALWA_HOST_DEVICE T polynomial(T x, T c, Rest... rest) {
+  return c + x * polynomial(x, rest...);
+}
+
 // exp(-y) for y >= 0; 0 from about 87.7 on, where float32 has no normal number left. `limit` is
 // kExpLimit, given at run time: the compiler makes a special case of a clamp that it knows.
 constexpr float kExpLimit = 88;
@@ -31,12 +42,9 @@ ALWA_HOST_DEVICE float exp_minus(float y, float limit) {
   const float shifted = y * -1.4426950408889634f + magic;
   const float n = shifted - magic;
   const float r = -y - n * 0.6931471805599453f;  // in [-log(2) / 2, log(2) / 2]
-  const float exp_r = 1.0f +
-      r *
-          (0.9999997071856359f +
-           r *
-               (0.4999914952695828f +
-                r * (0.1666763620632423f + r * (0.0418979296547391f + r * 0.0082903139939202f))));
+  const float exp_r = polynomial(
+      r, 1.0f, 0.9999997071856359f, 0.4999914952695828f, 0.1666763620632423f, 0.0418979296547391f,
+      0.0082903139939202f);
   const auto exponent = (bit_cast<std::uint32_t>(shifted) << 23) + 0x3f800000u;
   return exp_r * bit_cast<float>(exponent);  // 2^n
 }
@@ -45,29 +53,22 @@ ALWA_HOST_DEVICE double exp_minus(double y, double) { return std::exp(-y); }
 
 // log(1 + e) for 0 <= e <= 1.
 ALWA_HOST_DEVICE float log1p_unit(float e) {
-  const float high = 0.1910596991692375f +
-      e *
-          (-0.1366316743317375f +
-           e * (0.0782250281685677f + e * (-0.0295046715965414f + e * 0.0052325527410515f)));
   return e *
-      (0.9999999698751063f +
-       e *
-           (-0.4999949308388506f +
-            e * (0.3331909562571518f + e * (-0.2484297280103298f + e * high))));
+      polynomial(
+             e, 0.9999999698751063f, -0.4999949308388506f, 0.3331909562571518f,
+             -0.2484297280103298f, 0.1910596991692375f, -0.1366316743317375f, 0.0782250281685677f,
+             -0.0295046715965414f, 0.0052325527410515f);
 }
 
 ALWA_HOST_DEVICE double log1p_unit(double e) { return std::log1p(e); }
 
 // atan(t) for 0 <= t <= 1.
 ALWA_HOST_DEVICE float atan_unit(float t) {
-  const float s = t * t;
-  const float high = 0.0991425305704119f +
-      s * (-0.0594858079433388f + s * (0.0242519763981397f + s * -0.0046931538427610f));
   return t *
-      (0.9999999009759081f +
-       s *
-           (-0.3333199060364402f +
-            s * (0.1996972159910416f + s * (-0.1401946704622220f + s * high))));
+      polynomial(
+             t * t, 0.9999999009759081f, -0.3333199060364402f, 0.1996972159910416f,
+             -0.1401946704622220f, 0.0991425305704119f, -0.0594858079433388f, 0.0242519763981397f,
+             -0.0046931538427610f);
 }
 
 ALWA_HOST_DEVICE double atan_unit(double t) { return std::atan(t); }
