@@ -270,7 +270,7 @@ def test_a_picture_is_made_smaller_until_it_fits_and_keeps_its_main_colours(tmp_
 
 @pytest.fixture(scope="module")
 def show():
-    pytest.importorskip("detectron2", reason="Detectron2")
+    pytest.importorskip("detectron2", reason="needs Detectron2")
     return load("show_detections")
 
 
