@@ -28,6 +28,17 @@ def add_alwa_config(cfg) -> None:
     # "balance" only: floor of the classification weight, in (0, 1].
     cfg.MODEL.ALWA.MIN_WEIGHT = 0.01
 
+    # Which losses are balanced, for either weighter: a list of [classification loss, box loss], such
+    # as [["loss_rpn_cls", "loss_rpn_loc"]] for the RPN alone. []: the pairs that the model has.
+    cfg.MODEL.ALWA.PAIRS = []
+
+    # Whether AlwaRetinaNet's loss normaliser averages the numbers of foreground anchors over all
+    # processes (an all-reduce an iteration). Detectron2's, and the default, is each process's own.
+    cfg.MODEL.RETINANET.SYNC_NORMALIZER = False
+
+    # What SOLVER.AMP.ENABLED computes in: "float16" (Detectron2's) or "bfloat16".
+    cfg.SOLVER.AMP.PRECISION = "float16"
+
     # Data sets to register, a list of dictionaries. VOC layout:
     #   {"name": "my_train", "format": "voc", "root": "data/mine", "split": "train"}
     # with "year" (2007 or 2012, the AP metric; default 2012). COCO layout:

@@ -16,7 +16,6 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from alwa_d2 import add_alwa_config
-from alwa_d2.modeling import retinanet
 from alwa_d2.weighting import LossWeighter
 
 NUM_CLASSES = 3
@@ -206,7 +205,7 @@ def test_checkpoint_of_stock_retinanet_loads(tmp_path, caplog):
         assert torch.equal(parameter, model.get_parameter(name))
     assert "not found in the checkpoint" not in caplog.text
     assert caplog.text.count("holds no ALWA window") == 1
-    assert float(model.loss_normalizer) == retinanet.NORMALIZER_START
+    assert float(model.loss_normalizer) == model.normalizer_start
 
 
 def test_state_survives_a_checkpoint_and_reset(tmp_path):
@@ -226,7 +225,7 @@ def test_state_survives_a_checkpoint_and_reset(tmp_path):
 
     assert other.reset_loss_state()
     assert not other.reset_loss_state()
-    assert float(other.loss_normalizer) == retinanet.NORMALIZER_START
+    assert float(other.loss_normalizer) == model.normalizer_start
     assert float(other.loss_weighter.weights["loss_cls"]) == 1
 
 

@@ -1,9 +1,22 @@
-"""Training: configuration, trainer, hooks and evaluation."""
+"""Training: configuration, processes, trainer, hooks, checkpoints and evaluation."""
 
+from .checkpoint import Checkpointer
 from .coco_evaluation import COCOEvaluator
 from .defaults import setup, setup_cfg
 from .hooks import LossWeightLogger
+from .launch import launch
+from .rank_state import RankState
 from .trainer import Trainer
 from .voc_evaluation import VOCEvaluator
 
-__all__ = ["COCOEvaluator", "LossWeightLogger", "Trainer", "VOCEvaluator", "setup", "setup_cfg"]
+__all__ = [
+    "COCOEvaluator",
+    "Checkpointer",
+    "LossWeightLogger",
+    "RankState",
+    "Trainer",
+    "VOCEvaluator",
+    "launch",
+    "setup",
+    "setup_cfg",
+]

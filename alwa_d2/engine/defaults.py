@@ -12,6 +12,16 @@ from ..config import add_alwa_config
 from ..data import check_classes, register_datasets
 
 
+def merged_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
+    """The config of a file and of KEY VALUE options, as they say it; see :func:`setup_cfg`."""
+    cfg = get_cfg()
+    add_alwa_config(cfg)
+    if config_file:
+        cfg.merge_from_file(config_file)
+    cfg.merge_from_list(list(opts))
+    return cfg
+
+
 def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     """
     The frozen config of a file and of KEY VALUE options; nothing is written.
@@ -26,11 +36,7 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     Raises:
         ValueError: a data set or a number of classes that does not fit
     """
-    cfg = get_cfg()
-    add_alwa_config(cfg)
-    if config_file:
-        cfg.merge_from_file(config_file)
-    cfg.merge_from_list(list(opts))
+    cfg = merged_cfg(config_file, opts)
     register_datasets(cfg.DATASETS.REGISTER)
     check_classes(cfg)
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
@@ -46,8 +52,6 @@ def setup(args) -> CfgNode:
     Args:
         args: parsed by Detectron2's `default_argument_parser`
     """
-    if args.num_gpus > max(torch.cuda.device_count(), 1):
-        raise ValueError(f"--num-gpus {args.num_gpus}: found {torch.cuda.device_count()} GPUs")
     cfg = setup_cfg(args.config_file, args.opts)
     default_setup(cfg, args)
     # Detectron2 sets up its own logger and fvcore's.

@@ -5,6 +5,7 @@ import statistics
 
 import torch
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 
 from ..weighting import LossWeighter
 
@@ -23,8 +24,11 @@ class LossWeightLogger(HookBase):
     - alwa/stat_x: statistic that moved the weight last, once there is one
     - per_anchor/x_mean, per_anchor/x_std: of the last batch's anchors
 
-    and "num_pos_anchors", foreground anchors an image, where the model counts them. All but the
-    weights and their statistics are the main process's own, where Detectron2 averages "loss_x".
+    and "num_pos_anchors", foreground anchors an image, where the model counts them. Of several
+    processes each value is the mean, as Detectron2 has it for "loss_x"; the hook belongs on every one.
+
+    Once each, the log names a weighter that saw a loss that was not finite, or whose weight came
+    down to 0.
     """
 
     def __init__(self, model: torch.nn.Module, period: int = 20):
@@ -37,7 +41,7 @@ class LossWeightLogger(HookBase):
         self._period = period
         self._weighters = [m for m in model.modules() if isinstance(m, LossWeighter)]
         self._losses = {}  # loss key -> 0-dim device tensors since the last writing
-        self._reported = set()  # weighters whose first loss that is not finite has been reported
+        self._warned = set()  # messages that have been logged
 
     def after_step(self):
         for weighter in self._weighters:
@@ -49,18 +53,22 @@ class LossWeightLogger(HookBase):
             self._put()
 
     def _put(self):
-        storage = self.trainer.storage
-        for key, losses in self._losses.items():
-            median = statistics.median(torch.stack(losses).tolist())
-            storage.put_scalar(f"unweighted/{key}", median, smoothing_hint=False)
+        scalars = {
+            f"unweighted/{key}": statistics.median(torch.stack(losses).tolist())
+            for key, losses in self._losses.items()
+        }
         self._losses = {}
         for weighter in self._weighters:
-            for name, value in self._scalars(weighter):
-                storage.put_scalar(name, value, smoothing_hint=False)
-            self._report_nonfinite(weighter)
+            own = self._scalars(weighter)
+            self._report(weighter, own)
+            scalars.update(own)
         count = getattr(self._model, "num_pos_anchors", None)
         if count is not None:
-            storage.put_scalar("num_pos_anchors", count)
+            scalars["num_pos_anchors"] = float(count)
+        everyones = comm.gather(scalars)  # [] on all but the main process
+        for name in everyones[0] if everyones else ():
+            mean = statistics.fmean(own[name] for own in everyones if name in own)
+            self.trainer.storage.put_scalar(name, mean, smoothing_hint=False)
 
     @staticmethod
     def _scalars(weighter):
@@ -73,16 +81,24 @@ class LossWeightLogger(HookBase):
             named[f"per_anchor/{_short(key)}_std"] = value.std
         values = torch.stack([value.double() for value in named.values()]).tolist()
         # A statistic is NaN until the first window has ended.
-        return [(name, value) for name, value in zip(named, values, strict=True) if value == value]
+        return {name: value for name, value in zip(named, values, strict=True) if value == value}
 
-    def _report_nonfinite(self, weighter):
+    def _report(self, weighter, scalars):
+        pair = f"{weighter.cls_key} or {weighter.reg_key}"
         first = getattr(weighter, "first_nonfinite", None)
-        if first is not None and weighter not in self._reported and int(first) >= 0:
-            self._reported.add(weighter)
-            logger.warning(
-                f"{weighter.cls_key} or {weighter.reg_key} was not finite for the first time in "
-                f"observed iteration {int(first)}; the window it fell into changed no weight."
+        if first is not None and int(first) >= 0:
+            self._warn_once(
+                f"{pair} was not finite for the first time in observed iteration {int(first)}; the "
+                "window it fell into changed no weight."
             )
+        for key in weighter.statistics:  # weights that a user has set to 0 have none
+            if scalars.get(f"alwa/weight_{_short(key)}") == 0:
+                self._warn_once(f"The weight of {key} is 0: it trains nothing any more.")
+
+    def _warn_once(self, message):
+        if message not in self._warned and comm.is_main_process():
+            self._warned.add(message)
+            logger.warning(message)
 
 
 def _short(key: str) -> str:

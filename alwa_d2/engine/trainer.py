@@ -2,12 +2,18 @@
 
 import logging
 import os
+import weakref
 
+import torch
 from detectron2.data import MetadataCatalog
-from detectron2.engine import DefaultTrainer, hooks
+from detectron2.engine import DefaultTrainer, SimpleTrainer, create_ddp_model, hooks
+from detectron2.utils import comm
 
+from .amp import MixedPrecisionTrainer
+from .checkpoint import Checkpointer
 from .coco_evaluation import COCOEvaluator
 from .hooks import LossWeightLogger
+from .rank_state import RankState
 from .voc_evaluation import VOCEvaluator
 
 logger = logging.getLogger(__name__)
@@ -20,19 +26,43 @@ EVALUATORS = {
 
 
 class Trainer(DefaultTrainer):
-    """`DefaultTrainer` for models with a loss weighter, on VOC and COCO data."""
+    """`DefaultTrainer` for models with loss weighters, on VOC and COCO data, CPU and CUDA."""
 
     def __init__(self, cfg):
         for name in cfg.DATASETS.TEST:  # before training, not after it
             self._evaluator_type(name)
-        super().__init__(cfg)
+        # Not DefaultTrainer's, which knows several processes and mixed precision on CUDA alone.
+        super(DefaultTrainer, self).__init__()
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        devices = {"device_ids": None} if on_cpu else {}
+        model = create_ddp_model(model, broadcast_buffers=False, **devices)
+        if cfg.SOLVER.AMP.ENABLED:
+            precision = cfg.SOLVER.AMP.PRECISION
+            self._trainer = MixedPrecisionTrainer(model, data_loader, optimizer, precision)
+        else:
+            self._trainer = SimpleTrainer(model, data_loader, optimizer)
+
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
 
     def build_hooks(self):
-        result = super().build_hooks()
-        for i, hook in enumerate(result):  # writers are there on the main process alone
-            if isinstance(hook, hooks.PeriodicWriter):
-                result.insert(i, LossWeightLogger(self.model, hook._period))
-                break
+        """Detectron2's, with :class:`RankState` before checkpoints, and :class:`LossWeightLogger`
+        before writing. On processes other than the main one neither of the two is written."""
+        result = [hook for hook in super().build_hooks() if hook is not None]
+        kinds = [type(hook) for hook in result]
+        is_main = hooks.PeriodicCheckpointer in kinds
+        first = kinds.index(hooks.PeriodicCheckpointer if is_main else hooks.EvalHook)
+        result.insert(len(result) - is_main, LossWeightLogger(self.model))
+        result.insert(first, RankState(self.model, self.cfg.SOLVER.CHECKPOINT_PERIOD))
         return result
 
     def resume_or_load(self, resume=True):
@@ -45,6 +75,14 @@ class Trainer(DefaultTrainer):
                 f"Training starts anew from {self.cfg.MODEL.WEIGHTS}: its loss weights, window and "
                 "loss normaliser are not taken over (--resume does)."
             )
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        """See Detectron2's; leaves the random state as it was, so that training does not depend on
+        whether there was an evaluation."""
+        devices = [torch.cuda.current_device()] if cfg.MODEL.DEVICE.startswith("cuda") else []
+        with torch.random.fork_rng(devices):
+            return super().test(cfg, model, evaluators)
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):

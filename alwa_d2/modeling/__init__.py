@@ -1,5 +1,15 @@
 """Where losses and weights enter Detectron2's models."""
 
+from .fast_rcnn import AlwaFastRCNNOutputLayers
+from .fcos import AlwaFCOS
+from .rcnn import AlwaGeneralizedRCNN
 from .retinanet import AlwaRetinaNet
+from .rpn import AlwaRPN
 
-__all__ = ["AlwaRetinaNet"]
+__all__ = [
+    "AlwaFCOS",
+    "AlwaFastRCNNOutputLayers",
+    "AlwaGeneralizedRCNN",
+    "AlwaRPN",
+    "AlwaRetinaNet",
+]

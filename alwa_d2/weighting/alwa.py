@@ -47,6 +47,7 @@ class ALWA(LossWeighter):
     """
 
     _WINDOW = ("window", "slot", "window_start")  # loaded as one unit
+    rank_buffers = ("window",)
 
     def __init__(
         self, cls_key="loss_cls", reg_key="loss_box_reg", *,
@@ -177,21 +178,24 @@ class ALWA(LossWeighter):
         else:
             self.slot.add_(1)
 
-    def reset(self) -> None:
+    def reset(self) -> bool:
+        moved = bool(self.window_start + self.slot > 0)
         for name, value in self._initial_state().items():
             getattr(self, name).copy_(value)
         self._count = 0
+        return moved
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         """Takes the window, its counters and its length as one unit, or begins a new window."""
         window, slot, start = (state_dict.get(prefix + name) for name in self._WINDOW)
         state = self._initial_state()
+        pair = f"{self.cls_key} and {self.reg_key}"
         if slot is None or start is None:
-            logger.info("The checkpoint holds no ALWA window: a new one begins.")
+            logger.info(f"The checkpoint holds no ALWA window of {pair}: a new one begins.")
         elif window is None or window.shape != self.window.shape:
             # Detectron2's checkpointer has dropped a window of another shape by now.
             logger.info(
-                "The checkpoint's ALWA window is not one of MODEL.ALWA.INTERVAL = "
+                f"The checkpoint's ALWA window of {pair} is not one of MODEL.ALWA.INTERVAL = "
                 f"{self.interval} iterations: a new one begins."
             )
             state["window_start"] = start + slot[0]

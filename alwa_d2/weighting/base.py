@@ -22,7 +22,13 @@ class LossWeighter(nn.Module):
     Attributes:
         observed: what the last `observe` saw, for logging: (unweighted losses, statistics or None),
             both detached, or None before the first.
+        rank_buffers: names of buffers that each process has its own value of, which a checkpoint of
+            the main process's model alone would lose.
     """
+
+    rank_buffers: tuple[str, ...] = ()
+    # A detector that is scripted for inference has no use for its weighter.
+    __jit_unused_properties__ = ["weights", "statistics", "observing"]
 
     def __init__(self, cls_key: str = "loss_cls", reg_key: str = "loss_box_reg"):
         """
@@ -61,14 +67,16 @@ class LossWeighter(nn.Module):
     def step(self) -> None:
         """Ends an observed iteration, on the host, like a scheduler's `step`."""
 
-    def reset(self) -> None:
-        """Goes back to the state of a new weighter, in place."""
+    def reset(self) -> bool:
+        """Goes back to the state of a new weighter, in place; whether it had left that."""
+        return False
 
     @property
     def observing(self) -> bool:
         """Whether losses are taken in now: the module trains and gradients are enabled."""
         return self.training and torch.is_grad_enabled()
 
+    @torch.jit.unused
     def forward(self, losses: dict[str, Tensor], stats=None) -> dict[str, Tensor]:
         """
         An iteration at once: the losses weighted by the weights in force before it, then `observe`

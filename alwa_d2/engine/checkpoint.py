@@ -1,0 +1,77 @@
+"""Checkpoints that are read without running code from them, and refused where they do not fit."""
+
+import logging
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+
+from ..weighting import LossWeighter
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpointer(DetectionCheckpointer):
+    """
+    Detectron2's checkpointer, which refuses files that cannot be read, and on resuming those that
+    another model or no training wrote.
+
+    `.pth` files are read with `weights_only`. Detectron2's `.pkl` files are pickles, which run what
+    is in them: load them from sources that you trust.
+    """
+
+    def load(self, path, checkpointables=None):
+        """
+        Args:
+            path: file, or "" for none
+            checkpointables: names of what to load beside the model; None is resuming: all, and all
+                must be there
+
+        Raises:
+            ValueError: a file that is no checkpoint, or does not fit on resuming
+        """
+        self._resumed_path = path if checkpointables is None else None
+        return super().load(path, checkpointables)
+
+    def _torch_load(self, f):
+        try:
+            return torch.load(f, map_location="cpu", weights_only=True)
+        except Exception as error:  # of many types, for a file that may hold anything
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(f"{f}: expected a checkpoint, could not read it ({reason})") from error
+
+    def _load_file(self, filename):
+        checkpoint = super()._load_file(filename)
+        missing = [key for key in self.checkpointables if key not in checkpoint]
+        if self._resumed_path and missing:
+            raise ValueError(
+                f"{filename}: expected a training's checkpoint to resume from, got one without "
+                f"{', '.join(missing)}; as MODEL.WEIGHTS, without --resume, it starts a new training"
+            )
+        return checkpoint
+
+    def _load_model(self, checkpoint):
+        result = super()._load_model(checkpoint)
+        weighters = [n for n, m in self.model.named_modules() if isinstance(m, LossWeighter)]
+        foreign = [*result.missing_keys, *(key for key, *_ in result.incorrect_shapes)]
+        # A weighter begins anew by itself where the checkpoint has not got it.
+        foreign = [key for key in foreign if not key.startswith(tuple(f"{n}." for n in weighters))]
+        if self._resumed_path and foreign:
+            raise ValueError(
+                f"{self._resumed_path}: expected a checkpoint of this model to resume from, got one "
+                f"whose {', '.join(foreign[:3])} {'is' if len(foreign) == 1 else 'are'} missing or "
+                f"of another shape ({len(foreign)} in all)"
+            )
+        self._drop_weighters(result.unexpected_keys)
+        return result
+
+    @staticmethod
+    def _drop_weighters(unexpected_keys: list[str]) -> None:
+        """Takes the state of weighters that the model has not got out of the list, in one line."""
+        keys = [
+            key for key in unexpected_keys if key.startswith(("loss_weighter.", "loss_weighters."))
+        ]
+        for key in keys:
+            unexpected_keys.remove(key)
+        names = sorted({key.rpartition(".")[0] for key in keys})
+        if names:
+            logger.info(f"The checkpoint's {', '.join(names)}, not in this model, is left out.")

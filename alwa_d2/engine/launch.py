@@ -1,0 +1,94 @@
+"""Starts a training's processes, or joins those that torchrun or Slurm has started."""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch
+from detectron2.engine import launch as detectron2_launch
+from detectron2.engine.launch import DEFAULT_TIMEOUT
+from detectron2.utils import comm
+from torch import distributed as dist
+
+from .defaults import merged_cfg
+
+
+def launch(main: Callable, args, timeout: timedelta = DEFAULT_TIMEOUT):
+    """
+    Runs `main(args)` in every process of a training, with the process group set up.
+
+    `--num-gpus N` starts N processes on this machine by Detectron2's `launch`, on the CPU with
+    `MODEL.DEVICE cpu`. Where the environment has `WORLD_SIZE` the processes are there already, as
+    torchrun starts them; the variables are torchrun's, or Slurm's where those are missing.
+
+    Args:
+        main: takes `args`
+        args: parsed by Detectron2's `default_argument_parser`
+        timeout: after which a collective that a process does not take part in is an error
+
+    Returns:
+        What `main` returns, where this process ran it, otherwise None.
+
+    Raises:
+        ValueError: `--num-gpus` that does not fit the machine or the processes there are
+    """
+    on_cpu = _on_cpu(args)
+    if on_cpu:
+        # Detectron2 takes any GPU that it sees for a reason to use NCCL.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if "WORLD_SIZE" in os.environ:
+        return _join(main, args, "gloo" if on_cpu else "nccl", timeout)
+    if args.num_gpus > 1 and on_cpu:
+        # PyTorch would give each process all cores, which is far slower than sharing them.
+        threads = len(os.sched_getaffinity(0)) // args.num_gpus
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(threads, 1)))
+    return detectron2_launch(
+        main,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+        timeout=timeout,
+    )
+
+
+def _on_cpu(args) -> bool:
+    """Whether the models go to the CPU; GPUs that are not there are refused."""
+    if merged_cfg(args.config_file, args.opts).MODEL.DEVICE == "cpu":
+        return True
+    found = torch.cuda.device_count()
+    if args.num_gpus > max(found, 1):
+        raise ValueError(
+            f"--num-gpus {args.num_gpus}: found {found} GPUs (MODEL.DEVICE cpu runs as many "
+            "processes on the CPU)"
+        )
+    return found == 0
+
+
+def _join(main: Callable, args, backend: str, timeout: timedelta):
+    def number(name: str, of_slurm: str, default=None) -> int:
+        value = os.environ.get(name, os.environ.get(of_slurm, default))
+        if value is None or not value.isdecimal():
+            raise ValueError(f"{name}: expected a number as WORLD_SIZE is set, got {value}")
+        return int(value)
+
+    world_size = number("WORLD_SIZE", "")
+    rank = number("RANK", "SLURM_PROCID")
+    local_rank = number("LOCAL_RANK", "SLURM_LOCALID")
+    local_size = number("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", str(world_size))
+    if args.num_gpus not in (1, local_size):
+        raise ValueError(
+            f"--num-gpus {args.num_gpus}: the environment has {local_size} processes on this "
+            "machine already (WORLD_SIZE); leave the option out"
+        )
+    if world_size == 1:
+        return main(args)
+    dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timeout)
+    try:
+        comm.create_local_process_group(local_size)
+        if backend == "nccl":
+            torch.cuda.set_device(local_rank)
+        return main(args)
+    finally:
+        dist.destroy_process_group()

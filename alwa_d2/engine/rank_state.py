@@ -1,0 +1,92 @@
+"""What each process of a training has of its own, in its checkpoints."""
+
+import logging
+import random
+
+import numpy as np
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
+
+
+class RankState(HookBase):
+    """
+    Saves with each checkpoint, and restores on resuming, each process's random state and its own
+    buffers (the loss weighters' windows, a dense detector's normaliser).
+
+    Detectron2's checkpoints hold the main process's model alone, and no random state, from which
+    two-stage models sample anchors and proposals. The hook belongs before `PeriodicCheckpointer`, on
+    every process.
+    """
+
+    def __init__(self, model: torch.nn.Module, period: int):
+        """
+        Args:
+            model: possibly wrapped for distributed training
+            period: iterations from one checkpoint to the next
+        """
+        self._model = getattr(model, "module", model)
+        self._period = period
+        self._gathered = {}  # iteration -> states of all processes, on the main one
+        self._loaded = None
+
+    def after_step(self):
+        is_last = self.trainer.iter >= self.trainer.max_iter - 1
+        if (self.trainer.iter + 1) % self._period == 0 or is_last:
+            self._gathered = {self.trainer.iter: comm.gather(self._own())}
+
+    def state_dict(self):
+        # The other processes do not take part in a checkpoint that is not the period's.
+        is_alone = comm.get_world_size() == 1
+        ranks = [self._own()] if is_alone else self._gathered.get(self.trainer.iter)
+        return {"ranks": ranks} if ranks else {}
+
+    def load_state_dict(self, state_dict):
+        self._loaded = state_dict["ranks"]
+
+    def before_train(self):
+        if self._loaded is None:
+            return
+        if len(self._loaded) == comm.get_world_size():
+            self._restore(self._loaded[comm.get_rank()])
+        else:
+            logger.info(
+                f"The checkpoint is of {len(self._loaded)} processes, not {comm.get_world_size()}: "
+                "random states begin anew, windows and normaliser are the main process's."
+            )
+        self._loaded = None
+
+    def _own(self) -> dict:
+        """Only what `torch.load` reads with `weights_only`."""
+        name, keys, *rest = np.random.get_state()
+        state = {
+            "python": random.getstate(),
+            "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+            "torch": torch.get_rng_state(),
+            "buffers": {name: buffer.cpu() for name, buffer in self._buffers()},
+        }
+        if self._on_cuda():
+            state["cuda"] = torch.cuda.get_rng_state()
+        return state
+
+    def _restore(self, state: dict) -> None:
+        random.setstate(state["python"])
+        name, keys, *rest = state["numpy"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+        torch.set_rng_state(state["torch"])
+        if self._on_cuda() and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"])
+        for name, buffer in self._buffers():
+            saved = state["buffers"].get(name)
+            if saved is not None and saved.shape == buffer.shape:
+                buffer.copy_(saved)
+
+    def _on_cuda(self) -> bool:
+        return next(self._model.parameters()).is_cuda
+
+    def _buffers(self):
+        for prefix, module in self._model.named_modules():
+            for name in getattr(module, "rank_buffers", ()):
+                yield f"{prefix}.{name}".lstrip("."), getattr(module, name)

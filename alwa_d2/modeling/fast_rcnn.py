@@ -1,0 +1,70 @@
+"""The box head's last layers with a fused box loss."""
+
+import torch
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
+from torch import nn
+
+from ..layers import BOX_LOSS_KINDS, dense_box_loss
+from .pairs import check_kind
+
+
+class AlwaFastRCNNOutputLayers(FastRCNNOutputLayers):
+    """
+    Detectron2's box predictor whose box loss is fused, one of l1, smooth_l1, iou, giou, diou, ciou;
+    class-agnostic or of each proposal's own class. Its value and gradient are Detectron2's.
+
+    Attributes:
+        loss_stats: key -> LossStats of the last batch's losses, where a kernel computed them
+    """
+
+    loss_stats = {}
+
+    @staticmethod
+    def replace_in(roi_heads: nn.Module) -> None:
+        """
+        Makes the box predictors of Detectron2's ROI heads predictors of this class, in place.
+
+        They are in no registry, so that this is done to finished ones; a subclass of somebody's
+        own stays as it is.
+
+        Raises:
+            ValueError: a box loss that is not known
+        """
+        for module in roi_heads.modules():
+            is_stock = type(module) is FastRCNNOutputLayers
+            if is_stock and type(module.box2box_transform) is Box2BoxTransform:
+                key = "box_reg_loss_type (MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE)"
+                check_kind(key, module.box_reg_loss_type, BOX_LOSS_KINDS)
+                # The two classes have the same parameters and attributes.
+                module.__class__ = AlwaFastRCNNOutputLayers
+
+    def box_reg_loss(self, proposal_boxes, gt_boxes, pred_deltas, gt_classes):
+        """
+        See Detectron2's `FastRCNNOutputLayers.box_reg_loss`.
+
+        Args:
+            proposal_boxes, gt_boxes: (R, 4)
+            pred_deltas: (R, 4) or (R, num_classes * 4)
+            gt_classes: (R,); -1 ignore, num_classes background
+        """
+        count = len(gt_classes)
+        foreground = (gt_classes >= 0) & (gt_classes < self.num_classes)
+        if pred_deltas.shape[1] != 4:
+            rows = torch.arange(count, device=pred_deltas.device)
+            own = gt_classes.long().clamp(0, self.num_classes - 1)
+            pred_deltas = pred_deltas.view(-1, self.num_classes, 4)[rows, own]
+        # One image of R anchors. Divided by all of them, not by the foreground ones, so that each
+        # of these counts alike in every batch.
+        loss, stats = dense_box_loss(
+            proposal_boxes,
+            pred_deltas[None],
+            gt_boxes[None],
+            foreground[None],
+            self.box_reg_loss_type,
+            box_weights=self.box2box_transform.weights,
+            beta=self.smooth_l1_beta,
+            scale=1 / max(count, 1),
+        )
+        self.loss_stats = {"loss_box_reg": stats}
+        return loss

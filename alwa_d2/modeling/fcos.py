@@ -1,0 +1,68 @@
+"""FCOS with fused losses and a loss weighter."""
+
+import torch
+from detectron2.modeling.meta_arch import FCOS
+from detectron2.structures import Boxes
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from ..layers import box_loss, sigmoid_focal_loss
+from ..weighting import LossWeighter
+from .normalizer import LossNormalizer
+from .pairs import check_pair
+
+
+class AlwaFCOS(LossNormalizer, FCOS):
+    """
+    Detectron2's FCOS whose classification and box loss are fused and weighted while it trains.
+
+    As there it is built in Python, not from a YAML file, with the weighter
+    `ALWA("loss_fcos_cls", "loss_fcos_loc")` for instance. The centre-ness loss is left as it is.
+    The loss normaliser is a buffer: see :class:`LossNormalizer`.
+    """
+
+    normalizer_start = 300.0  # Detectron2's
+
+    def __init__(self, *, loss_weighter: LossWeighter, sync_normalizer: bool = False, **kwargs):
+        """
+        Args:
+            loss_weighter: weighs two of loss_fcos_cls, loss_fcos_loc and loss_fcos_ctr
+            sync_normalizer: whether the processes average their numbers of foreground anchors
+            kwargs: see Detectron2's :class:`FCOS`
+        """
+        super().__init__(**kwargs)
+        self.loss_weighter = loss_weighter
+        self.init_normalizer(sync_normalizer)
+
+    def losses(
+        self, anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes, pred_centerness
+    ):
+        """See Detectron2's `FCOS.losses`; with the weights, and observed by the weighter."""
+        gt_labels, gt_boxes = torch.stack(gt_labels), torch.stack(gt_boxes)  # (N, R), (N, R, 4)
+        foreground = (gt_labels >= 0) & (gt_labels != self.num_classes)
+        # A copy, since the weighter multiplies later.
+        normalizer = self.update_normalizer(foreground).clone()
+        loss_cls, stats = sigmoid_focal_loss(
+            [x.mT[..., None] for x in pred_logits],  # (N, K, Hi * Wi, 1)
+            gt_labels,
+            alpha=self.focal_loss_alpha,
+            gamma=self.focal_loss_gamma,
+            scale=1 / normalizer,
+        )
+        points = Boxes.cat(anchors).tensor.expand_as(gt_boxes)[foreground]  # (P, 4)
+        deltas = torch.cat(pred_anchor_deltas, dim=1)[foreground]
+        loss_loc = box_loss(
+            self.box2box_transform.apply_deltas(deltas.float(), points),
+            gt_boxes[foreground],
+            "giou",
+            reduction="sum",
+        )
+        centerness = torch.cat(pred_centerness, dim=1).squeeze(dim=2)[foreground]
+        targets = self.compute_ctrness_targets(anchors, gt_boxes)[foreground]
+        loss_ctr = binary_cross_entropy_with_logits(centerness.float(), targets, reduction="sum")
+        losses = {
+            "loss_fcos_cls": loss_cls,
+            "loss_fcos_loc": (loss_loc / normalizer).to(loss_loc.dtype),
+            "loss_fcos_ctr": (loss_ctr / normalizer).to(loss_ctr.dtype),
+        }
+        check_pair(self.loss_weighter, losses)
+        return self.loss_weighter(losses, {"loss_fcos_cls": stats})

@@ -1,0 +1,74 @@
+"""The loss normaliser of dense detectors."""
+
+import torch
+from detectron2.utils import comm
+from torch import distributed as dist
+
+MOMENTUM = 0.9  # Detectron2's
+
+
+class LossNormalizer:
+    """
+    For a `DenseDetector` before it in the list of bases: the moving average of the number of
+    foreground anchors in a batch, which Detectron2 keeps in a plain attribute, as a buffer that is
+    saved with the model. It does not move in passes without gradients.
+
+    By default each process has its own, as in Detectron2. With `sync_normalizer` the count is
+    averaged over the processes, in one all-reduce an iteration.
+
+    Attributes:
+        normalizer_start: its value before the first batch
+        num_pos_anchors: 0-dim tensor, foreground anchors per image of the last batch, or None
+        loss_weighter: the model's :class:`LossWeighter`
+    """
+
+    normalizer_start: float
+    # Buffers that each process has its own value of, for the engine to save.
+    rank_buffers = ("loss_normalizer",)
+    __jit_unused_properties__ = ["num_pos_anchors"]
+
+    def init_normalizer(self, sync_normalizer: bool = False) -> None:
+        """Call at the end of __init__."""
+        self.sync_normalizer = sync_normalizer
+        start = torch.tensor(self.normalizer_start, dtype=torch.float64)
+        self.register_buffer("loss_normalizer", start)
+        self._last_foreground = None  # its count, (), and the number of images
+
+    @property
+    def num_pos_anchors(self):
+        if self._last_foreground is None:
+            return None
+        count, images = self._last_foreground
+        return count / images
+
+    def update_normalizer(self, foreground):
+        """The normaliser for this batch, (), from the mask of its foreground anchors, (N, R)."""
+        count = foreground.sum()
+        self._last_foreground = (count, len(foreground))
+        if self.loss_weighter.observing:
+            if self.sync_normalizer and comm.get_world_size() > 1:
+                count = count.double()
+                dist.all_reduce(count)
+                count /= comm.get_world_size()
+            self.loss_normalizer.mul_(MOMENTUM)
+            self.loss_normalizer.add_(count.clamp(min=1), alpha=1 - MOMENTUM)
+        return self.loss_normalizer
+
+    def reset_loss_state(self) -> bool:
+        """Sets weighter and normaliser back to where a training starts; whether they had moved."""
+        moved = bool(self.loss_normalizer != self.normalizer_start)
+        self.loss_normalizer.fill_(self.normalizer_start)
+        return self.loss_weighter.reset() or moved
+
+    def _apply(self, fn, recurse=True):
+        normalizer = self.loss_normalizer
+        super()._apply(fn, recurse)
+        # It moves with the model, but stays float64 where the model is cast.
+        self.loss_normalizer = normalizer.to(self.loss_normalizer.device)
+        return self
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        # A checkpoint of Detectron2's own has no normaliser: the start value stands.
+        fresh = self.loss_normalizer.new_tensor(self.normalizer_start)
+        state_dict.setdefault(prefix + "loss_normalizer", fresh)
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,105 @@
+"""Region proposal network with fused losses."""
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, RPN
+from detectron2.structures import Boxes
+from detectron2.utils.events import get_event_storage
+
+from ..layers import BOX_LOSS_KINDS, dense_box_loss, label_anchors, sigmoid_focal_loss
+from .pairs import check_kind
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class AlwaRPN(RPN):
+    """
+    Detectron2's RPN with fused losses: objectness and six kinds of box loss.
+
+    Labels are the same, and with the same random state so are the sampled anchors. Losses and
+    gradients are RPN's to rounding; weights are put on by the meta-architecture.
+
+    Attributes:
+        loss_stats: key -> LossStats of the last batch's losses
+    """
+
+    @configurable
+    def __init__(self, **kwargs):
+        """
+        Args:
+            kwargs: see Detectron2's :class:`RPN`; `box_reg_loss_type` is one of l1, smooth_l1, iou,
+                giou, diou, ciou
+        """
+        super().__init__(**kwargs)
+        key = "box_reg_loss_type (MODEL.RPN.BBOX_REG_LOSS_TYPE)"
+        check_kind(key, self.box_reg_loss_type, BOX_LOSS_KINDS)
+        self.loss_stats = {}
+
+    @torch.jit.unused
+    @torch.no_grad()
+    def label_and_sample_anchors(self, anchors, gt_instances):
+        """RPN's labels (-1 ignore, 0 background, 1 foreground) of the sampled anchors, and boxes,
+        in tensors (N, R) and (N, R, 4) instead of lists."""
+        anchors = Boxes.cat(anchors)
+        gt_boxes = [instances.gt_boxes.tensor for instances in gt_instances]
+        labels, boxes = label_anchors(
+            anchors.tensor,
+            gt_boxes,
+            [x.new_ones(len(x), dtype=torch.int64) for x in gt_boxes],
+            # The Matcher has put infinities at both ends.
+            thresholds=self.anchor_matcher.thresholds[1:-1],
+            labels=self.anchor_matcher.labels,
+            allow_low_quality_matches=self.anchor_matcher.allow_low_quality_matches,
+            background=0,
+        )
+        for label, instances in zip(labels, gt_instances):
+            if self.anchor_boundary_thresh >= 0:
+                inside = anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
+                label[~inside] = -1
+            self._subsample_labels(label)  # in place
+        storage = get_event_storage()
+        positive, negative = torch.stack([(labels == 1).sum(), (labels == 0).sum()]).tolist()
+        storage.put_scalar("rpn/num_pos_anchors", positive / len(labels))
+        storage.put_scalar("rpn/num_neg_anchors", negative / len(labels))
+        return labels, boxes
+
+    @torch.jit.unused
+    def losses(
+        self, anchors, pred_objectness_logits, gt_labels, pred_anchor_deltas, gt_boxes
+    ):  # fmt: skip
+        """
+        See Detectron2's `RPN.losses`.
+
+        Args:
+            anchors: Boxes of each level
+            pred_objectness_logits: (N, Hi * Wi * A) of each level
+            gt_labels: (N, R), -1, 0 or 1
+            pred_anchor_deltas: (N, Hi * Wi * A, 4) of each level
+            gt_boxes: (N, R, 4)
+        """
+        normalizer = self.batch_size_per_image * len(gt_labels)
+        scale = {
+            key: self.loss_weight.get(key, 1.0) / normalizer
+            for key in ("loss_rpn_cls", "loss_rpn_loc")
+        }
+        losses = {}
+        # Binary cross-entropy is a focal loss without focus, of one class: there 0 is the class and
+        # 1 the background, here the reverse.
+        losses["loss_rpn_cls"], cls_stats = sigmoid_focal_loss(
+            [x[:, None, :, None] for x in pred_objectness_logits],  # (N, 1, Hi * Wi * A, 1)
+            torch.where(gt_labels < 0, gt_labels, 1 - gt_labels),
+            alpha=-1.0,
+            gamma=0.0,
+            scale=scale["loss_rpn_cls"],
+        )
+        losses["loss_rpn_loc"], loc_stats = dense_box_loss(
+            Boxes.cat(anchors).tensor,
+            [x.mT[..., None] for x in pred_anchor_deltas],  # (N, 4, Hi * Wi * A, 1)
+            gt_boxes,
+            gt_labels == 1,
+            self.box_reg_loss_type,
+            box_weights=self.box2box_transform.weights,
+            beta=self.smooth_l1_beta,
+            scale=scale["loss_rpn_loc"],
+        )
+        self.loss_stats = {"loss_rpn_cls": cls_stats, "loss_rpn_loc": loc_stats}
+        return losses
