@@ -28,8 +28,8 @@ def add_alwa_config(cfg) -> None:
     # "balance" only: floor of the classification weight, in (0, 1].
     cfg.MODEL.ALWA.MIN_WEIGHT = 0.01
 
-    # Which losses are balanced, for either weighter: a list of [classification loss, box loss], such
-    # as [["loss_rpn_cls", "loss_rpn_loc"]] for the RPN alone. []: the pairs that the model has.
+    # Which losses are balanced, whatever the weighter: a list of [classification loss, box loss],
+    # such as [["loss_rpn_cls", "loss_rpn_loc"]] for the RPN alone. []: the pairs the model has.
     cfg.MODEL.ALWA.PAIRS = []
 
     # Whether AlwaRetinaNet's loss normaliser averages the numbers of foreground anchors over all

@@ -1,18 +1,25 @@
 """Two-stage models and FCOS: with weights 1:1 they are Detectron2's; pairs of losses; bad batches."""
 
+import logging
+
 import pytest
 import torch
 
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
+from conftest import BOX_KINDS, DEVICES, random_boxes
 from detectron2 import model_zoo
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
+from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
+from test_retinanet import make_cfg as retina_cfg
 
-from conftest import BOX_KINDS, DEVICES, random_boxes
 from alwa_d2 import add_alwa_config
+from alwa_d2.modeling import AlwaFCOS
+from alwa_d2.weighting import ALWA, Fixed
 
 NUM_CLASSES = 3
 # Detectron2's own files, made small below.
@@ -109,8 +116,9 @@ def assert_equal(ours, stock, batch, seed=1):
     for name, grad in grads.items():
         scale = expected_grads[name].abs().max()
         torch.testing.assert_close(grad, expected_grads[name], rtol=1e-4, atol=2e-5 * scale)
-    assert storage.latest().keys() >= expected_storage.latest().keys()
-    for key, (value, _) in expected_storage.latest().items():
+    logged = expected_storage.latest()
+    logged.pop("num_pos_anchors", None)  # the trainer's hook logs it
+    for key, (value, _) in logged.items():
         assert storage.latest()[key][0] == pytest.approx(value, rel=1e-6), key
 
 
@@ -141,3 +149,188 @@ def test_equals_detectron2_for_every_box_loss_it_has(kind, agnostic):
     )
     ours, stock = (make_model("FPN", alwa, **keys) for alwa in (True, False))
     assert_equal(ours, stock, make_batch())
+
+
+@pytest.mark.parametrize("kind", BOX_KINDS)
+@pytest.mark.parametrize("counts", [(0, 0), (3, 0)])
+def test_images_without_boxes(kind, counts):
+    keys = dict(MODEL__RPN__BBOX_REG_LOSS_TYPE=kind, MODEL__ROI_BOX_HEAD__BBOX_REG_LOSS_TYPE=kind)
+    losses, grads, _ = losses_and_gradients(make_model(**keys), make_batch(counts))
+    assert all(loss.isfinite() for loss in losses.values())
+    assert (losses["loss_rpn_loc"] > 0) == (losses["loss_box_reg"] > 0) == (sum(counts) > 0)
+    assert all(grad.isfinite().all() for grad in grads.values())
+    assert "proposal_generator.rpn_head.anchor_deltas.weight" in grads
+
+
+def test_no_proposals_at_all():
+    """Without ground truth among the proposals, and with none from the RPN, nothing is sampled."""
+    keys = dict(
+        MODEL__ROI_HEADS__PROPOSAL_APPEND_GT=False, MODEL__PROPOSAL_GENERATOR__MIN_SIZE=10000
+    )
+    ours, stock = (make_model("FPN", alwa, **keys) for alwa in (True, False))
+    assert_equal(ours, stock, make_batch())
+
+
+@pytest.mark.parametrize("boundary", [0, 16])
+def test_anchors_outside_the_image_are_left_out_where_asked(boundary):
+    keys = dict(MODEL__RPN__BOUNDARY_THRESH=boundary)
+    ours, stock = (make_model("FPN", alwa, **keys) for alwa in (True, False))
+    assert_equal(ours, stock, make_batch())
+
+
+WEIGHTS = dict(MODEL__LOSS_WEIGHTER__NAME="Fixed", MODEL__LOSS_WEIGHTER__WEIGHTS=[0.25, 0.5])
+
+
+@pytest.mark.parametrize(
+    "name, pairs",
+    [
+        ("FPN", [RPN_PAIR, ROI_PAIR]),
+        ("mask", [RPN_PAIR, ROI_PAIR]),
+        ("keypoint", [RPN_PAIR, ROI_PAIR]),
+        ("cascade", [RPN_PAIR, *((f"loss_cls_stage{k}", f"loss_box_reg_stage{k}") for k in range(3))]),
+    ],
+)
+def test_every_pair_is_weighted_and_other_losses_are_left_to_the_bit(name, pairs):
+    plain, weighted = make_model(name), make_model(name, **WEIGHTS)
+    assert [(w.cls_key, w.reg_key) for w in weighted.loss_weighters.values()] == pairs
+    batch = make_batch(num_classes=1)
+    losses, grads, _ = losses_and_gradients(plain, batch)
+    scaled, scaled_grads, _ = losses_and_gradients(weighted, batch)
+    expected = {key: w for pair in pairs for key, w in zip(pair, (0.25, 0.5))}
+    assert list(scaled) == list(losses)
+    for key in losses:
+        assert torch.equal(scaled[key], losses[key] * expected.get(key, 1.0)), key
+    assert (name in ("mask", "keypoint", "cascade")) == (len(losses) > len(expected))
+    # Layers that one loss alone trains.
+    head = "proposal_generator.rpn_head"
+    for layer, factor in ((f"{head}.objectness_logits.bias", 0.25), (f"{head}.anchor_deltas.bias", 0.5)):
+        torch.testing.assert_close(scaled_grads[layer], factor * grads[layer])
+    for layer in grads:
+        if layer.startswith(("roi_heads.mask_head.predictor", "roi_heads.keypoint_head.score")):
+            assert torch.equal(scaled_grads[layer], grads[layer])
+
+
+def test_pairs_from_the_config():
+    batch = make_batch()
+    losses, *_ = losses_and_gradients(make_model(), batch)
+    only_rpn = make_model(MODEL__ALWA__PAIRS=[list(RPN_PAIR)], **WEIGHTS)
+    weighted, *_ = losses_and_gradients(only_rpn, batch)
+    assert list(only_rpn.loss_weighters) == ["loss_rpn_cls__loss_rpn_loc"]
+    for key, factor in zip((*RPN_PAIR, *ROI_PAIR), (0.25, 0.5, 1, 1)):
+        assert torch.equal(weighted[key], factor * losses[key])
+
+
+def test_a_pair_that_the_model_does_not_have_is_refused_in_the_first_iteration():
+    """By name, with the losses that there are, before any weighter has observed one."""
+    model = make_model(MODEL__ALWA__PAIRS=[list(RPN_PAIR), ["loss_cls", "loss_box"]])
+    with EventStorage(), pytest.raises(ValueError) as error:
+        model(make_batch())
+    words = "MODEL.ALWA.PAIRS: ['loss_cls', 'loss_box'] needs the loss 'loss_box'; this model has"
+    assert words in str(error.value)
+    assert "loss_box_reg, loss_cls, loss_rpn_cls, loss_rpn_loc" in str(error.value)
+    assert all(w.observed is None and int(w.slot) == 0 for w in model.loss_weighters.values())
+
+
+@pytest.mark.parametrize("pairs", ["loss_cls", [["loss_cls"]], [["loss_cls", 3]], ["loss_cls", "loss_box_reg"]])
+def test_pairs_that_are_none_are_refused(pairs):
+    with pytest.raises((ValueError, TypeError), match="MODEL.ALWA.PAIRS"):
+        make_model(MODEL__ALWA__PAIRS=pairs)
+
+
+def test_a_loss_in_two_pairs_is_refused():
+    with pytest.raises(ValueError, match="expected each loss once, got 'loss_cls' again"):
+        make_model(MODEL__ALWA__PAIRS=[["loss_cls", "loss_box_reg"], ["loss_rpn_cls", "loss_cls"]])
+
+
+@pytest.mark.parametrize("key", ["MODEL.RPN.BBOX_REG_LOSS_TYPE", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE"])
+def test_unknown_box_losses_are_refused_by_key(key):
+    with pytest.raises(ValueError, match=f"{key}.*expected one of l1, smooth_l1, iou.* got 'wiou'"):
+        make_model(**{key.replace(".", "__"): "wiou"})
+
+
+def test_precomputed_proposals_have_no_rpn_pair():
+    model = make_model(MODEL__PROPOSAL_GENERATOR__NAME="PrecomputedProposals")
+    assert list(model.loss_weighters) == ["loss_cls__loss_box_reg"]
+
+
+def test_stock_rpn_is_weighted_all_the_same():
+    losses, *_ = losses_and_gradients(make_model(MODEL__PROPOSAL_GENERATOR__NAME="RPN"), make_batch())
+    weighted, *_ = losses_and_gradients(
+        make_model(MODEL__PROPOSAL_GENERATOR__NAME="RPN", **WEIGHTS), make_batch()
+    )
+    assert list(weighted) == list(losses)
+
+
+def test_each_pair_has_a_window_of_its_own():
+    model = make_model("FPN", MODEL__ALWA__INTERVAL=2)
+    plain = make_model("FPN", MODEL__LOSS_WEIGHTER__NAME="Fixed")
+    window = {}
+    for seed in range(2):
+        batch = make_batch()
+        losses, _, _ = losses_and_gradients(model, batch, seed)
+        for key, loss in losses.items():
+            window.setdefault(key, []).append(loss.item())
+        losses_and_gradients(plain, batch, seed)
+    for weighter in model.loss_weighters.values():
+        s_cls, s_reg = (
+            torch.tensor(window[key], dtype=torch.float64).std().item()
+            for key in (weighter.cls_key, weighter.reg_key)
+        )
+        weight = s_reg / s_cls if s_cls > s_reg else 1.0
+        assert float(weighter.weights[weighter.cls_key]) == pytest.approx(weight, rel=1e-9)
+        assert weighter.observed[1].keys() <= {weighter.cls_key, weighter.reg_key}
+    rpn, roi = model.loss_weighters.values()
+    assert rpn.observed[1].keys() == set(RPN_PAIR) and roi.observed[1].keys() == {"loss_box_reg"}
+    assert model.reset_loss_state() and not model.reset_loss_state()
+
+
+def test_nothing_is_weighted_or_observed_in_evaluation():
+    model = make_model().eval()
+    model(make_batch())
+    assert all(w.observed is None for w in model.loss_weighters.values())
+
+
+def make_fcos(cls, **kwargs):
+    torch.manual_seed(0)
+    backbone = build_model(retina_cfg("RetinaNet")).backbone
+    names = ["p3", "p4", "p5", "p6", "p7"]
+    shapes = [backbone.output_shape()[name] for name in names]
+    head = FCOSHead(input_shape=shapes, num_classes=NUM_CLASSES, conv_dims=[16])
+    return cls(
+        backbone=backbone, head=head, head_in_features=names, num_classes=NUM_CLASSES,
+        pixel_mean=[0.0] * 3, pixel_std=[255.0] * 3, **kwargs,
+    ).train()  # fmt: skip
+
+
+def test_fcos_equals_detectron2():
+    """Three steps with weights 1:1; then its two losses are weighted, centre-ness is not."""
+    ours = make_fcos(AlwaFCOS, loss_weighter=ALWA("loss_fcos_cls", "loss_fcos_loc"))
+    stock = make_fcos(FCOS)
+    for seed in range(3):
+        assert_equal(ours, stock, make_batch((4, 0, 2)), seed)
+    assert float(ours.loss_normalizer) == pytest.approx(stock.loss_normalizer, rel=1e-12)
+    halved = make_fcos(AlwaFCOS, loss_weighter=Fixed("loss_fcos_cls", "loss_fcos_loc", weights=(0.5, 1)))
+    batch = make_batch()
+    losses, *_ = losses_and_gradients(make_fcos(FCOS), batch)
+    weighted, *_ = losses_and_gradients(halved, batch)
+    torch.testing.assert_close(weighted["loss_fcos_cls"], 0.5 * losses["loss_fcos_cls"])
+    torch.testing.assert_close(weighted["loss_fcos_ctr"], losses["loss_fcos_ctr"])
+    wrong = make_fcos(AlwaFCOS, loss_weighter=ALWA())
+    with EventStorage(), pytest.raises(ValueError, match="needs the loss 'loss_cls'"):
+        wrong(batch)
+
+
+def test_checkpoints_of_detectron2_load(tmp_path, caplog):
+    """Every parameter, without a key that is missing or unexpected."""
+    stock = make_model("FPN", alwa=False)
+    torch.save({"model": stock.state_dict()}, tmp_path / "model.pth")
+    model = make_model("FPN")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    with caplog.at_level(logging.INFO):
+        DetectionCheckpointer(model).load(str(tmp_path / "model.pth"))
+    for name, parameter in stock.named_parameters():
+        assert torch.equal(parameter, model.get_parameter(name))
+    assert "not found in the checkpoint" not in caplog.text
+    assert caplog.text.count("holds no ALWA window") == 2

@@ -12,7 +12,6 @@ import torch
 
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
-import toy
 from conftest import REPO
 from toy import INTERVAL, read_records, toy_cfg, toy_opts, train
 
@@ -108,3 +107,136 @@ def test_killed_between_checkpoints(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Starting training from iteration 6" in done.stdout + done.stderr
     assert_same_runs(whole, killed)
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A finished run of one window and a half, which the tests below resume."""
+    train(toy_cfg("AlwaRetinaNet", tmp_path, "SOLVER.MAX_ITER", 6))
+    return tmp_path
+
+
+def resume(output, *opts, architecture="AlwaRetinaNet"):
+    return train(toy_cfg(architecture, output, "SOLVER.MAX_ITER", 8, *opts), resume=True)
+
+
+def lines(caplog):
+    return [r.getMessage() for r in caplog.records if r.name.startswith("alwa_d2")]
+
+
+class Planted:
+    """Runs code where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("content", ["truncated", "empty", "noise", "code", "model alone"])
+def test_unusable_checkpoints_are_refused_by_name(content, finished):
+    path, planted = finished / "model_final.pth", finished / "planted"
+    words = "expected a checkpoint, could not read it"
+    if content == "truncated":
+        path.write_bytes(path.read_bytes()[:-1000])
+    elif content == "code":
+        torch.save({"model": {}, "trainer": Planted(planted)}, path)
+    elif content == "model alone":
+        torch.save({"model": load(path)["model"]}, path)
+        words = "expected a training's checkpoint to resume from, got one without trainer"
+    else:
+        path.write_bytes(b"" if content == "empty" else os.urandom(5000))
+    with pytest.raises(ValueError, match=words) as error:
+        resume(finished)
+    assert str(path) in str(error.value)
+    assert not planted.exists()
+
+
+@pytest.mark.parametrize(
+    "opts, words",
+    [
+        (("AlwaGeneralizedRCNN",), "missing or of another shape, such as proposal_generator"),
+        (("AlwaRetinaNet", "MODEL.RETINANET.NUM_CLASSES", 5), "such as head.cls_score"),
+    ],
+)
+def test_another_models_checkpoint_is_refused(opts, words, finished):
+    with pytest.raises(ValueError, match=words):
+        resume(finished, *opts[1:], architecture=opts[0])
+
+
+def test_another_interval_begins_a_new_window(finished, caplog):
+    before = load(finished / "model_final.pth")["model"]
+    with caplog.at_level(logging.INFO):
+        trainer = resume(finished, "MODEL.ALWA.INTERVAL", 5)
+    assert len(lines(caplog)) == 1 and "not one of MODEL.ALWA.INTERVAL = 5" in lines(caplog)[0]
+    weighter = trainer.model.loss_weighter
+    assert int(weighter.slot) == 2 and int(weighter.window_start) == 6  # two iterations since
+    assert torch.equal(weighter.weight, before["loss_weighter.weight"])
+
+
+def test_another_weighter_begins_anew(finished, caplog):
+    with caplog.at_level(logging.INFO):
+        trainer = resume(finished, "MODEL.LOSS_WEIGHTER.NAME", "Fixed")
+    assert lines(caplog) == ["The checkpoint's loss_weighter, not in this model, is left out."]
+    assert type(trainer.model.loss_weighter).__name__ == "Fixed"
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        trainer = resume(finished, "SOLVER.MAX_ITER", 10)
+    assert len(lines(caplog)) == 1 and "holds no ALWA window" in lines(caplog)[0]
+    assert int(trainer.model.loss_weighter.slot) == 2
+
+
+def test_other_pairs(tmp_path, caplog):
+    """A pair that stays goes on, one that goes is left out, one that comes begins anew."""
+    rpn = ("MODEL.ALWA.PAIRS", [["loss_rpn_cls", "loss_rpn_loc"]])
+    model = "AlwaGeneralizedRCNN"
+    train(toy_cfg(model, tmp_path, "SOLVER.MAX_ITER", 6))
+    with caplog.at_level(logging.INFO):
+        trainer = resume(tmp_path, *rpn, architecture=model)
+    assert lines(caplog) == [
+        "The checkpoint's loss_weighters.loss_cls__loss_box_reg, not in this model, is left out."
+    ]
+    (weighter,) = trainer.model.loss_weighters.values()
+    assert int(weighter.window_start) == 8 and int(weighter.slot) == 0
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        trainer = resume(tmp_path, "SOLVER.MAX_ITER", 10, architecture=model)
+    assert len(lines(caplog)) == 1 and "no ALWA window of loss_cls and" in lines(caplog)[0]
+    starts = {w.cls_key: int(w.window_start) for w in trainer.model.loss_weighters.values()}
+    assert starts == {"loss_rpn_cls": 8, "loss_cls": 0}
+
+
+def test_mixed_precision_switched_on_and_off(finished, caplog):
+    amp = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION")
+    with caplog.at_level(logging.INFO):
+        resume(finished, *amp, "bfloat16")
+        resume(finished, *amp, "float16", "SOLVER.MAX_ITER", 10)
+        resume(finished, "SOLVER.MAX_ITER", 12)
+    assert len(lines(caplog)) == 2 and all("GradScaler" in line for line in lines(caplog))
+
+
+def test_a_failing_save_leaves_the_last_checkpoint(finished, monkeypatch):
+    """A disk that is full in the middle of writing."""
+
+    def fails(data, file):
+        file.write(b"half of it")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch, "save", fails)
+    with pytest.raises(OSError, match="no space left"):
+        resume(finished)
+    monkeypatch.undo()
+    assert (finished / "last_checkpoint").read_text() == "model_final.pth"
+    assert resume(finished).start_iter == 6
+
+
+def test_evaluation_does_not_change_what_training_draws(tmp_path, monkeypatch):
+    """An evaluation that draws random numbers, as loaders with workers do."""
+    monkeypatch.setattr(
+        "detectron2.engine.DefaultTrainer.test",
+        classmethod(lambda *a: {"drawn": float(torch.rand(1))}),
+    )
+    for folder, period in (("with", 2), ("without", 0)):
+        train(toy_cfg("AlwaGeneralizedRCNN", tmp_path / folder, "TEST.EVAL_PERIOD", period))
+    assert read_records(tmp_path / "with") == read_records(tmp_path / "without")

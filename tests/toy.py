@@ -16,16 +16,16 @@ from pathlib import Path
 
 import torch
 from detectron2.config import get_cfg
-from detectron2.engine import HookBase, default_argument_parser, default_setup
-from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from detectron2.engine import HookBase, default_argument_parser
 from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 from torch import distributed as dist
 from torch import nn
 
 from alwa_d2 import add_alwa_config
-from alwa_d2.engine import Trainer, launch
+from alwa_d2.engine import Trainer, launch, setup
 from alwa_d2.weighting import LossWeighter
 
 SIZE, NUM_CLASSES, INTERVAL = 64, 3, 4
@@ -167,6 +167,7 @@ class Record(HookBase):
     def after_step(self):
         weighters = [m for m in self.model.modules() if isinstance(m, LossWeighter)]
         row = {"iteration": self.trainer.iter, "collectives": self.collectives}
+        self.collectives = 0
         for name in ("observed", "weights", "statistics"):
             values = [w.observed[0] if name == "observed" else getattr(w, name) for w in weighters]
             row[name] = {key: float(x).hex() for of_one in values for key, x in of_one.items()}
@@ -194,7 +195,7 @@ class ToyTrainer(Trainer):
 
 
 def train(cfg, resume=False):
-    torch.manual_seed(cfg.SEED)
+    torch.manual_seed(cfg.SEED + comm.get_rank())
     trainer = ToyTrainer(cfg)
     trainer.resume_or_load(resume)
     trainer.train()
@@ -202,11 +203,7 @@ def train(cfg, resume=False):
 
 
 def main(args):
-    cfg = get_cfg()
-    add_alwa_config(cfg)
-    cfg.merge_from_list(args.opts)
-    default_setup(cfg, args)
-    train(cfg, args.resume)
+    train(setup(args), args.resume)
 
 
 if __name__ == "__main__":

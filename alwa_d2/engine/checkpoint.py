@@ -45,7 +45,7 @@ class Checkpointer(DetectionCheckpointer):
         if self._resumed_path and missing:
             raise ValueError(
                 f"{filename}: expected a training's checkpoint to resume from, got one without "
-                f"{', '.join(missing)}; as MODEL.WEIGHTS, without --resume, it starts a new training"
+                f"{', '.join(missing)}; as MODEL.WEIGHTS it can start a training without --resume"
             )
         return checkpoint
 
@@ -57,9 +57,8 @@ class Checkpointer(DetectionCheckpointer):
         foreign = [key for key in foreign if not key.startswith(tuple(f"{n}." for n in weighters))]
         if self._resumed_path and foreign:
             raise ValueError(
-                f"{self._resumed_path}: expected a checkpoint of this model to resume from, got one "
-                f"whose {', '.join(foreign[:3])} {'is' if len(foreign) == 1 else 'are'} missing or "
-                f"of another shape ({len(foreign)} in all)"
+                f"{self._resumed_path}: expected a checkpoint of this model to resume from; "
+                f"{len(foreign)} parameters are missing or of another shape, such as {foreign[0]}"
             )
         self._drop_weighters(result.unexpected_keys)
         return result
@@ -67,9 +66,8 @@ class Checkpointer(DetectionCheckpointer):
     @staticmethod
     def _drop_weighters(unexpected_keys: list[str]) -> None:
         """Takes the state of weighters that the model has not got out of the list, in one line."""
-        keys = [
-            key for key in unexpected_keys if key.startswith(("loss_weighter.", "loss_weighters."))
-        ]
+        attributes = ("loss_weighter.", "loss_weighters.")
+        keys = [key for key in unexpected_keys if key.startswith(attributes)]
         for key in keys:
             unexpected_keys.remove(key)
         names = sorted({key.rpartition(".")[0] for key in keys})

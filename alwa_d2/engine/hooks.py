@@ -24,8 +24,8 @@ class LossWeightLogger(HookBase):
     - alwa/stat_x: statistic that moved the weight last, once there is one
     - per_anchor/x_mean, per_anchor/x_std: of the last batch's anchors
 
-    and "num_pos_anchors", foreground anchors an image, where the model counts them. Of several
-    processes each value is the mean, as Detectron2 has it for "loss_x"; the hook belongs on every one.
+    and "num_pos_anchors", foreground anchors an image, where the model counts them. With several
+    processes, each of which needs the hook, these are means, as Detectron2's "loss_x".
 
     Once each, the log names a weighter that saw a loss that was not finite, or whose weight came
     down to 0.

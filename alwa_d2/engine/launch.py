@@ -43,12 +43,12 @@ def launch(main: Callable, args, timeout: timedelta = DEFAULT_TIMEOUT):
         threads = len(os.sched_getaffinity(0)) // args.num_gpus
         os.environ.setdefault("OMP_NUM_THREADS", str(max(threads, 1)))
     return detectron2_launch(
-        main,
+        _run,
         args.num_gpus,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
-        args=(args,),
+        args=(main, args),
         timeout=timeout,
     )
 
@@ -85,10 +85,16 @@ def _join(main: Callable, args, backend: str, timeout: timedelta):
     if world_size == 1:
         return main(args)
     dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timeout)
-    try:
-        comm.create_local_process_group(local_size)
-        if backend == "nccl":
-            torch.cuda.set_device(local_rank)
-        return main(args)
-    finally:
+    comm.create_local_process_group(local_size)
+    if backend == "nccl":
+        torch.cuda.set_device(local_rank)
+    return _run(main, args)
+
+
+def _run(main: Callable, args):
+    result = main(args)
+    if dist.is_initialized():
+        # Left to the interpreter's end, gloo's threads may abort a process that has done its work.
+        comm.synchronize()
         dist.destroy_process_group()
+    return result

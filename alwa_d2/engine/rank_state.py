@@ -16,9 +16,9 @@ class RankState(HookBase):
     Saves with each checkpoint, and restores on resuming, each process's random state and its own
     buffers (the loss weighters' windows, a dense detector's normaliser).
 
-    Detectron2's checkpoints hold the main process's model alone, and no random state, from which
-    two-stage models sample anchors and proposals. The hook belongs before `PeriodicCheckpointer`, on
-    every process.
+    Detectron2's checkpoints hold the main process's model alone, and no random state, by which
+    two-stage models sample anchors and proposals. The hook belongs on every process, before
+    `PeriodicCheckpointer`.
     """
 
     def __init__(self, model: torch.nn.Module, period: int):

@@ -70,8 +70,8 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
 
     def losses(self, anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes):
         """
-        The weighted losses, which the weighter has observed. Its `step`, on the host, is left to the
-        caller, so that this can be compiled as a whole.
+        The weighted losses, after the weighter has observed them. Its `step`, on the host, is left
+        to the caller, so that this can be compiled as a whole.
 
         Args:
             anchors: Boxes of all levels, (R, 4)

@@ -1,0 +1,213 @@
+"""Several processes: one weight for all, in one collective a window; those that die; torchrun."""
+
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("detectron2", reason="needs Detectron2")
+
+from conftest import REPO
+from test_resume import assert_same_runs, load, run_toy
+from toy import INTERVAL, read_records, toy_opts
+
+from alwa_d2.engine import launch
+from alwa_d2.weighting import ALWA
+
+# Model, its pairs of losses, and options.
+RUNS = {
+    "RetinaNet": ("AlwaRetinaNet", 1),
+    "RetinaNet balance": ("AlwaRetinaNet", 1, "MODEL.ALWA.RULE", "balance"),
+    "R-CNN": ("AlwaGeneralizedRCNN", 2),
+}
+
+
+@pytest.mark.parametrize(
+    "name, size", [("RetinaNet", 2), ("RetinaNet balance", 3), ("R-CNN", 2), ("R-CNN", 3)]
+)
+def test_processes_agree(name, size, tmp_path):
+    """Three windows on different data, of which one process has fewer images and at times no box."""
+    architecture, pairs, *opts = RUNS[name]
+    opts += ["SOLVER.IMS_PER_BATCH", 2 * size]
+    done = run_toy(tmp_path, architecture, *opts, flags=("--num-gpus", str(size)))
+    assert done.returncode == 0, done.stderr
+    runs = [read_records(tmp_path, rank) for rank in range(size)]
+    iterations = range(3 * INTERVAL)
+    assert all(run.keys() == set(iterations) for run in runs)
+
+    for i in iterations:
+        first, *others = (run[i] for run in runs)
+        for other in others:  # to the bit
+            assert other["weights"] == first["weights"]
+            assert other["statistics"] == first["statistics"]
+            assert other["observed"] != first["observed"]
+        # One collective at each window's end for each pair, and none in between.
+        assert first["collectives"] == (pairs if (i + 1) % INTERVAL == 0 else 0)
+
+    # One process that sees the mean of the losses.
+    keys = list(runs[0][0]["observed"])
+    for cls_key, reg_key in zip(keys[::2], keys[1::2]):
+        weighter = ALWA(
+            cls_key, reg_key, interval=INTERVAL, rule=dict(zip(opts[::2], opts[1::2])).get("MODEL.ALWA.RULE", "authors")
+        )  # fmt: skip
+        for i in iterations:
+            means = {
+                key: statistics.fmean(float.fromhex(run[i]["observed"][key]) for run in runs)
+                for key in (cls_key, reg_key)
+            }
+            weighter({key: torch.tensor(x, dtype=torch.float64) for key, x in means.items()})
+            for key, weight in weighter.weights.items():
+                expected = float.fromhex(runs[0][i]["weights"][key])
+                assert float(weight) == pytest.approx(expected, rel=1e-9)
+    assert any(len({runs[0][i]["weights"][key] for i in iterations}) > 1 for key in keys)
+
+
+def test_metrics_are_means_over_the_processes(tmp_path):
+    opts = ("AlwaRetinaNet", "SOLVER.IMS_PER_BATCH", 4, "SOLVER.MAX_ITER", 1)
+    done = run_toy(tmp_path, *opts, flags=("--num-gpus", "2"))
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text().splitlines()[-1])
+    for key in ("loss_cls", "loss_box_reg"):
+        losses = [float.fromhex(read_records(tmp_path, r)[0]["observed"][key]) for r in (0, 1)]
+        assert losses[0] != losses[1]
+        assert metrics[f"unweighted/{key}"] == pytest.approx(statistics.fmean(losses), rel=1e-6)
+        assert metrics[key] == pytest.approx(statistics.fmean(losses), rel=1e-6)
+
+
+def test_normalizer_of_each_process_or_of_all(tmp_path):
+    """Detectron2's is each process's own; the key averages the counts, in a collective each."""
+    opts = ("AlwaRetinaNet", "SOLVER.IMS_PER_BATCH", 4, "SOLVER.MAX_ITER", 3)
+    normalizers = {}
+    for synced in (False, True):
+        output = tmp_path / str(synced)
+        key = ("MODEL.RETINANET.SYNC_NORMALIZER", synced)
+        done = run_toy(output, *opts, *key, flags=("--num-gpus", "2"))
+        assert done.returncode == 0, done.stderr
+        ranks = load(output / "model_final.pth")["trainer"]["hooks"]["RankState"]["ranks"]
+        normalizers[synced] = [float(rank["buffers"]["loss_normalizer"]) for rank in ranks]
+    assert normalizers[False][0] != normalizers[False][1]
+    assert normalizers[True][0] == normalizers[True][1]
+    assert normalizers[True][0] == pytest.approx(statistics.fmean(normalizers[False]), rel=1e-6)
+    for synced in (False, True):
+        rows = read_records(tmp_path / str(synced)).values()
+        assert [row["collectives"] for row in rows] == [int(synced)] * 3
+
+
+def test_killed_process_stops_the_others_and_the_run_resumes(tmp_path):
+    """SIGKILL of one process in the middle of a window; each one's own state comes back."""
+    opts = ("AlwaGeneralizedRCNN", "SOLVER.IMS_PER_BATCH", 4, "SOLVER.CHECKPOINT_PERIOD", 2)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    flags = ("--num-gpus", "2")
+    done = run_toy(whole, *opts, flags=flags)
+    assert done.returncode == 0, done.stderr
+    start = time.monotonic()
+    done = run_toy(killed, *opts, flags=flags, env={"TOY_STOP": "7 kill 1"})
+    assert done.returncode != 0 and "SIGKILL" in done.stderr
+    assert time.monotonic() - start < 60
+    assert (killed / "last_checkpoint").read_text() == "model_0000005.pth"
+    done = run_toy(killed, *opts, flags=(*flags, "--resume"))
+    assert done.returncode == 0, done.stderr
+    assert_same_runs(whole, killed)
+    assert read_records(whole, 1) == read_records(killed, 1)
+
+    # With another number of processes it goes on, and says what is lost.
+    done = run_toy(killed, *opts, "SOLVER.MAX_ITER", 14, flags=("--resume",))
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count("The checkpoint is of 2 processes, not 1") == 1
+
+
+def environments(size):
+    """What torchrun would set for each process of one machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for rank in range(size):
+        yield {
+            "RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size,
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+        }  # fmt: skip
+
+
+def start(output, own, *opts, **more):
+    command = [sys.executable, str(REPO / "tests" / "toy.py")]
+    command += map(str, toy_opts("AlwaRetinaNet", output, "SOLVER.IMS_PER_BATCH", 4, *opts))
+    env = {"OMP_NUM_THREADS": 1, "PYTHONPATH": REPO, **own, **more}
+    env = {**os.environ, **{key: str(value) for key, value in env.items()}}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def test_a_sleeping_process_is_an_error_after_the_timeout(tmp_path):
+    """No launcher looks after these two; the first waits for the second's gradients."""
+    stop = {"TOY_STOP": "5 sleep 1", "TOY_TIMEOUT": 10}
+    first, second = (start(tmp_path, own, **stop) for own in environments(2))
+    try:
+        output = first.communicate(timeout=120)[0].decode()
+        assert first.returncode != 0
+        assert "Timed out" in output or "timeout" in output.lower(), output
+        assert second.poll() is None
+    finally:
+        second.send_signal(signal.SIGKILL)
+        second.communicate()
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000004.pth"
+
+
+def test_torchrun(tmp_path):
+    """Its processes are joined, with the same result as those that --num-gpus starts."""
+    opts = ("AlwaRetinaNet", "SOLVER.IMS_PER_BATCH", 4)
+    done = run_toy(tmp_path / "spawned", *opts, flags=("--num-gpus", "2"))
+    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(REPO / "tests" / "toy.py")]
+    command += map(str, toy_opts(opts[0], tmp_path / "joined", *opts[1:]))
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for rank in (0, 1):
+        spawned, joined = (read_records(tmp_path / x, rank) for x in ("spawned", "joined"))
+        assert spawned == joined
+
+
+def arguments(*opts, num_gpus=1):
+    return SimpleNamespace(
+        config_file="", opts=list(opts), num_gpus=num_gpus,
+        num_machines=1, machine_rank=0, dist_url="auto",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Without a launcher's variables; what launch sets is taken back."""
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    return monkeypatch
+
+
+def test_refusals(environment):
+    with pytest.raises(ValueError, match=r"--num-gpus 99: found \d+ GPUs \(MODEL.DEVICE cpu"):
+        launch(print, arguments(num_gpus=99))
+    environment.setenv("WORLD_SIZE", "4")
+    environment.setenv("RANK", "0")
+    with pytest.raises(ValueError, match="LOCAL_RANK: expected a number as WORLD_SIZE is set, got None"):
+        launch(print, arguments("MODEL.DEVICE", "cpu"))
+    environment.setenv("LOCAL_RANK", "0")
+    with pytest.raises(ValueError, match="--num-gpus 2: the environment has 4 processes"):
+        launch(print, arguments("MODEL.DEVICE", "cpu", num_gpus=2))
+
+
+def test_one_process_needs_no_group(environment):
+    args = arguments("MODEL.DEVICE", "cpu")
+    assert launch(lambda given: given is args, args) in (True, None)
+    for name, value in next(environments(1)).items():
+        environment.setenv(name, str(value))
+    assert launch(lambda given: given is args, args)
+    assert not torch.distributed.is_initialized()
