@@ -19,6 +19,7 @@ MODELS = {
     "RetinaNet": ("AlwaRetinaNet",),
     "RetinaNet balance": ("AlwaRetinaNet", "MODEL.ALWA.RULE", "balance"),
     "R-CNN": ("AlwaGeneralizedRCNN",),
+    "RetinaNet float16": ("AlwaRetinaNet", "SOLVER.AMP.ENABLED", True),
     "R-CNN bfloat16": (
         "AlwaGeneralizedRCNN", "SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", "bfloat16",
     ),
