@@ -7,6 +7,8 @@
 #   make bench        times the losses and a training step against their peers; minutes; BENCH_ARGS="--sizes coco
 #                     --kept" and the like go to benchmarks/bench_losses.py
 #   make env          only the environment
+#   make sanitize     the CPU kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer;
+#                     minutes; needs GCC; PYTEST_ARGS as above
 #   make gpu-check    every check that needs a GPU; uses PYTHON as it is, installs nothing
 #   make clean        removes what was built, keeps .venv
 #
@@ -23,7 +25,7 @@ LINTERS := $(VENV)/.linters-ready
 # Folders too: their time changes when a file comes or goes.
 SOURCES := setup.py pyproject.toml $(shell find csrc -type d -o -name '*.h' -o -name '*.c*')
 
-.PHONY: demo test lint format bench env gpu-check clean
+.PHONY: demo test lint format bench env sanitize gpu-check clean
 .DELETE_ON_ERROR:
 
 demo: $(EXTENSION)
@@ -47,6 +49,9 @@ bench: $(EXTENSION)
 	$(RUN) benchmarks/bench_step.py
 
 env: $(EXTENSION)
+
+sanitize: $(PACKAGES)
+	PYTHON=$(RUN) tools/sanitize.sh $(PYTEST_ARGS)
 
 gpu-check:
 	tools/gpu_check.sh

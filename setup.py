@@ -4,6 +4,8 @@ Switches, environment variables all, printed when set:
 
     FORCE_CUDA=1            build the CUDA kernels too, or stop and say what is missing
     ALWA_D2_CPU_ONLY=1      build the CPU kernels only
+    ALWA_D2_SANITIZE=1      build with AddressSanitizer and UndefinedBehaviorSanitizer; what is
+                            built loads only where these are preloaded, as by tools/sanitize.sh
     CUDA_HOME               the CUDA toolkit's folder, looked at before the usual places
     TORCH_CUDA_ARCH_LIST    GPU architectures, such as "8.0;9.0+PTX"; without it those of the GPUs
                             in sight, and where there are none DEFAULT_ARCHS
@@ -22,7 +24,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-SWITCHES = ("FORCE_CUDA", "ALWA_D2_CPU_ONLY", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "MAX_JOBS")
+YES_OR_NO = ("FORCE_CUDA", "ALWA_D2_CPU_ONLY", "ALWA_D2_SANITIZE")
+SWITCHES = (*YES_OR_NO, "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "MAX_JOBS")
 TOOLKIT_FILES = ("bin/nvcc", "include/cuda_runtime.h", "lib64/libcudart.so")
 # Known to every toolkit that PyTorch 2.4 and newer is built with. GPUs after the last one compile
 # its PTX when they load the kernels.
@@ -31,6 +34,13 @@ DEFAULT_ARCHS = "8.0;9.0+PTX"
 # which nobody reads, are given up, since they keep loops from being vectorised.
 CXX_FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math"]
 NVCC_FLAGS = ["-O3"]
+# The first report ends the process. The flags follow CXX_FLAGS: lines and frames for the report,
+# the standard library's own checks of indices, and an end to -fwrapv, which is among Python's flags
+# and makes every overflow a defined one that is not reported. (-fstrict-overflow would end it too,
+# but not in a file with #pragma GCC optimize.)
+SANITIZERS = ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
+SANITIZE_FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer", "-D_GLIBCXX_ASSERTIONS"]
+SANITIZE_FLAGS += ["-fno-wrapv", "-fno-wrapv-pointer", *SANITIZERS]
 NO_TORCH = f"""\
 alwa_d2: no PyTorch in {sys.prefix}; the kernels are built against the one that will run them.
 Install it, then try again:
@@ -40,14 +50,15 @@ If it is there, but hidden from the build by the installer, build without isolat
 
 
 def read_switches(environ):
-    """(force CUDA, CPU only); values other than 1, 0 and empty, and both at once, are refused."""
-    for name in SWITCHES[:2]:
+    """(force CUDA, CPU only, sanitize); values other than 1, 0 and empty, and the first two at
+    once, are refused."""
+    for name in YES_OR_NO:
         if environ.get(name, "") not in ("", "0", "1"):
             raise SystemExit(f"alwa_d2: {name} is 1 or 0, got {environ[name]!r}")
-    force, cpu_only = (environ.get(name) == "1" for name in SWITCHES[:2])
+    force, cpu_only, sanitize = (environ.get(name) == "1" for name in YES_OR_NO)
     if force and cpu_only:
         raise SystemExit("alwa_d2: FORCE_CUDA=1 and ALWA_D2_CPU_ONLY=1 exclude each other")
-    return force, cpu_only
+    return force, cpu_only, sanitize
 
 
 def import_torch():
@@ -126,7 +137,7 @@ def plan(torch, environ, force, cpu_only):
     return with_cuda
 
 
-def extension(torch, with_cuda):
+def extension(torch, with_cuda, sanitize):
     """(setuptools extension, the build_ext command for it)."""
     from torch.utils import cpp_extension  # reads CUDA_HOME when imported
 
@@ -134,6 +145,7 @@ def extension(torch, with_cuda):
     # brings the one that its thread settings act on. Code of other compilers wants other runtimes.
     gcc = cpp_extension.check_compiler_is_gcc(cpp_extension.get_cxx_compiler())
     print(f"alwa_d2: OpenMP {'on' if gcc else 'off: the compiler is not GCC'}")
+    cxx_flags = CXX_FLAGS + ["-fopenmp"] * gcc + SANITIZE_FLAGS * sanitize
     make = cpp_extension.CUDAExtension if with_cuda else cpp_extension.CppExtension
     files = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.*"))
     built = make(
@@ -141,10 +153,12 @@ def extension(torch, with_cuda):
         [file for file in files if file.endswith((".cpp", ".cu") if with_cuda else ".cpp")],
         include_dirs=[str(ROOT / "csrc")],
         depends=[file for file in files if file.endswith((".h", ".cuh"))],
-        extra_compile_args={"cxx": CXX_FLAGS + ["-fopenmp"] * gcc, "nvcc": NVCC_FLAGS},
+        extra_compile_args={"cxx": cxx_flags, "nvcc": NVCC_FLAGS},
+        extra_link_args=SANITIZERS * sanitize,
     )
-    # Objects of another Python or PyTorch, or of the other kind, are never taken for these.
+    # Objects of another Python or PyTorch, or of another kind, are never taken for these.
     kind = f"{sys.implementation.cache_tag}-torch-{torch.__version__}-{'cuda' * with_cuda or 'cpu'}"
+    kind += "-sanitize" * sanitize
 
     class BuildKernels(cpp_extension.BuildExtension):
         """Keeps the object files, so that building again compiles only what changed."""
@@ -163,11 +177,11 @@ def main():
     for name in SWITCHES:
         if name in os.environ:
             print(f"alwa_d2: {name}={os.environ[name]}")
-    force, cpu_only = read_switches(os.environ)
+    force, cpu_only, sanitize = read_switches(os.environ)
     torch = import_torch()
     print(f"alwa_d2: building for PyTorch {torch.__version__}, Python {sys.version.split()[0]}")
     with_cuda = plan(torch, os.environ, force, cpu_only)
-    built, command = extension(torch, with_cuda)
+    built, command = extension(torch, with_cuda, sanitize)
     setup(ext_modules=[built], cmdclass={"build_ext": command})
 
 

@@ -1,15 +1,19 @@
-"""The build's decisions and words, without compiling, and the house rules of the build files."""
+"""The build's decisions and words, without building, and the house rules of the build files."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import REPO
 
-SWITCHES = ("FORCE_CUDA", "ALWA_D2_CPU_ONLY", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "MAX_JOBS")
+SWITCHES = (
+    "FORCE_CUDA", "ALWA_D2_CPU_ONLY", "ALWA_D2_SANITIZE", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "MAX_JOBS",
+)  # fmt: skip
 WITHOUT_TORCH = "sys.modules['torch'] = None"
 PINNED = re.compile(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.]+(; python_version (<|>=) \"3\.\d+\")?")
 
@@ -68,10 +72,11 @@ def test_every_switch_is_listed_at_the_top(setup_py):
 @pytest.mark.parametrize(
     "environ, expected",
     [
-        ({}, (False, False)),
-        ({"FORCE_CUDA": "", "ALWA_D2_CPU_ONLY": "0"}, (False, False)),
-        ({"FORCE_CUDA": "1"}, (True, False)),
-        ({"ALWA_D2_CPU_ONLY": "1", "FORCE_CUDA": "0"}, (False, True)),
+        ({}, (False, False, False)),
+        ({"FORCE_CUDA": "", "ALWA_D2_CPU_ONLY": "0"}, (False, False, False)),
+        ({"FORCE_CUDA": "1"}, (True, False, False)),
+        ({"ALWA_D2_CPU_ONLY": "1", "FORCE_CUDA": "0"}, (False, True, False)),
+        ({"ALWA_D2_CPU_ONLY": "1", "ALWA_D2_SANITIZE": "1"}, (False, True, True)),
     ],
 )
 def test_read_switches(setup_py, environ, expected):
@@ -79,8 +84,9 @@ def test_read_switches(setup_py, environ, expected):
 
 
 def test_other_values_of_a_switch_are_refused(setup_py):
-    with pytest.raises(SystemExit, match="FORCE_CUDA is 1 or 0, got 'yes'"):
-        setup_py.read_switches({"FORCE_CUDA": "yes"})
+    for name in ("FORCE_CUDA", "ALWA_D2_CPU_ONLY", "ALWA_D2_SANITIZE"):
+        with pytest.raises(SystemExit, match=f"{name} is 1 or 0, got 'yes'"):
+            setup_py.read_switches({name: "yes"})
 
 
 def test_too_old_torch_is_refused(setup_py, monkeypatch):
@@ -194,11 +200,51 @@ def test_plan_prints_the_reason_and_prepares_the_environment(setup_py, tmp_path,
     assert "TORCH_CUDA_ARCH_LIST" not in environ
 
 
+# The sanitizers
+
+
+def test_sanitizers_are_in_their_own_build_alone(setup_py):
+    plain, checked = (setup_py.extension(torch, False, sanitize)[0] for sanitize in (False, True))
+    flags = plain.extra_compile_args["cxx"]
+    assert not [flag for flag in flags + plain.extra_link_args if "sanitize" in flag]
+    assert checked.extra_compile_args["cxx"] == flags + setup_py.SANITIZE_FLAGS
+    assert checked.extra_link_args == setup_py.SANITIZERS
+
+
+@pytest.mark.parametrize("first", ["", '#pragma GCC optimize("fp-contract=off")'])
+@pytest.mark.parametrize("wrapping", ["-fwrapv", "-fno-strict-overflow"])
+def test_overflow_is_looked_for_whatever_flags_python_has(setup_py, first, wrapping):
+    """Either makes overflow a defined one, for which the compiler leaves the check out."""
+    if shutil.which("g++") is None:
+        pytest.skip("needs GCC")
+    command = ["g++", wrapping, *setup_py.SANITIZE_FLAGS, "-S", "-o", "-", "-x", "c++", "-"]
+    source = f"{first}\nint sum(int a, int b) {{ return a + b; }}"
+    done = subprocess.run(command, input=source, capture_output=True, text=True, check=True)
+    assert "__ubsan_handle_add_overflow_abort" in done.stdout
+
+
+def test_sanitize_says_what_the_compiler_lacks(tmp_path):
+    """GCC answers with the bare name of a file that it does not have."""
+    compiler = tmp_path / "compiler"
+    compiler.write_text('#!/bin/sh\necho "${1#*=}"\n')
+    compiler.chmod(0o755)
+    result = subprocess.run(
+        [str(REPO / "tools" / "sanitize.sh")],
+        env=os.environ | {"CXX": str(compiler)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"sanitize: {compiler} has no libasan.so; set CXX to a GCC that has its sanitizers\n"
+    )
+
+
 # House rules
 
 
 def test_flags_keep_nan_and_denormals(setup_py):
-    flags = setup_py.CXX_FLAGS + setup_py.NVCC_FLAGS
+    flags = setup_py.CXX_FLAGS + setup_py.SANITIZE_FLAGS + setup_py.NVCC_FLAGS
     forbidden = ("fast-math", "use_fast_math", "finite-math", "Ofast", "march=")
     assert flags and not [flag for flag in flags if any(word in flag for word in forbidden)]
 
@@ -223,7 +269,7 @@ def test_setuptools_stays_below_81():
 
 
 def test_scripts_can_be_run():
-    for name in (".ci/run", "tools/setup_env.sh", "tools/gpu_check.sh"):
+    for name in (".ci/run", "tools/setup_env.sh", "tools/sanitize.sh", "tools/gpu_check.sh"):
         assert os.access(REPO / name, os.X_OK), name
         subprocess.run(["bash", "-n", str(REPO / name)], check=True)
 
