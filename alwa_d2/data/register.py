@@ -1,19 +1,18 @@
 """Data sets that are named in the config alone, by the key DATASETS.REGISTER."""
 
 import difflib
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any, NoReturn
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
-from .voc import class_names, load_voc, log_loaded, read_split
+from .._show import show
+from .coco import load_coco, read_categories
+from .voc import class_names, load_voc, read_split
 
 _KEYS = {
     "voc": {"root": str, "split": str, "year": int, "classes": list},
@@ -21,6 +20,8 @@ _KEYS = {
 }
 _DEFAULTS = {"year": 2012, "classes": None}  # keys that may be left out
 _YEARS = (2007, 2012)  # VOC's two AP metrics: 11 points, or the area under the curve
+
+_MAX_NAME = 200  # names are written to logs and, by Detectron2, to names of files
 
 _registered: dict[str, dict[str, Any]] = {}  # name -> complete entry, in this process
 
@@ -37,7 +38,7 @@ def register_datasets(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     twice changes nothing.
     """
     if not isinstance(entries, (list, tuple)):
-        raise ValueError(f"DATASETS.REGISTER: expected a list of entries, got {entries!r}")
+        raise ValueError(f"DATASETS.REGISTER: expected a list of entries, got {show(entries)}")
     new: dict[str, dict[str, Any]] = {}
     for index, raw in enumerate(entries):
         where = f"DATASETS.REGISTER[{index}]"
@@ -48,7 +49,7 @@ def register_datasets(entries: Sequence[Mapping[str, Any]]) -> list[str]:
         known = _registered.get(name) if name in DatasetCatalog else None
         known = new.get(name, known)
         if known not in (None, entry):
-            expected = f"the content that the name is already registered with, {known}"
+            expected = f"the content that the name is already registered with, {show(known)}"
             _refuse(f"{where} ({name})", "name", expected, entry)
         new[name] = entry
     for name, entry in new.items():
@@ -58,24 +59,27 @@ def register_datasets(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _refuse(where: str, key: str, expected: str, got: Any, error: type = ValueError) -> NoReturn:
-    raise error(f'{where}, key "{key}": expected {expected}, got {got!r}')
+    raise error(f'{where}, key "{key}": expected {expected}, got {show(got)}')
 
 
 def _complete(where: str, raw: Any) -> dict[str, Any]:
     """The entry with every key, paths that exist made absolute, and the final class names."""
     if not isinstance(raw, Mapping):
-        raise ValueError(f"{where}: expected a dict, got {raw!r}")
-    if not (isinstance(raw.get("name"), str) and raw["name"]):
-        _refuse(where, "name", "a string", raw.get("name"))
-    where = f"{where} ({raw['name']})"
+        raise ValueError(f"{where}: expected a dict, got {show(raw)}")
+    name = raw.get("name")
+    if not (isinstance(name, str) and name):
+        _refuse(where, "name", "a string", name)
+    if not name.isprintable() or len(name) > _MAX_NAME:
+        _refuse(where, "name", f"at most {_MAX_NAME} printable characters", name)
+    where = f"{where} ({name})"
     if raw.get("format") not in tuple(_KEYS):  # compared, not hashed: it may be anything
         _refuse(where, "format", f"one of {', '.join(_KEYS)}", raw.get("format"))
     keys = _KEYS[raw["format"]]
     for key in raw:
         if key not in ("name", "format", *keys):
             expected = ", ".join(("name", "format", *keys))
-            raise ValueError(f'{where}: unknown key "{key}", expected {expected}')
-    entry = {"name": raw["name"], "format": raw["format"]}
+            raise ValueError(f'{where}: unknown key "{str(key)[:100]}", expected {expected}')
+    entry = {"name": name, "format": raw["format"]}
     for key, kind in keys.items():
         entry[key] = raw.get(key, _DEFAULTS.get(key))
         if key in raw or key not in _DEFAULTS:
@@ -86,7 +90,7 @@ def _complete(where: str, raw: Any) -> dict[str, Any]:
 def _check_type(where: str, key: str, kind: type, value: Any) -> None:
     if kind is list:
         names = value if isinstance(value, (list, tuple)) and value else [None]
-        if not all(isinstance(name, str) and name for name in names):
+        if not all(isinstance(name, str) and name.strip() for name in names):
             _refuse(where, key, "a list of class names", value)
         if len(set(names)) < len(names):
             _refuse(where, key, "class names that differ", value)
@@ -97,7 +101,7 @@ def _check_type(where: str, key: str, kind: type, value: Any) -> None:
 def _complete_voc(where: str, entry: dict[str, Any]) -> dict[str, Any]:
     if entry["year"] not in _YEARS:
         _refuse(where, "year", " or ".join(map(str, _YEARS)), entry["year"])
-    root = _local(entry["root"])
+    root = _local(where, entry, "root")
     for folder in (root, os.path.join(root, "Annotations"), os.path.join(root, "JPEGImages")):
         if not os.path.isdir(folder):
             _refuse(where, "root", "a folder in VOC layout", folder, FileNotFoundError)
@@ -110,41 +114,27 @@ def _complete_voc(where: str, entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _complete_coco(where: str, entry: dict[str, Any]) -> dict[str, Any]:
-    images, annotations = _local(entry["images"]), _local(entry["annotations"])
+    images, annotations = (_local(where, entry, key) for key in ("images", "annotations"))
     if not os.path.isdir(images):
         _refuse(where, "images", "a folder", images, FileNotFoundError)
     if not os.path.isfile(annotations):
         _refuse(where, "annotations", "a COCO json file", annotations, FileNotFoundError)
-    categories = _coco_categories(annotations)
+    categories = read_categories(annotations)
     classes = list(entry["classes"] or categories.values())
     if sorted(classes) != sorted(categories.values()):
-        expected = f"the names of the file's categories, {list(categories.values())}, in any order"
+        names = show(list(categories.values()))
+        expected = f"the names of the file's categories, {names}, in any order"
         _refuse(where, "classes", expected, classes)
     return {**entry, "images": images, "annotations": annotations, "classes": classes}
 
 
-def _local(path: str) -> str:
-    return os.path.abspath(PathManager.get_local_path(os.path.expanduser(path)))
-
-
-@cache
-def _coco_categories(path: str) -> dict[int, str]:
-    """Category id -> name in the order of ids; the file is read once a process."""
+def _local(where: str, entry: dict[str, Any], key: str) -> str:
+    """The absolute path of a key; what PathManager can fetch, such as a URL, is fetched."""
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-        categories = {item["id"]: item["name"] for item in content["categories"]}
-        names = {name for name in categories.values() if isinstance(name, str)}
-        if not len(content["categories"]) == len(categories) == len(names) > 0:
-            raise ValueError("expected at least one category, ids and names all different")
-        return dict(sorted(categories.items()))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a COCO json file: {_say(error)}") from error
-
-
-def _say(error: Exception) -> str:
-    """The error's text; for a missing key, which says no more than its name, a sentence."""
-    return f"there is no {error}" if isinstance(error, KeyError) else str(error)
+        return os.path.abspath(PathManager.get_local_path(os.path.expanduser(entry[key])))
+    except OSError as error:
+        expected = f"a path that can be reached ({error})"
+        _refuse(where, key, expected, entry[key], FileNotFoundError)
 
 
 def _register(entry: dict[str, Any]) -> None:
@@ -156,51 +146,14 @@ def _register(entry: dict[str, Any]) -> None:
         metadata.update(dirname=entry["root"], split=entry["split"], year=entry["year"])
         metadata["evaluator_type"] = "pascal_voc"
     else:
-        categories = _coco_categories(entry["annotations"])
+        categories = read_categories(entry["annotations"])
         ids = {number: classes.index(category) for number, category in categories.items()}
-        load = partial(_load_coco, entry["annotations"], entry["images"], ids)
+        load = partial(load_coco, entry["annotations"], entry["images"], ids)
         metadata.update(json_file=entry["annotations"], image_root=entry["images"])
         metadata.update(thing_dataset_id_to_contiguous_id=ids, evaluator_type="coco")
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(**metadata)
     _registered[name] = entry
-
-
-def _load_coco(annotations: str, images: str, ids: dict[int, int]) -> list[dict]:
-    """Detectron2's standard dicts of a COCO file, without boxes of zero area.
-
-    `ids` maps category ids to class numbers: Detectron2's loader would number them itself, in the
-    order of ids, so it is called without a data set name, and leaves them as they are.
-    """
-    try:
-        records = load_coco_json(annotations, images)
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{annotations}: not a COCO json file: {_say(error)}") from error
-    if not records:
-        raise ValueError(f"{annotations}: expected at least one image, got none")
-    objects = 0
-    for record in records:
-        if not os.path.isfile(record["file_name"]):
-            raise FileNotFoundError(f"{record['file_name']}: the image is missing ({annotations})")
-        objects += len(record["annotations"])
-        kept = []
-        for instance in record["annotations"]:
-            category, box = instance.get("category_id"), instance.get("bbox")
-            where = f"{annotations}: annotation of image id {record['image_id']}"
-            if category not in ids:
-                raise ValueError(f"{where}: unknown category_id {category!r}, not in {list(ids)}")
-            if not _is_box(box):
-                raise ValueError(f"{where}: bbox must be [x, y, width, height], got {box!r}")
-            if box[2] > 0 and box[3] > 0:
-                kept.append({**instance, "category_id": ids[category]})
-        record["annotations"] = kept
-    log_loaded(annotations, records, objects)
-    return records
-
-
-def _is_box(box: Any) -> bool:
-    numbers = isinstance(box, list) and all(isinstance(x, (int, float)) for x in box)
-    return numbers and len(box) == 4 and all(map(math.isfinite, box))
 
 
 def check_classes(cfg: CfgNode) -> None:
@@ -230,6 +183,8 @@ def check_classes(cfg: CfgNode) -> None:
 
 
 def _check_known(name: str) -> None:
+    if not isinstance(name, str):
+        raise ValueError(f"DATASETS.TRAIN and DATASETS.TEST: expected names, got {show(name)}")
     if name in DatasetCatalog:
         return
     own = [known for known in _registered if known in DatasetCatalog]

@@ -18,9 +18,14 @@ from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
+from .._show import show
+from .checks import MAX_PIXELS, is_below, is_coordinate
+from .xml_tree import read_xml
+
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # in the order they are tried
+MAX_SPLIT = 64 * 2**20  # characters of a split file: millions of ids
 _EXIF_ORIENTATION = 0x0112
 _EXIF_QUARTER_TURNS = (5, 6, 7, 8)  # orientations whose width and height change places
 
@@ -61,7 +66,11 @@ def split_path(root: str, split: str) -> str:
 
 
 def read_split(root: str, split: str) -> list[str]:
-    """Image ids of a split, in the file's order, each once. Ids may hold spaces."""
+    """Image ids of a split, in the file's order, each once.
+
+    Ids may hold spaces and name files in subfolders. ValueError for ids that lead out of the root's
+    folders (absolute, or with ..) or hold NUL, for no ids, and for more than MAX_SPLIT characters.
+    """
     path = split_path(root, split)
     if not PathManager.isfile(path):
         folder = os.path.dirname(path)
@@ -72,53 +81,89 @@ def read_split(root: str, split: str) -> list[str]:
         )
     # Ids are file names, so bytes that are not UTF-8 are kept as the file system would have them.
     with PathManager.open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
-        ids = [line.strip() for line in file if line.strip()]
+        text = file.read(MAX_SPLIT + 1)
+    if len(text) > MAX_SPLIT:
+        raise ValueError(f"{path}: expected at most {MAX_SPLIT} characters of image ids, got more")
+    ids = [line.strip() for line in text.split("\n") if line.strip()]
     if not ids:
         raise ValueError(f"{path}: expected one image id a line, got an empty file")
+    for image_id in ids:
+        if not is_below(image_id):
+            expected = "image ids that are file names in the root's folders, in UTF-8"
+            raise ValueError(f"{path}: expected {expected}, got {show(image_id)}")
     unique = list(dict.fromkeys(ids))
     if len(unique) < len(ids):
         logger.warning("%s: %d repeated image ids are used once", path, len(ids) - len(unique))
     return unique
 
 
+def _child(node: ET.Element, tag: str, path: str) -> ET.Element | None:
+    """The child `tag` of `node`; of two, nobody could say which one is meant."""
+    found = node.findall(tag)
+    if len(found) > 1:
+        raise ValueError(f"{path}: <{node.tag}> must have one <{tag}>, got {len(found)}")
+    return found[0] if found else None
+
+
+def _text(node: ET.Element, tag: str, path: str) -> str:
+    """The text of child `tag`, empty where there is none."""
+    child = _child(node, tag, path)
+    if child is None:
+        return ""
+    if len(child):
+        raise ValueError(f"{path}: <{tag}> must hold text, got <{child[0].tag}>")
+    return (child.text or "").strip()
+
+
 def _number(node: ET.Element, tag: str, path: str, default: float | None = None) -> float:
-    """The finite number in child `tag` of `node`; `default` where the tag is missing or empty."""
-    text = (node.findtext(tag) or "").strip()
+    """The number in child `tag`, within +-MAX_PIXELS; `default` where it is missing or empty."""
+    text = _text(node, tag, path)
     if not text:
         if default is None:
             raise ValueError(f"{path}: <{node.tag}> has no <{tag}>")
         return default
     try:
-        value = float(text)
+        value = math.nan if "_" in text else float(text)  # 1_0 is a number in Python alone
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{path}: <{tag}> must be a number, got {text!r}")
+        raise ValueError(f"{path}: <{tag}> must be a number, got {show(text)}")
+    if not is_coordinate(value):
+        raise ValueError(f"{path}: <{tag}> must be within +-{MAX_PIXELS}, got {show(text)}")
     return value
 
 
 def _read_object(node: ET.Element, path: str) -> VOCObject:
-    name = (node.findtext("name") or "").strip()
+    name = _text(node, "name", path)
     if not name:
         raise ValueError(f"{path}: <object> has no <name>")
-    box = node.find("bndbox")
+    box = _child(node, "bndbox", path)
     if box is None:
-        raise ValueError(f"{path}: <object> {name!r} has no <bndbox>")
+        raise ValueError(f"{path}: <object> {show(name)} has no <bndbox>")
     numbers = tuple(_number(box, tag, path) for tag in ("xmin", "ymin", "xmax", "ymax"))
     return VOCObject(name, numbers, _number(node, "difficult", path, default=0) != 0)
 
 
+def _read_extent(size: ET.Element, tag: str, path: str) -> int:
+    value = _number(size, tag, path, default=0)
+    if value < 0 or value != int(value):
+        raise ValueError(f"{path}: <{tag}> must be a whole number of pixels, got {value}")
+    return int(value)
+
+
 def read_annotation(path: str) -> VOCAnnotation:
-    """One annotation file; `pose`, `truncated`, `difficult` and `size` may be missing from it."""
-    try:
-        with PathManager.open(path, "rb") as file:
-            tree = ET.parse(file).getroot()
-    except (ET.ParseError, LookupError, ValueError) as error:  # the last two: unknown encodings
-        raise ValueError(f"{path}: broken XML: {error}") from error
-    size = tree.find("size")
+    """One annotation file; `pose`, `truncated`, `difficult` and `size` may be missing from it.
+
+    `filename`, `path` and `folder` are not looked at: an image is found by its id. What is not VOC,
+    or ambiguous, raises ValueError with the path and the tag.
+    """
+    tree = read_xml(path)
+    if tree.tag != "annotation":
+        raise ValueError(f"{path}: the root tag must be <annotation>, got <{tree.tag[:100]}>")
+    size = _child(tree, "size", path)
     width, height = 0, 0
     if size is not None:
-        width, height = (int(_number(size, tag, path, default=0)) for tag in ("width", "height"))
+        width, height = (_read_extent(size, tag, path) for tag in ("width", "height"))
     objects = tuple(_read_object(node, path) for node in tree.findall("object"))
     return VOCAnnotation(path, width, height, objects)
 
@@ -149,11 +194,24 @@ def find_image(root: str, image_id: str) -> str:
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """(width, height) in pixels of an image as Detectron2 reads it, turned as its EXIF tag says."""
-    with Image.open(path) as image:
-        width, height = image.size
-        turned = image.getexif().get(_EXIF_ORIENTATION) in _EXIF_QUARTER_TURNS
+    """(width, height) in pixels of an image as Detectron2 reads it, turned as its EXIF tag says.
+
+    Raises OSError with the path for what is no image, and for more pixels than Pillow takes.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = _orientation(image) in _EXIF_QUARTER_TURNS
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise OSError(f"{path}: expected an image, got: {error}") from error
     return (height, width) if turned else (width, height)
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        return image.getexif().get(_EXIF_ORIENTATION)
+    except Exception:  # Pillow fails in many ways on broken tags; Detectron2 ignores them likewise
+        return None
 
 
 def _instances(annotation: VOCAnnotation, ids: dict[str, int]) -> list[dict]:
@@ -162,7 +220,8 @@ def _instances(annotation: VOCAnnotation, ids: dict[str, int]) -> list[dict]:
     for obj in annotation.objects:
         if obj.name not in ids:
             raise ValueError(
-                f"{annotation.path}: unknown class {obj.name!r}, expected one of {list(ids)}"
+                f"{annotation.path}: unknown class {show(obj.name)}, "
+                f"expected one of {show(list(ids))}"
             )
         if obj.empty:
             continue

@@ -1,12 +1,13 @@
 """Adaptive Loss Weight Adjustment (arXiv 2103.09488)."""
 
 import logging
-from numbers import Integral
+from numbers import Integral, Real
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .._show import show
 from .base import LOSS_WEIGHTER_REGISTRY, LossWeighter
 
 logger = logging.getLogger(__name__)
@@ -17,11 +18,40 @@ VARIANTS = {
     "ALWA_2": lambda window: window.std(0),
 }
 RULES = ("authors", "balance")
+MAX_INTERVAL = 1_000_000  # the window is held in memory and in every checkpoint, 16 bytes each
 
 
 def _is_capturing(x: Tensor) -> bool:
     """Whether a CUDA graph is being recorded."""
     return x.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def _check(variant, rule, interval, min_weight) -> None:
+    """Raises ValueError for values, also of other types, that ALWA has no meaning for."""
+    if variant not in tuple(VARIANTS):  # compared, not hashed: it may be anything
+        raise ValueError(
+            f"variant (MODEL.ALWA.VARIANT): expected one of {', '.join(VARIANTS)}, "
+            f"got {show(variant)}"
+        )
+    if rule not in RULES:
+        raise ValueError(
+            f"rule (MODEL.ALWA.RULE): expected one of {', '.join(RULES)}, got {show(rule)}"
+        )
+    if not isinstance(interval, Integral) or interval < 2:
+        raise ValueError(
+            "interval (MODEL.ALWA.INTERVAL): expected an integer of at least 2, "
+            f"got {show(interval)}"
+        )
+    if interval > MAX_INTERVAL:
+        raise ValueError(
+            f"interval (MODEL.ALWA.INTERVAL): expected at most {MAX_INTERVAL} iterations, "
+            f"got {show(interval)}"
+        )
+    is_number = isinstance(min_weight, Real) and not isinstance(min_weight, bool)
+    if not (is_number and 0 < min_weight <= 1):
+        raise ValueError(
+            f"min_weight (MODEL.ALWA.MIN_WEIGHT): expected 0 < weight <= 1, got {show(min_weight)}"
+        )
 
 
 @LOSS_WEIGHTER_REGISTRY.register()
@@ -58,28 +88,14 @@ class ALWA(LossWeighter):
             cls_key, reg_key: see :class:`LossWeighter`
             variant: "ALWA_1" (S = mean + standard deviation) or "ALWA_2" (standard deviation)
             rule: "authors" or "balance"
-            interval: length C of a window in iterations, at least 2
+            interval: length C of a window in iterations, 2 to 1 000 000
             min_weight: floor of the classification weight under "balance", in (0, 1]
+
+        Raises:
+            ValueError: another type or value of an argument
         """
         super().__init__(cls_key, reg_key)
-        if variant not in VARIANTS:
-            raise ValueError(
-                f"variant (MODEL.ALWA.VARIANT): expected one of {', '.join(VARIANTS)}, "
-                f"got '{variant}'"
-            )
-        if rule not in RULES:
-            raise ValueError(
-                f"rule (MODEL.ALWA.RULE): expected one of {', '.join(RULES)}, got '{rule}'"
-            )
-        if not isinstance(interval, Integral) or interval < 2:
-            raise ValueError(
-                "interval (MODEL.ALWA.INTERVAL): expected an integer of at least 2, "
-                f"got {interval!r}"
-            )
-        if not 0 < min_weight <= 1:
-            raise ValueError(
-                f"min_weight (MODEL.ALWA.MIN_WEIGHT): expected 0 < weight <= 1, got {min_weight}"
-            )
+        _check(variant, rule, interval, min_weight)
         self.variant = variant
         self.rule = rule
         self.interval = int(interval)

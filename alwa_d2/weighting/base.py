@@ -4,6 +4,8 @@ import torch
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
+from .._show import show
+
 LOSS_WEIGHTER_REGISTRY = Registry("LOSS_WEIGHTER")
 LOSS_WEIGHTER_REGISTRY.__doc__ = """
 Registry of loss weighters: subclasses of :class:`LossWeighter` with a classmethod
@@ -129,10 +131,10 @@ def build_loss_weighter(cfg, cls_key: str, reg_key: str) -> LossWeighter:
         ValueError: an unknown name, or a value that the weighter refuses
     """
     name = cfg.MODEL.LOSS_WEIGHTER.NAME
-    if name not in LOSS_WEIGHTER_REGISTRY:
+    if not isinstance(name, str) or name not in LOSS_WEIGHTER_REGISTRY:
         names = sorted(key for key, _ in LOSS_WEIGHTER_REGISTRY)
         raise ValueError(
-            f"MODEL.LOSS_WEIGHTER.NAME: expected one of {', '.join(names)}, got '{name}'"
+            f"MODEL.LOSS_WEIGHTER.NAME: expected one of {', '.join(names)}, got {show(name)}"
         )
     weighter = LOSS_WEIGHTER_REGISTRY.get(name)
     return weighter(cls_key, reg_key, **weighter.from_config(cfg))

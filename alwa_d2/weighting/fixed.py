@@ -1,11 +1,18 @@
 """Weights that do not change."""
 
-import math
+from numbers import Real
 
 import torch
 from torch import Tensor
 
+from .._show import show
 from .base import LOSS_WEIGHTER_REGISTRY, LossWeighter
+
+LARGEST = torch.finfo(torch.float32).max  # of the losses: a larger weight is infinity to them
+
+
+def _is_weight(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= LARGEST
 
 
 @LOSS_WEIGHTER_REGISTRY.register()
@@ -16,13 +23,18 @@ class Fixed(LossWeighter):
         """
         Args:
             cls_key, reg_key: see :class:`LossWeighter`
-            weights: of (classification loss, box-regression loss); finite, at least 0
+            weights: list or tuple, of (classification loss, box-regression loss); at least 0, and
+                finite as float32
+
+        Raises:
+            ValueError: anything else
         """
         super().__init__(cls_key, reg_key)
-        if len(weights) != 2 or not all(math.isfinite(w) and w >= 0 for w in weights):
+        is_pair = isinstance(weights, (list, tuple)) and len(weights) == 2
+        if not (is_pair and all(map(_is_weight, weights))):
             raise ValueError(
                 "weights (MODEL.LOSS_WEIGHTER.WEIGHTS): expected two finite numbers of at least 0, "
-                f"got {list(weights)}"
+                f"got {show(weights)}"
             )
         # Not part of checkpoints: the config says what the weights are.
         weights = torch.tensor(weights, dtype=torch.float64)  # (2,)
