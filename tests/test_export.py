@@ -94,7 +94,9 @@ def outputs(name, way, alwa):
             form = scripting_with_instances(model, FIELDS)
             inputs = [{"image": image}]
             is_dense = name == "RetinaNet"
-            result = form(inputs)[0] if is_dense else form.inference(inputs, do_postprocess=False)[0]
+            result = (
+                form(inputs)[0] if is_dense else form.inference(inputs, do_postprocess=False)[0]
+            )
             return [result.pred_boxes.tensor, result.scores, result.pred_classes]
         adapter = TracingAdapter(model, [{"image": image}])
         if way == "traced":

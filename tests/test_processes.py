@@ -197,7 +197,9 @@ def test_refusals(environment):
         launch(print, arguments(num_gpus=99))
     environment.setenv("WORLD_SIZE", "4")
     environment.setenv("RANK", "0")
-    with pytest.raises(ValueError, match="LOCAL_RANK: expected a number as WORLD_SIZE is set, got None"):
+    with pytest.raises(
+        ValueError, match="LOCAL_RANK: expected a number as WORLD_SIZE is set, got None"
+    ):
         launch(print, arguments("MODEL.DEVICE", "cpu"))
     environment.setenv("LOCAL_RANK", "0")
     with pytest.raises(ValueError, match="--num-gpus 2: the environment has 4 processes"):

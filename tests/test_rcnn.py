@@ -187,7 +187,10 @@ WEIGHTS = dict(MODEL__LOSS_WEIGHTER__NAME="Fixed", MODEL__LOSS_WEIGHTER__WEIGHTS
         ("FPN", [RPN_PAIR, ROI_PAIR]),
         ("mask", [RPN_PAIR, ROI_PAIR]),
         ("keypoint", [RPN_PAIR, ROI_PAIR]),
-        ("cascade", [RPN_PAIR, *((f"loss_cls_stage{k}", f"loss_box_reg_stage{k}") for k in range(3))]),
+        (
+            "cascade",
+            [RPN_PAIR, *((f"loss_cls_stage{k}", f"loss_box_reg_stage{k}") for k in range(3))],
+        ),
     ],
 )
 def test_every_pair_is_weighted_and_other_losses_are_left_to_the_bit(name, pairs):
@@ -203,7 +206,10 @@ def test_every_pair_is_weighted_and_other_losses_are_left_to_the_bit(name, pairs
     assert (name in ("mask", "keypoint", "cascade")) == (len(losses) > len(expected))
     # Layers that one loss alone trains.
     head = "proposal_generator.rpn_head"
-    for layer, factor in ((f"{head}.objectness_logits.bias", 0.25), (f"{head}.anchor_deltas.bias", 0.5)):
+    for layer, factor in (
+        (f"{head}.objectness_logits.bias", 0.25),
+        (f"{head}.anchor_deltas.bias", 0.5),
+    ):
         torch.testing.assert_close(scaled_grads[layer], factor * grads[layer])
     for layer in grads:
         if layer.startswith(("roi_heads.mask_head.predictor", "roi_heads.keypoint_head.score")):
@@ -231,7 +237,9 @@ def test_a_pair_that_the_model_does_not_have_is_refused_in_the_first_iteration()
     assert all(w.observed is None and int(w.slot) == 0 for w in model.loss_weighters.values())
 
 
-@pytest.mark.parametrize("pairs", ["loss_cls", [["loss_cls"]], [["loss_cls", 3]], ["loss_cls", "loss_box_reg"]])
+@pytest.mark.parametrize(
+    "pairs", ["loss_cls", [["loss_cls"]], [["loss_cls", 3]], ["loss_cls", "loss_box_reg"]]
+)
 def test_pairs_that_are_none_are_refused(pairs):
     with pytest.raises((ValueError, TypeError), match="MODEL.ALWA.PAIRS"):
         make_model(MODEL__ALWA__PAIRS=pairs)
@@ -242,7 +250,9 @@ def test_a_loss_in_two_pairs_is_refused():
         make_model(MODEL__ALWA__PAIRS=[["loss_cls", "loss_box_reg"], ["loss_rpn_cls", "loss_cls"]])
 
 
-@pytest.mark.parametrize("key", ["MODEL.RPN.BBOX_REG_LOSS_TYPE", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE"])
+@pytest.mark.parametrize(
+    "key", ["MODEL.RPN.BBOX_REG_LOSS_TYPE", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE"]
+)
 def test_unknown_box_losses_are_refused_by_key(key):
     with pytest.raises(ValueError, match=f"{key}.*expected one of l1, smooth_l1, iou.* got 'wiou'"):
         make_model(**{key.replace(".", "__"): "wiou"})
@@ -254,7 +264,9 @@ def test_precomputed_proposals_have_no_rpn_pair():
 
 
 def test_stock_rpn_is_weighted_all_the_same():
-    losses, *_ = losses_and_gradients(make_model(MODEL__PROPOSAL_GENERATOR__NAME="RPN"), make_batch())
+    losses, *_ = losses_and_gradients(
+        make_model(MODEL__PROPOSAL_GENERATOR__NAME="RPN"), make_batch()
+    )
     weighted, *_ = losses_and_gradients(
         make_model(MODEL__PROPOSAL_GENERATOR__NAME="RPN", **WEIGHTS), make_batch()
     )
@@ -309,7 +321,9 @@ def test_fcos_equals_detectron2():
     for seed in range(3):
         assert_equal(ours, stock, make_batch((4, 0, 2)), seed)
     assert float(ours.loss_normalizer) == pytest.approx(stock.loss_normalizer, rel=1e-12)
-    halved = make_fcos(AlwaFCOS, loss_weighter=Fixed("loss_fcos_cls", "loss_fcos_loc", weights=(0.5, 1)))
+    halved = make_fcos(
+        AlwaFCOS, loss_weighter=Fixed("loss_fcos_cls", "loss_fcos_loc", weights=(0.5, 1))
+    )
     batch = make_batch()
     losses, *_ = losses_and_gradients(make_fcos(FCOS), batch)
     weighted, *_ = losses_and_gradients(halved, batch)
