@@ -7,7 +7,7 @@ pytest.importorskip("detectron2", reason="needs Detectron2")
 
 from conftest import DEVICES
 from detectron2.utils.events import EventStorage
-from toy import INTERVAL, ToyTrainer, make_batch, toy_cfg, train
+from toy import INTERVAL, ToyTrainer, make_batch, toy_cfg
 
 MODELS = ("AlwaRetinaNet", "AlwaGeneralizedRCNN")
 AMP = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION")
