@@ -4,8 +4,9 @@
 def add_alwa_config(cfg) -> None:
     """Adds alwa_d2's keys with their defaults to a Detectron2 config, in place.
 
-    Detectron2's own `MODEL.RETINANET.BBOX_REG_LOSS_TYPE` takes "l1" and "iou" as well as
-    "smooth_l1", "giou", "diou" and "ciou" where the model is `AlwaRetinaNet`.
+    Detectron2's own `BBOX_REG_LOSS_TYPE` of `MODEL.RETINANET`, `MODEL.RPN` and
+    `MODEL.ROI_BOX_HEAD` take "l1" and "iou" as well as "smooth_l1", "giou", "diou" and "ciou" where
+    the model is `AlwaRetinaNet` or `AlwaGeneralizedRCNN`, with `AlwaRPN`.
     """
     CN = type(cfg)
 

@@ -12,9 +12,10 @@ from detectron2.engine import HookBase
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from test_resume import load
-from toy import NUM_CLASSES, FixedData, ToyTrainer, make_batch, toy_cfg
+from torch.utils.data import DataLoader
+from toy import NUM_CLASSES, FixedData, Iterable, ToyTrainer, make_batch, toy_cfg
 
-from alwa_d2.weighting import LossWeighter
+from alwa_d2.weighting import ALWA, LossWeighter
 
 C = 20  # iterations of a window below
 PAGE = 4096
@@ -79,7 +80,7 @@ class Plant(HookBase):
 class BadTrainer(ToyTrainer):
     @classmethod
     def build_train_loader(cls, cfg):
-        return Trouble()
+        return DataLoader(Iterable(Trouble()), batch_size=None)
 
 
 # Run times on one core: RetinaNet 7 s, R-CNN 12 s.
@@ -137,7 +138,7 @@ def trainer_on(data):
     class Own(ToyTrainer):
         @classmethod
         def build_train_loader(cls, cfg):
-            return data()
+            return DataLoader(Iterable(data()), batch_size=None)
 
     return Own
 
@@ -201,3 +202,23 @@ def test_a_loop_that_goes_on_by_itself_keeps_its_weighter(rule, tmp_path):
     assert model.loss_normalizer.isfinite()
     if rule == "balance":
         assert weights[11] != weights[10]
+
+
+@pytest.mark.parametrize("variant", ["ALWA_1", "ALWA_2"])
+@pytest.mark.parametrize("rule", ["authors", "balance"])
+@pytest.mark.parametrize("constant", [0.0, 0.3, 1e30])
+def test_constant_losses(constant, rule, variant):
+    """One of the two, then both, in windows between others that vary: what has no spread is no
+    reason for a weight outside its bounds."""
+    weighter = ALWA(interval=4, rule=rule, variant=variant)
+    for i in range(64):
+        window = i // 4
+        varying = torch.tensor(1.0 + (i % 3), dtype=torch.float64)
+        losses = [varying, 0.5 * varying]
+        for side in (0, 1):
+            if window % 4 in (side + 1, 3):
+                losses[side] = torch.tensor(constant, dtype=torch.float64)
+        weighter(dict(zip(("loss_cls", "loss_box_reg"), losses)))
+        weight = float(weighter.weights["loss_cls"])
+        assert (0.01 if rule == "balance" else 0) <= weight <= 1
+    assert int(weighter.first_nonfinite) == -1

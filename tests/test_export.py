@@ -57,7 +57,7 @@ def test_retinanets_losses_compile_without_a_graph_break():
 def test_rcnns_losses_compile_without_a_graph_break():
     model = test_rcnn.make_model("FPN", MODEL__ROI_BOX_HEAD__BBOX_REG_LOSS_TYPE="ciou")
     rpn, predictor = model.proposal_generator, model.roi_heads.box_predictor
-    weighter = model.loss_weighters["loss_rpn_cls__loss_rpn_loc"]
+    weighter = model.loss_weighters["loss_rpn_cls-loss_rpn_loc"]
     batch = test_rcnn.make_batch()
     images = model.preprocess_image(batch)
     features = model.backbone(images.tensor)

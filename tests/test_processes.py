@@ -39,6 +39,9 @@ def test_processes_agree(name, size, tmp_path):
     opts += ["SOLVER.IMS_PER_BATCH", 2 * size]
     done = run_toy(tmp_path, architecture, *opts, flags=("--num-gpus", str(size)))
     assert done.returncode == 0, done.stderr
+    for rank in range(size):  # GPUs are hidden, where there are any
+        process = json.loads((tmp_path / f"process_{rank}.json").read_text())
+        assert process == {"visible": "", "threads": 1, "local_size": size, "backend": "gloo"}
     runs = [read_records(tmp_path, rank) for rank in range(size)]
     iterations = range(3 * INTERVAL)
     assert all(run.keys() == set(iterations) for run in runs)
@@ -121,7 +124,25 @@ def test_killed_process_stops_the_others_and_the_run_resumes(tmp_path):
     # With another number of processes it goes on, and says what is lost.
     done = run_toy(killed, *opts, "SOLVER.MAX_ITER", 14, flags=("--resume",))
     assert done.returncode == 0, done.stderr
-    assert (done.stdout + done.stderr).count("The checkpoint is of 2 processes, not 1") == 1
+    assert (done.stdout + done.stderr).count("has the state of 2 processes, not of 1") == 1
+
+
+def test_a_nan_in_the_last_iteration_ends_all_at_once(tmp_path):
+    """The failing process does not wait for the others in an evaluation that they never come to."""
+    opts = (
+        "AlwaRetinaNet",
+        "SOLVER.IMS_PER_BATCH",
+        4,
+        "SOLVER.MAX_ITER",
+        2,
+        "SOLVER.BASE_LR",
+        1e30,
+    )
+    start = time.monotonic()
+    done = run_toy(tmp_path, *opts, flags=("--num-gpus", "2"), env={"TOY_TIMEOUT": "200"})
+    assert done.returncode != 0
+    assert "Loss became infinite or NaN at iteration=1" in done.stderr
+    assert time.monotonic() - start < 100
 
 
 def environments(size):
@@ -173,6 +194,24 @@ def test_torchrun(tmp_path):
     for rank in (0, 1):
         spawned, joined = (read_records(tmp_path / x, rank) for x in ("spawned", "joined"))
         assert spawned == joined
+        process = json.loads((tmp_path / "joined" / f"process_{rank}.json").read_text())
+        assert process == {"visible": "", "threads": 1, "local_size": 2, "backend": "gloo"}
+
+
+def test_slurm(tmp_path):
+    """Its names of rank and local rank; two tasks on the one machine."""
+    runs = []
+    for own in environments(2):
+        own["SLURM_PROCID"], own["SLURM_LOCALID"] = own.pop("RANK"), own.pop("LOCAL_RANK")
+        own["SLURM_STEP_TASKS_PER_NODE"] = "2(x1)"
+        del own["LOCAL_WORLD_SIZE"]
+        runs.append(start(tmp_path, own, "SOLVER.MAX_ITER", 2))
+    for run in runs:
+        output = run.communicate(timeout=120)[0].decode()
+        assert run.returncode == 0, output
+    for rank in (0, 1):
+        process = json.loads((tmp_path / f"process_{rank}.json").read_text())
+        assert (process["local_size"], process["backend"]) == (2, "gloo")
 
 
 def arguments(*opts, num_gpus=1):
@@ -185,7 +224,9 @@ def arguments(*opts, num_gpus=1):
 @pytest.fixture
 def environment(monkeypatch):
     """Without a launcher's variables; what launch sets is taken back."""
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_PROCID"):
+    of_torchrun = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    of_slurm = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
+    for name in (*of_torchrun, *of_slurm):
         monkeypatch.delenv(name, raising=False)
     for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
@@ -195,20 +236,26 @@ def environment(monkeypatch):
 def test_refusals(environment):
     with pytest.raises(ValueError, match=r"--num-gpus 99: found \d+ GPUs \(MODEL.DEVICE cpu"):
         launch(print, arguments(num_gpus=99))
+    with pytest.raises(ValueError, match="MODEL.DEVICE: expected cuda for several .* got cuda:1"):
+        launch(print, arguments("MODEL.DEVICE", "cuda:1", num_gpus=2))
+    on_cpu = ("MODEL.DEVICE", "cpu")
     environment.setenv("WORLD_SIZE", "4")
-    environment.setenv("RANK", "0")
-    with pytest.raises(
-        ValueError, match="LOCAL_RANK: expected a number as WORLD_SIZE is set, got None"
-    ):
-        launch(print, arguments("MODEL.DEVICE", "cpu"))
-    environment.setenv("LOCAL_RANK", "0")
-    with pytest.raises(ValueError, match="--num-gpus 2: the environment has 4 processes"):
-        launch(print, arguments("MODEL.DEVICE", "cpu", num_gpus=2))
+    for name, value in (("LOCAL_WORLD_SIZE", "4"), ("RANK", "0"), ("LOCAL_RANK", "0")):
+        words = f"{name}: expected a number as WORLD_SIZE is set, got ''"
+        with pytest.raises(ValueError, match=words):
+            launch(print, arguments(*on_cpu))
+        environment.setenv(name, value)
+    with pytest.raises(ValueError, match="--num-gpus 2 .* the environment has 4 processes"):
+        launch(print, arguments(*on_cpu, num_gpus=2))
+    environment.delenv("LOCAL_WORLD_SIZE")
+    environment.setenv("SLURM_STEP_TASKS_PER_NODE", "3,1")
+    with pytest.raises(ValueError, match="LOCAL_WORLD_SIZE: expected a number .* got '3,1'"):
+        launch(print, arguments(*on_cpu))
 
 
 def test_one_process_needs_no_group(environment):
     args = arguments("MODEL.DEVICE", "cpu")
-    assert launch(lambda given: given is args, args) in (True, None)
+    assert launch(lambda given: given is args, args)
     for name, value in next(environments(1)).items():
         environment.setenv(name, str(value))
     assert launch(lambda given: given is args, args)

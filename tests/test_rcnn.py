@@ -1,4 +1,4 @@
-"""Two-stage models and FCOS: with weights 1:1 they are Detectron2's; pairs of losses; bad batches."""
+"""Two-stage models: with weights 1:1 they are Detectron2's; pairs of losses; bad batches."""
 
 import logging
 
@@ -12,14 +12,11 @@ from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
-from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
+from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
-from test_retinanet import make_cfg as retina_cfg
 
 from alwa_d2 import add_alwa_config
-from alwa_d2.modeling import AlwaFCOS
-from alwa_d2.weighting import ALWA, Fixed
 
 NUM_CLASSES = 3
 # Detectron2's own files, made small below.
@@ -151,6 +148,46 @@ def test_equals_detectron2_for_every_box_loss_it_has(kind, agnostic):
     assert_equal(ours, stock, make_batch())
 
 
+@pytest.mark.parametrize(
+    "name, keys",
+    [
+        ("FPN", dict(MODEL__ROI_BOX_HEAD__USE_SIGMOID_CE=True)),
+        ("FPN", dict(MODEL__ROI_HEADS__NUM_CLASSES=1)),
+        ("mask", dict(MODEL__ROI_BOX_HEAD__TRAIN_ON_PRED_BOXES=True)),
+        ("FPN", dict(MODEL__BACKBONE__FREEZE_AT=5)),
+        ("FPN", dict(MODEL__RPN__IOU_THRESHOLDS=[0.5], MODEL__RPN__IOU_LABELS=[0, 1])),
+        ("FPN", dict(MODEL__RPN__LOSS_WEIGHT=0.0)),
+        ("cascade", dict(MODEL__ROI_BOX_HEAD__BBOX_REG_LOSS_TYPE="giou")),
+    ],
+    ids=str,
+)
+def test_equals_detectron2_with_its_options(name, keys):
+    ours, stock = (make_model(name, alwa, **keys) for alwa in (True, False))
+    assert_equal(ours, stock, make_batch(num_classes=1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", FILES)
+def test_losses_are_float32_in_mixed_precision(name, dtype):
+    model = make_model(name)
+    with EventStorage(), torch.autocast("cpu", dtype=dtype):
+        losses = model(make_batch(num_classes=1))
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_an_rpn_with_a_labelling_of_its_own():
+    """One that gives lists, as Detectron2's does."""
+    ours, stock = (make_model("FPN", alwa) for alwa in (True, False))
+    rpn = ours.proposal_generator
+    rpn.label_and_sample_anchors = lambda *args: RPN.label_and_sample_anchors(rpn, *args)
+    batch = make_batch()
+    losses, _, _ = losses_and_gradients(ours, batch)
+    expected, _, _ = losses_and_gradients(stock, batch)
+    for key in losses:
+        torch.testing.assert_close(losses[key], expected[key], rtol=1e-5, atol=1e-8)
+
+
 @pytest.mark.parametrize("kind", BOX_KINDS)
 @pytest.mark.parametrize("counts", [(0, 0), (3, 0)])
 def test_images_without_boxes(kind, counts):
@@ -221,7 +258,7 @@ def test_pairs_from_the_config():
     losses, *_ = losses_and_gradients(make_model(), batch)
     only_rpn = make_model(MODEL__ALWA__PAIRS=[list(RPN_PAIR)], **WEIGHTS)
     weighted, *_ = losses_and_gradients(only_rpn, batch)
-    assert list(only_rpn.loss_weighters) == ["loss_rpn_cls__loss_rpn_loc"]
+    assert list(only_rpn.loss_weighters) == ["loss_rpn_cls-loss_rpn_loc"]
     for key, factor in zip((*RPN_PAIR, *ROI_PAIR), (0.25, 0.5, 1, 1)):
         assert torch.equal(weighted[key], factor * losses[key])
 
@@ -231,14 +268,15 @@ def test_a_pair_that_the_model_does_not_have_is_refused_in_the_first_iteration()
     model = make_model(MODEL__ALWA__PAIRS=[list(RPN_PAIR), ["loss_cls", "loss_box"]])
     with EventStorage(), pytest.raises(ValueError) as error:
         model(make_batch())
-    words = "MODEL.ALWA.PAIRS: ['loss_cls', 'loss_box'] needs the loss 'loss_box'; this model has"
+    words = "(MODEL.ALWA.PAIRS): ['loss_cls', 'loss_box'] needs the loss 'loss_box'; this model has"
     assert words in str(error.value)
     assert "loss_box_reg, loss_cls, loss_rpn_cls, loss_rpn_loc" in str(error.value)
     assert all(w.observed is None and int(w.slot) == 0 for w in model.loss_weighters.values())
 
 
 @pytest.mark.parametrize(
-    "pairs", ["loss_cls", [["loss_cls"]], [["loss_cls", 3]], ["loss_cls", "loss_box_reg"]]
+    "pairs",
+    [[["a.b", "c"]], "loss_cls", [["loss_cls"]], [["loss_cls", 3]], ["loss_cls", "loss_box_reg"]],
 )
 def test_pairs_that_are_none_are_refused(pairs):
     with pytest.raises((ValueError, TypeError), match="MODEL.ALWA.PAIRS"):
@@ -260,7 +298,7 @@ def test_unknown_box_losses_are_refused_by_key(key):
 
 def test_precomputed_proposals_have_no_rpn_pair():
     model = make_model(MODEL__PROPOSAL_GENERATOR__NAME="PrecomputedProposals")
-    assert list(model.loss_weighters) == ["loss_cls__loss_box_reg"]
+    assert list(model.loss_weighters) == ["loss_cls-loss_box_reg"]
 
 
 def test_stock_rpn_is_weighted_all_the_same():
@@ -300,38 +338,6 @@ def test_nothing_is_weighted_or_observed_in_evaluation():
     model = make_model().eval()
     model(make_batch())
     assert all(w.observed is None for w in model.loss_weighters.values())
-
-
-def make_fcos(cls, **kwargs):
-    torch.manual_seed(0)
-    backbone = build_model(retina_cfg("RetinaNet")).backbone
-    names = ["p3", "p4", "p5", "p6", "p7"]
-    shapes = [backbone.output_shape()[name] for name in names]
-    head = FCOSHead(input_shape=shapes, num_classes=NUM_CLASSES, conv_dims=[16])
-    return cls(
-        backbone=backbone, head=head, head_in_features=names, num_classes=NUM_CLASSES,
-        pixel_mean=[0.0] * 3, pixel_std=[255.0] * 3, **kwargs,
-    ).train()  # fmt: skip
-
-
-def test_fcos_equals_detectron2():
-    """Three steps with weights 1:1; then its two losses are weighted, centre-ness is not."""
-    ours = make_fcos(AlwaFCOS, loss_weighter=ALWA("loss_fcos_cls", "loss_fcos_loc"))
-    stock = make_fcos(FCOS)
-    for seed in range(3):
-        assert_equal(ours, stock, make_batch((4, 0, 2)), seed)
-    assert float(ours.loss_normalizer) == pytest.approx(stock.loss_normalizer, rel=1e-12)
-    halved = make_fcos(
-        AlwaFCOS, loss_weighter=Fixed("loss_fcos_cls", "loss_fcos_loc", weights=(0.5, 1))
-    )
-    batch = make_batch()
-    losses, *_ = losses_and_gradients(make_fcos(FCOS), batch)
-    weighted, *_ = losses_and_gradients(halved, batch)
-    torch.testing.assert_close(weighted["loss_fcos_cls"], 0.5 * losses["loss_fcos_cls"])
-    torch.testing.assert_close(weighted["loss_fcos_ctr"], losses["loss_fcos_ctr"])
-    wrong = make_fcos(AlwaFCOS, loss_weighter=ALWA())
-    with EventStorage(), pytest.raises(ValueError, match="needs the loss 'loss_cls'"):
-        wrong(batch)
 
 
 def test_checkpoints_of_detectron2_load(tmp_path, caplog):

@@ -3,17 +3,21 @@
 import logging
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
-from conftest import REPO
+from conftest import DEVICES, REPO
 from toy import INTERVAL, read_records, toy_cfg, toy_opts, train
+
+from alwa_d2.engine import RankState
 
 MODELS = {
     "RetinaNet": ("AlwaRetinaNet",),
@@ -135,7 +139,10 @@ class Planted:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("content", ["truncated", "empty", "noise", "code", "model alone"])
+@pytest.mark.parametrize(
+    "content",
+    ["truncated", "empty", "noise", "code", "model alone", "a tensor", "a list for a model"],
+)
 def test_unusable_checkpoints_are_refused_by_name(content, finished):
     path, planted = finished / "model_final.pth", finished / "planted"
     words = "expected a checkpoint, could not read it"
@@ -146,6 +153,12 @@ def test_unusable_checkpoints_are_refused_by_name(content, finished):
     elif content == "model alone":
         torch.save({"model": load(path)["model"]}, path)
         words = "expected a training's checkpoint to resume from, got one without trainer"
+    elif content == "a tensor":
+        torch.save(torch.zeros(3), path)
+        words = "expected a dictionary, got Tensor"
+    elif content == "a list for a model":
+        torch.save({"model": [1], "trainer": {}}, path)
+        words = "expected a model's state, a dictionary, got list"
     else:
         path.write_bytes(b"" if content == "empty" else os.urandom(5000))
     with pytest.raises(ValueError, match=words) as error:
@@ -164,6 +177,65 @@ def test_unusable_checkpoints_are_refused_by_name(content, finished):
 def test_another_models_checkpoint_is_refused(opts, words, finished):
     with pytest.raises(ValueError, match=words):
         resume(finished, *opts[1:], architecture=opts[0])
+
+
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("slot", torch.tensor([99]), "window of loss_cls and loss_box_reg is broken"),
+        ("slot", torch.tensor([-1]), "window of loss_cls and loss_box_reg is broken"),
+        (
+            "weight",
+            torch.tensor([torch.nan, 1.0]),
+            "weights of loss_cls and loss_box_reg are broken",
+        ),
+        ("weight", torch.tensor([0.5, 7.0]), "weights of loss_cls and loss_box_reg are broken"),
+    ],
+)
+def test_a_broken_weighter_begins_anew(name, value, words, finished, caplog):
+    path = finished / "model_final.pth"
+    checkpoint = load(path)
+    checkpoint["model"][f"loss_weighter.{name}"] = value
+    torch.save(checkpoint, path)
+    with caplog.at_level(logging.INFO):
+        trainer = resume(finished)
+    assert len(lines(caplog)) == 1 and words in lines(caplog)[0]
+    assert trainer.iter == 8 and trainer.model.loss_weighter.weight.isfinite().all()
+
+
+def test_a_checkpoint_without_random_states_says_so(finished, caplog):
+    path = finished / "model_final.pth"
+    checkpoint = load(path)
+    del checkpoint["trainer"]["hooks"]["RankState"]
+    torch.save(checkpoint, path)
+    with caplog.at_level(logging.INFO):
+        resume(finished)
+    assert len(lines(caplog)) == 1 and "has the state of 0 processes, not of 1" in lines(caplog)[0]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_random_states_come_back(device):
+    model = torch.nn.Linear(1, 1).to(device)
+    hook = RankState(model, period=1)
+    state = hook._own()
+
+    def draw():
+        return (
+            random.random(),
+            np.random.rand(),
+            float(torch.rand(1)),
+            float(torch.rand(1, device=device)),
+        )
+
+    drawn = draw()
+    assert draw() != drawn
+    hook._restore(state)
+    assert draw() == drawn
+
+
+def test_a_period_of_no_iterations_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="SOLVER.CHECKPOINT_PERIOD: expected at least 1, got 0"):
+        train(toy_cfg("AlwaRetinaNet", tmp_path, "SOLVER.CHECKPOINT_PERIOD", 0))
 
 
 def test_another_interval_begins_a_new_window(finished, caplog):
@@ -196,7 +268,7 @@ def test_other_pairs(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         trainer = resume(tmp_path, *rpn, architecture=model)
     assert lines(caplog) == [
-        "The checkpoint's loss_weighters.loss_cls__loss_box_reg, not in this model, is left out."
+        "The checkpoint's loss_weighters.loss_cls-loss_box_reg, not in this model, is left out."
     ]
     (weighter,) = trainer.model.loss_weighters.values()
     assert int(weighter.window_start) == 8 and int(weighter.slot) == 0
@@ -212,9 +284,10 @@ def test_mixed_precision_switched_on_and_off(finished, caplog):
     amp = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION")
     with caplog.at_level(logging.INFO):
         resume(finished, *amp, "bfloat16")
+        resume(finished, *amp, "bfloat16", "SOLVER.MAX_ITER", 9)
         resume(finished, *amp, "float16", "SOLVER.MAX_ITER", 10)
         resume(finished, "SOLVER.MAX_ITER", 12)
-    assert len(lines(caplog)) == 2 and all("GradScaler" in line for line in lines(caplog))
+    assert len(lines(caplog)) == 1 and "GradScaler" in lines(caplog)[0]
 
 
 def test_a_failing_save_leaves_the_last_checkpoint(finished, monkeypatch):

@@ -8,12 +8,14 @@ by SIGKILL ("kill"), or by going to sleep ("sleep").
 
 import json
 import os
+import random
 import signal
 import sys
 import time
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import torch
 from detectron2.config import get_cfg
 from detectron2.engine import HookBase, default_argument_parser
@@ -21,8 +23,10 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 from torch import distributed as dist
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
 from alwa_d2 import add_alwa_config
 from alwa_d2.engine import Trainer, launch, setup
@@ -95,7 +99,7 @@ def toy_opts(architecture, output_dir="", *opts):
 def toy_cfg(*args):
     cfg = get_cfg()
     add_alwa_config(cfg)
-    cfg.merge_from_list([x for x in toy_opts(*args)])
+    cfg.merge_from_list(toy_opts(*args))
     return cfg
 
 
@@ -130,8 +134,21 @@ class FixedData:
             counts = [3] if rank and iteration % 3 == 2 else [2, 4]
             if rank and iteration % 5 == 3:
                 counts = [0] * len(counts)
-            yield make_batch(generator, counts)
+            batch = make_batch(generator, counts)
+            # As augmentations do.
+            batch[0]["image"] += random.random() + float(np.random.rand())
+            yield batch
             iteration += 1
+
+
+class Iterable(IterableDataset):
+    """For a DataLoader, whose iterators draw a random number when they are made."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return iter(self.batches)
 
 
 class Record(HookBase):
@@ -144,14 +161,24 @@ class Record(HookBase):
         iteration, how, rank = os.environ.get("TOY_STOP", "-1 - 0").split()
         self.stop = int(iteration), how, int(rank)
 
-    def before_train(self):
-        all_reduce = dist.all_reduce
+    COLLECTIVES = ("all_reduce", "broadcast", "all_gather", "reduce_scatter", "reduce", "barrier")
+
+    def count(self, name):
+        original = getattr(dist, name)
 
         def counted(*args, **kwargs):
             self.collectives += 1
-            return all_reduce(*args, **kwargs)
+            return original(*args, **kwargs)
 
-        dist.all_reduce = counted
+        setattr(dist, name, counted)
+        return original
+
+    def before_train(self):
+        self.originals = {name: self.count(name) for name in self.COLLECTIVES}
+
+    def after_train(self):
+        for name, original in self.originals.items():
+            setattr(dist, name, original)
 
     def before_step(self):
         at, how, rank = self.stop
@@ -184,18 +211,18 @@ def read_records(output_dir, rank=0):
 class ToyTrainer(Trainer):
     @classmethod
     def build_train_loader(cls, cfg):
-        return FixedData()
+        return DataLoader(Iterable(FixedData()), batch_size=None)
 
     def build_hooks(self):
         return [*super().build_hooks(), Record(self.checkpointer.model, self.cfg.OUTPUT_DIR)]
 
     def resume_or_load(self, resume=True):
         super().resume_or_load(resume)
-        self._trainer.data_loader.start = self.start_iter
+        self._trainer.data_loader.dataset.batches.start = self.start_iter
 
 
 def train(cfg, resume=False):
-    torch.manual_seed(cfg.SEED + comm.get_rank())
+    seed_all_rng(cfg.SEED + comm.get_rank())
     trainer = ToyTrainer(cfg)
     trainer.resume_or_load(resume)
     trainer.train()
@@ -203,7 +230,15 @@ def train(cfg, resume=False):
 
 
 def main(args):
-    train(setup(args), args.resume)
+    cfg = setup(args)
+    process = {
+        "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "threads": torch.get_num_threads(),
+        "local_size": comm.get_local_size(),
+        "backend": dist.get_backend() if dist.is_initialized() else None,
+    }
+    Path(cfg.OUTPUT_DIR, f"process_{comm.get_rank()}.json").write_text(json.dumps(process))
+    train(cfg, args.resume)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class MixedPrecisionTrainer(AMPTrainer):
         data_time = time.perf_counter() - start
 
         with torch.autocast(self.device_type, dtype=self.precision):
-            losses = self.model(data)
+            losses = self.model(data)  # a dictionary, as all of Detectron2's models return
         self.optimizer.zero_grad()
         self.grad_scaler.scale(sum(losses.values())).backward()
         self.after_backward()
@@ -54,6 +54,7 @@ class MixedPrecisionTrainer(AMPTrainer):
     def load_state_dict(self, state_dict):
         # Empty or missing after a training in bfloat16 or float32.
         if not state_dict.get("grad_scaler"):
-            logger.info("The checkpoint holds no state of a GradScaler: a new one begins.")
+            if self.grad_scaler.is_enabled():
+                logger.info("The checkpoint holds no state of a GradScaler: a new one begins.")
             state_dict = {**state_dict, "grad_scaler": self.grad_scaler.state_dict()}
         super().load_state_dict(state_dict)

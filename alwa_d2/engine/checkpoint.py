@@ -30,18 +30,27 @@ class Checkpointer(DetectionCheckpointer):
             ValueError: a file that is no checkpoint, or does not fit on resuming
         """
         self._resumed_path = path if checkpointables is None else None
-        return super().load(path, checkpointables)
+        try:
+            return super().load(path, checkpointables)
+        finally:
+            self._parsed_url_during_load = None  # Detectron2's, which a refusal would leave behind
 
     def _torch_load(self, f):
         try:
-            return torch.load(f, map_location="cpu", weights_only=True)
+            loaded = torch.load(f, map_location="cpu", weights_only=True)
         except Exception as error:  # of many types, for a file that may hold anything
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(f"{f}: expected a checkpoint, could not read it ({reason})") from error
+        if not isinstance(loaded, dict):
+            raise ValueError(f"{f}: expected a dictionary, got {type(loaded).__name__}")
+        return loaded
 
     def _load_file(self, filename):
         checkpoint = super()._load_file(filename)
-        missing = [key for key in self.checkpointables if key not in checkpoint]
+        if not isinstance(checkpoint["model"], dict):
+            kind = type(checkpoint["model"]).__name__
+            raise ValueError(f"{filename}: expected a model's state, a dictionary, got {kind}")
+        missing = [key for key in self.checkpointables if not checkpoint.get(key)]
         if self._resumed_path and missing:
             raise ValueError(
                 f"{filename}: expected a training's checkpoint to resume from, got one without "
@@ -58,14 +67,14 @@ class Checkpointer(DetectionCheckpointer):
         if self._resumed_path and foreign:
             raise ValueError(
                 f"{self._resumed_path}: expected a checkpoint of this model to resume from; "
-                f"{len(foreign)} parameters are missing or of another shape, such as {foreign[0]}"
+                f"{len(foreign)} tensors are missing or of another shape, such as {foreign[0]}"
             )
         self._drop_weighters(result.unexpected_keys)
         return result
 
     @staticmethod
     def _drop_weighters(unexpected_keys: list[str]) -> None:
-        """Takes the state of weighters that the model has not got out of the list, in one line."""
+        """Takes what this project's models call their weighters out of the list, in one line."""
         attributes = ("loss_weighter.", "loss_weighters.")
         keys = [key for key in unexpected_keys if key.startswith(attributes)]
         for key in keys:

@@ -34,10 +34,10 @@ class LossWeightLogger(HookBase):
     def __init__(self, model: torch.nn.Module, period: int = 20):
         """
         Args:
-            model: holds the weighters, possibly wrapped for distributed training
+            model: holds the weighters; not the `DistributedDataParallel` around it
             period: iterations from one writing to the next
         """
-        self._model = getattr(model, "module", model)
+        self._model = model
         self._period = period
         self._weighters = [m for m in model.modules() if isinstance(m, LossWeighter)]
         self._losses = {}  # loss key -> 0-dim device tensors since the last writing

@@ -1,6 +1,7 @@
 """Starts a training's processes, or joins those that torchrun or Slurm has started."""
 
 import os
+import re
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -27,10 +28,11 @@ def launch(main: Callable, args, timeout: timedelta = DEFAULT_TIMEOUT):
         timeout: after which a collective that a process does not take part in is an error
 
     Returns:
-        What `main` returns, where this process ran it, otherwise None.
+        What `main` returns, or None where that ran in processes started here.
 
     Raises:
-        ValueError: `--num-gpus` that does not fit the machine or the processes there are
+        ValueError: `--num-gpus` and `MODEL.DEVICE` that do not fit the machine, each other, or the
+            environment
     """
     on_cpu = _on_cpu(args)
     if on_cpu:
@@ -38,11 +40,13 @@ def launch(main: Callable, args, timeout: timedelta = DEFAULT_TIMEOUT):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if "WORLD_SIZE" in os.environ:
         return _join(main, args, "gloo" if on_cpu else "nccl", timeout)
-    if args.num_gpus > 1 and on_cpu:
+    if args.num_gpus * args.num_machines == 1:
+        return main(args)
+    if on_cpu:
         # PyTorch would give each process all cores, which is far slower than sharing them.
         threads = len(os.sched_getaffinity(0)) // args.num_gpus
         os.environ.setdefault("OMP_NUM_THREADS", str(max(threads, 1)))
-    return detectron2_launch(
+    detectron2_launch(
         _run,
         args.num_gpus,
         num_machines=args.num_machines,
@@ -55,8 +59,11 @@ def launch(main: Callable, args, timeout: timedelta = DEFAULT_TIMEOUT):
 
 def _on_cpu(args) -> bool:
     """Whether the models go to the CPU; GPUs that are not there are refused."""
-    if merged_cfg(args.config_file, args.opts).MODEL.DEVICE == "cpu":
+    device = merged_cfg(args.config_file, args.opts).MODEL.DEVICE
+    if device == "cpu":
         return True
+    if ":" in device and (args.num_gpus > 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1):
+        raise ValueError(f"MODEL.DEVICE: expected cuda for several processes, got {device}")
     found = torch.cuda.device_count()
     if args.num_gpus > max(found, 1):
         raise ValueError(
@@ -67,28 +74,41 @@ def _on_cpu(args) -> bool:
 
 
 def _join(main: Callable, args, backend: str, timeout: timedelta):
-    def number(name: str, of_slurm: str, default=None) -> int:
-        value = os.environ.get(name, os.environ.get(of_slurm, default))
-        if value is None or not value.isdecimal():
-            raise ValueError(f"{name}: expected a number as WORLD_SIZE is set, got {value}")
-        return int(value)
-
-    world_size = number("WORLD_SIZE", "")
-    rank = number("RANK", "SLURM_PROCID")
-    local_rank = number("LOCAL_RANK", "SLURM_LOCALID")
-    local_size = number("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", str(world_size))
-    if args.num_gpus not in (1, local_size):
+    world_size, local_size = _number("WORLD_SIZE"), _local_size()
+    rank, local_rank = _number("RANK", "SLURM_PROCID"), _number("LOCAL_RANK", "SLURM_LOCALID")
+    if args.num_gpus not in (1, local_size) or args.num_machines > 1:
         raise ValueError(
-            f"--num-gpus {args.num_gpus}: the environment has {local_size} processes on this "
-            "machine already (WORLD_SIZE); leave the option out"
+            f"--num-gpus {args.num_gpus} --num-machines {args.num_machines}: the environment has "
+            f"{world_size} processes already, {local_size} on this machine (WORLD_SIZE); leave the "
+            "options out"
         )
     if world_size == 1:
         return main(args)
+    if backend == "nccl" and local_rank >= torch.cuda.device_count():
+        raise ValueError(
+            f"LOCAL_RANK: expected a process for each of {torch.cuda.device_count()} visible GPUs, "
+            f"got {local_rank}"
+        )
     dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timeout)
     comm.create_local_process_group(local_size)
     if backend == "nccl":
         torch.cuda.set_device(local_rank)
     return _run(main, args)
+
+
+def _local_size() -> int:
+    """The number of processes on this machine; Slurm writes it as 4, or 4(x2) for two machines."""
+    of_slurm = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")
+    uniform = re.fullmatch(r"(\d+)(\(x\d+\))?", of_slurm)
+    return _number("LOCAL_WORLD_SIZE", default=uniform[1] if uniform else of_slurm)
+
+
+def _number(*names: str, default: str = "") -> int:
+    """The first of these variables of the environment that is there."""
+    value = next((os.environ[name] for name in names if name in os.environ), default)
+    if not value.isdecimal():
+        raise ValueError(f"{names[0]}: expected a number as WORLD_SIZE is set, got '{value}'")
+    return int(value)
 
 
 def _run(main: Callable, args):

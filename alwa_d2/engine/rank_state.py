@@ -24,10 +24,11 @@ class RankState(HookBase):
     def __init__(self, model: torch.nn.Module, period: int):
         """
         Args:
-            model: possibly wrapped for distributed training
+            model: not the `DistributedDataParallel` around it
             period: iterations from one checkpoint to the next
         """
-        self._model = getattr(model, "module", model)
+        self._model = model
+        self._device = next(model.parameters()).device
         self._period = period
         self._gathered = {}  # iteration -> states of all processes, on the main one
         self._loaded = None
@@ -47,16 +48,17 @@ class RankState(HookBase):
         self._loaded = state_dict["ranks"]
 
     def before_train(self):
-        if self._loaded is None:
-            return
-        if len(self._loaded) == comm.get_world_size():
-            self._restore(self._loaded[comm.get_rank()])
-        else:
+        # A new iterator draws a random number, which an uninterrupted run has done long ago.
+        _ = self.trainer._trainer._data_loader_iter
+        ranks, self._loaded = self._loaded or [], None
+        if len(ranks) == comm.get_world_size():
+            self._restore(ranks[comm.get_rank()])
+        elif self.trainer.start_iter > 0:
             logger.info(
-                f"The checkpoint is of {len(self._loaded)} processes, not {comm.get_world_size()}: "
-                "random states begin anew, windows and normaliser are the main process's."
+                f"The checkpoint has the state of {len(ranks)} processes, not of "
+                f"{comm.get_world_size()}: random states begin anew, windows and normaliser are "
+                "the main process's."
             )
-        self._loaded = None
 
     def _own(self) -> dict:
         """Only what `torch.load` reads with `weights_only`."""
@@ -67,8 +69,8 @@ class RankState(HookBase):
             "torch": torch.get_rng_state(),
             "buffers": {name: buffer.cpu() for name, buffer in self._buffers()},
         }
-        if self._on_cuda():
-            state["cuda"] = torch.cuda.get_rng_state()
+        if self._device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self._device)
         return state
 
     def _restore(self, state: dict) -> None:
@@ -76,15 +78,12 @@ class RankState(HookBase):
         name, keys, *rest = state["numpy"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
         torch.set_rng_state(state["torch"])
-        if self._on_cuda() and "cuda" in state:
-            torch.cuda.set_rng_state(state["cuda"])
+        if self._device.type == "cuda" and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], self._device)
         for name, buffer in self._buffers():
             saved = state["buffers"].get(name)
             if saved is not None and saved.shape == buffer.shape:
                 buffer.copy_(saved)
-
-    def _on_cuda(self) -> bool:
-        return next(self._model.parameters()).is_cuda
 
     def _buffers(self):
         for prefix, module in self._model.named_modules():

@@ -8,6 +8,7 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, SimpleTrainer, create_ddp_model, hooks
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from .amp import MixedPrecisionTrainer
 from .checkpoint import Checkpointer
@@ -31,8 +32,14 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg):
         for name in cfg.DATASETS.TEST:  # before training, not after it
             self._evaluator_type(name)
+        period = cfg.SOLVER.CHECKPOINT_PERIOD
+        if period < 1:
+            raise ValueError(f"SOLVER.CHECKPOINT_PERIOD: expected at least 1, got {period}")
         # Not DefaultTrainer's, which knows several processes and mixed precision on CUDA alone.
         super(DefaultTrainer, self).__init__()
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+            setup_logger(name="alwa_d2")
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
@@ -61,9 +68,16 @@ class Trainer(DefaultTrainer):
         kinds = [type(hook) for hook in result]
         is_main = hooks.PeriodicCheckpointer in kinds
         first = kinds.index(hooks.PeriodicCheckpointer if is_main else hooks.EvalHook)
-        result.insert(len(result) - is_main, LossWeightLogger(self.model))
-        result.insert(first, RankState(self.model, self.cfg.SOLVER.CHECKPOINT_PERIOD))
+        model = self.checkpointer.model
+        result.insert(len(result) - is_main, LossWeightLogger(model))
+        result.insert(first, RankState(model, self.cfg.SOLVER.CHECKPOINT_PERIOD))
         return result
+
+    def after_train(self):
+        if self.iter < self.max_iter:
+            # Training has failed, here: the other processes do not come to an evaluation.
+            self._hooks = [h for h in self._hooks if not isinstance(h, hooks.EvalHook)]
+        super().after_train()
 
     def resume_or_load(self, resume=True):
         """Also lets a training that does not resume start with a new weighter and normaliser."""
@@ -80,8 +94,8 @@ class Trainer(DefaultTrainer):
     def test(cls, cfg, model, evaluators=None):
         """See Detectron2's; leaves the random state as it was, so that training does not depend on
         whether there was an evaluation."""
-        devices = [torch.cuda.current_device()] if cfg.MODEL.DEVICE.startswith("cuda") else []
-        with torch.random.fork_rng(devices):
+        device = next(model.parameters()).device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             return super().test(cfg, model, evaluators)
 
     @classmethod

@@ -18,7 +18,7 @@ class AlwaFastRCNNOutputLayers(FastRCNNOutputLayers):
         loss_stats: key -> LossStats of the last batch's losses, where a kernel computed them
     """
 
-    loss_stats = {}
+    loss_stats = {}  # of a predictor that has seen no batch; replace_in runs no __init__
 
     @staticmethod
     def replace_in(roi_heads: nn.Module) -> None:

@@ -36,7 +36,18 @@ class AlwaFCOS(LossNormalizer, FCOS):
     def losses(
         self, anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes, pred_centerness
     ):
-        """See Detectron2's `FCOS.losses`; with the weights, and observed by the weighter."""
+        """
+        The losses of Detectron2's `FCOS.losses`, weighted. The weighter's `step` is in this, on the
+        host.
+
+        Args:
+            anchors: Boxes of each level
+            pred_logits: (N, Hi * Wi, K) of each level
+            gt_labels: (R,) of each of the N images; K background
+            pred_anchor_deltas: (N, Hi * Wi, 4) of each level
+            gt_boxes: (R, 4) of each image
+            pred_centerness: (N, Hi * Wi, 1) of each level
+        """
         gt_labels, gt_boxes = torch.stack(gt_labels), torch.stack(gt_boxes)  # (N, R), (N, R, 4)
         foreground = (gt_labels >= 0) & (gt_labels != self.num_classes)
         # A copy, since the weighter multiplies later.

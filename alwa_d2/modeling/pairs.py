@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
+from .._show import show
 from ..weighting import LossWeighter, build_loss_weighter
 
 Pair = tuple[str, str]  # keys of a classification loss and of a box-regression loss
@@ -18,7 +19,7 @@ def build_loss_weighters(cfg, default: Sequence[Pair]) -> list[LossWeighter]:
     if not isinstance(pairs, list | tuple) or not all(map(_is_pair, pairs)):
         raise ValueError(
             "MODEL.ALWA.PAIRS: expected a list of pairs [classification loss, box loss], "
-            f"got {pairs!r}"
+            f"got {show(pairs)}"
         )
     keys = [key for pair in pairs for key in pair]
     for key in keys:
@@ -32,8 +33,8 @@ def check_pair(weighter: LossWeighter, losses: Collection[str]) -> None:
     for key in (weighter.cls_key, weighter.reg_key):
         if key not in losses:
             raise ValueError(
-                f"MODEL.ALWA.PAIRS: ['{weighter.cls_key}', '{weighter.reg_key}'] needs the loss "
-                f"'{key}'; this model has {', '.join(sorted(losses))}"
+                f"loss_weighter (MODEL.ALWA.PAIRS): ['{weighter.cls_key}', '{weighter.reg_key}'] "
+                f"needs the loss '{key}'; this model has {', '.join(sorted(losses))}"
             )
 
 
@@ -45,4 +46,4 @@ def check_kind(key: str, kind: str, kinds: Sequence[str]) -> None:
 
 def _is_pair(pair) -> bool:
     is_sequence = isinstance(pair, list | tuple) and len(pair) == 2
-    return is_sequence and all(isinstance(key, str) for key in pair)
+    return is_sequence and all(isinstance(key, str) and key.isidentifier() for key in pair)

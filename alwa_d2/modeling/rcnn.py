@@ -38,9 +38,7 @@ class AlwaGeneralizedRCNN(GeneralizedRCNN):
         super().__init__(**kwargs)
         AlwaFastRCNNOutputLayers.replace_in(self.roi_heads)
         # By name, so that a checkpoint with other pairs does not get into these.
-        self.loss_weighters = nn.ModuleDict(
-            {f"{w.cls_key}__{w.reg_key}": w for w in loss_weighters}
-        )
+        self.loss_weighters = nn.ModuleDict({f"{w.cls_key}-{w.reg_key}": w for w in loss_weighters})
 
     @classmethod
     def from_config(cls, cfg):

@@ -5,8 +5,9 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.structures import Boxes
 
-from ..layers import BOX_LOSS_KINDS, dense_box_loss, label_anchors, sigmoid_focal_loss
+from ..layers import BOX_LOSS_KINDS, dense_box_loss, sigmoid_focal_loss
 from ..weighting import LossWeighter
+from .labels import labels_by
 from .normalizer import LossNormalizer
 from .pairs import build_loss_weighters, check_kind, check_pair
 
@@ -90,22 +91,14 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
         scale = {k: (1 if k in learnt else w) / normalizer for k, w in weights.items()}
         losses, stats = {}, {}
         losses["loss_cls"], stats["loss_cls"] = sigmoid_focal_loss(
-            pred_logits,
-            gt_labels,
-            alpha=self.focal_loss_alpha,
-            gamma=self.focal_loss_gamma,
-            scale=scale["loss_cls"],
-        )
+            pred_logits, gt_labels,
+            alpha=self.focal_loss_alpha, gamma=self.focal_loss_gamma, scale=scale["loss_cls"],
+        )  # fmt: skip
         losses["loss_box_reg"], stats["loss_box_reg"] = dense_box_loss(
-            anchors.tensor,
-            pred_anchor_deltas,
-            gt_boxes,
-            foreground,
-            self.box_reg_loss_type,
-            box_weights=self.box2box_transform.weights,
-            beta=self.smooth_l1_beta,
+            anchors.tensor, pred_anchor_deltas, gt_boxes, foreground, self.box_reg_loss_type,
+            box_weights=self.box2box_transform.weights, beta=self.smooth_l1_beta,
             scale=scale["loss_box_reg"],
-        )
+        )  # fmt: skip
         for key in learnt:
             losses[key] = losses[key] * weights[key].to(losses[key].dtype)
         if self.loss_weighter.observing:
@@ -114,16 +107,22 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
         return losses
 
     def label_anchors(self, anchors, gt_instances):
-        """RetinaNet's labels and boxes, in tensors (N, R) and (N, R, 4) instead of lists."""
+        """
+        RetinaNet's labels and boxes, in tensors instead of lists.
+
+        Args:
+            anchors: Boxes of each level
+            gt_instances: `Instances` of each of the N images
+
+        Returns:
+            (N, R), -1 ignore and `num_classes` background, and (N, R, 4)
+        """
         # Of one level, as they come from forward_training, no copy is made.
         all_levels = anchors[0] if len(anchors) == 1 else Boxes.cat(anchors)
-        return label_anchors(
+        return labels_by(
+            self.anchor_matcher,
             all_levels.tensor,
             [instances.gt_boxes.tensor for instances in gt_instances],
             [instances.gt_classes for instances in gt_instances],
-            # The Matcher has put infinities at both ends.
-            thresholds=self.anchor_matcher.thresholds[1:-1],
-            labels=self.anchor_matcher.labels,
-            allow_low_quality_matches=self.anchor_matcher.allow_low_quality_matches,
             background=self.num_classes,
         )

@@ -6,7 +6,8 @@ from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, 
 from detectron2.structures import Boxes
 from detectron2.utils.events import get_event_storage
 
-from ..layers import BOX_LOSS_KINDS, dense_box_loss, label_anchors, sigmoid_focal_loss
+from ..layers import BOX_LOSS_KINDS, dense_box_loss, sigmoid_focal_loss
+from .labels import labels_by
 from .pairs import check_kind
 
 
@@ -37,20 +38,20 @@ class AlwaRPN(RPN):
     @torch.jit.unused
     @torch.no_grad()
     def label_and_sample_anchors(self, anchors, gt_instances):
-        """RPN's labels (-1 ignore, 0 background, 1 foreground) of the sampled anchors, and boxes,
-        in tensors (N, R) and (N, R, 4) instead of lists."""
+        """
+        RPN's labels of the sampled anchors, and boxes, in tensors instead of lists.
+
+        Args:
+            anchors: Boxes of each level
+            gt_instances: `Instances` of each of the N images
+
+        Returns:
+            (N, R), -1 ignore, 0 background and 1 foreground, and (N, R, 4)
+        """
         anchors = Boxes.cat(anchors)
         gt_boxes = [instances.gt_boxes.tensor for instances in gt_instances]
-        labels, boxes = label_anchors(
-            anchors.tensor,
-            gt_boxes,
-            [x.new_ones(len(x), dtype=torch.int64) for x in gt_boxes],
-            # The Matcher has put infinities at both ends.
-            thresholds=self.anchor_matcher.thresholds[1:-1],
-            labels=self.anchor_matcher.labels,
-            allow_low_quality_matches=self.anchor_matcher.allow_low_quality_matches,
-            background=0,
-        )
+        ones = [x.new_ones(len(x), dtype=torch.int64) for x in gt_boxes]
+        labels, boxes = labels_by(self.anchor_matcher, anchors.tensor, gt_boxes, ones, background=0)
         for label, instances in zip(labels, gt_instances):
             if self.anchor_boundary_thresh >= 0:
                 inside = anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
@@ -72,10 +73,13 @@ class AlwaRPN(RPN):
         Args:
             anchors: Boxes of each level
             pred_objectness_logits: (N, Hi * Wi * A) of each level
-            gt_labels: (N, R), -1, 0 or 1
+            gt_labels: (N, R), -1, 0 or 1; as `gt_boxes` a tensor or a list of the images'
             pred_anchor_deltas: (N, Hi * Wi * A, 4) of each level
             gt_boxes: (N, R, 4)
         """
+        if not isinstance(gt_labels, torch.Tensor):
+            # Detectron2's labels are int8.
+            gt_labels, gt_boxes = torch.stack(gt_labels).long(), torch.stack(gt_boxes)
         normalizer = self.batch_size_per_image * len(gt_labels)
         scale = {
             key: self.loss_weight.get(key, 1.0) / normalizer

@@ -215,6 +215,8 @@ class ALWA(LossWeighter):
                 f"{self.interval} iterations: a new one begins."
             )
             state["window_start"] = start + slot[0]
+        elif not 0 <= int(slot) < self.interval:
+            logger.info(f"The checkpoint's ALWA window of {pair} is broken: a new one begins.")
         else:
             state.update(window=window, slot=slot, window_start=start)
         for name, value in state.items():
@@ -222,5 +224,9 @@ class ALWA(LossWeighter):
                 state_dict[prefix + name] = value
             else:
                 state_dict.setdefault(prefix + name, value)
+        weight = state_dict[prefix + "weight"]
+        if not ((weight >= 0) & (weight <= 1)).all():
+            logger.info(f"The checkpoint's weights of {pair} are broken: 1 and 1 are taken.")
+            state_dict[prefix + "weight"] = state["weight"]
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._count = int(self.slot)
