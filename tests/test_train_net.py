@@ -160,3 +160,16 @@ def test_refused_before_training(voc_root, tmp_path, opts, words):
     assert code != 0
     assert words in log
     assert "Starting training" not in log
+
+
+# Run time: seven minutes on one core.
+@pytest.mark.long
+def test_the_small_faster_rcnn_learns(tmp_path):
+    """configs/faster_rcnn_alwa.yaml as it is, on the embedded set."""
+    config = str(REPO / "configs" / "faster_rcnn_alwa.yaml")
+    command = [sys.executable, "train_net.py", "--config-file", config]
+    done = subprocess.run(
+        [*command, "OUTPUT_DIR", str(tmp_path)], cwd=REPO, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "metrics.json").read_text().splitlines()[-1])["bbox/AP50"] >= 50
