@@ -35,13 +35,15 @@ class RankState(HookBase):
 
     def after_step(self):
         is_last = self.trainer.iter >= self.trainer.max_iter - 1
-        if (self.trainer.iter + 1) % self._period == 0 or is_last:
+        is_due = (self.trainer.iter + 1) % self._period == 0 or is_last
+        if is_due and comm.get_world_size() > 1:
             self._gathered = {self.trainer.iter: comm.gather(self._own())}
 
     def state_dict(self):
-        # The other processes do not take part in a checkpoint that is not the period's.
-        is_alone = comm.get_world_size() == 1
-        ranks = [self._own()] if is_alone else self._gathered.get(self.trainer.iter)
+        if comm.get_world_size() == 1:
+            return {"ranks": [self._own()]}
+        # The other processes take no part in a checkpoint that is not the period's.
+        ranks = self._gathered.get(self.trainer.iter)
         return {"ranks": ranks} if ranks else {}
 
     def load_state_dict(self, state_dict):

@@ -62,8 +62,8 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self):
-        """Detectron2's, with :class:`RankState` before checkpoints, and :class:`LossWeightLogger`
-        before writing. On processes other than the main one neither of the two is written."""
+        """Detectron2's, with :class:`RankState` before the checkpointer and
+        :class:`LossWeightLogger` before the writer, which the main process alone has."""
         result = [hook for hook in super().build_hooks() if hook is not None]
         kinds = [type(hook) for hook in result]
         is_main = hooks.PeriodicCheckpointer in kinds

@@ -64,9 +64,7 @@ class AlwaRPN(RPN):
         return labels, boxes
 
     @torch.jit.unused
-    def losses(
-        self, anchors, pred_objectness_logits, gt_labels, pred_anchor_deltas, gt_boxes
-    ):  # fmt: skip
+    def losses(self, anchors, pred_objectness_logits, gt_labels, pred_anchor_deltas, gt_boxes):
         """
         See Detectron2's `RPN.losses`.
 
@@ -81,21 +79,18 @@ class AlwaRPN(RPN):
             # Detectron2's labels are int8.
             gt_labels, gt_boxes = torch.stack(gt_labels).long(), torch.stack(gt_boxes)
         normalizer = self.batch_size_per_image * len(gt_labels)
-        scale = {
-            key: self.loss_weight.get(key, 1.0) / normalizer
-            for key in ("loss_rpn_cls", "loss_rpn_loc")
-        }
-        losses = {}
+        keys = ("loss_rpn_cls", "loss_rpn_loc")
+        cls_scale, loc_scale = (self.loss_weight.get(key, 1.0) / normalizer for key in keys)
         # Binary cross-entropy is a focal loss without focus, of one class: there 0 is the class and
         # 1 the background, here the reverse.
-        losses["loss_rpn_cls"], cls_stats = sigmoid_focal_loss(
+        loss_cls, cls_stats = sigmoid_focal_loss(
             [x[:, None, :, None] for x in pred_objectness_logits],  # (N, 1, Hi * Wi * A, 1)
             torch.where(gt_labels < 0, gt_labels, 1 - gt_labels),
             alpha=-1.0,
             gamma=0.0,
-            scale=scale["loss_rpn_cls"],
+            scale=cls_scale,
         )
-        losses["loss_rpn_loc"], loc_stats = dense_box_loss(
+        loss_loc, loc_stats = dense_box_loss(
             Boxes.cat(anchors).tensor,
             [x.mT[..., None] for x in pred_anchor_deltas],  # (N, 4, Hi * Wi * A, 1)
             gt_boxes,
@@ -103,7 +98,7 @@ class AlwaRPN(RPN):
             self.box_reg_loss_type,
             box_weights=self.box2box_transform.weights,
             beta=self.smooth_l1_beta,
-            scale=scale["loss_rpn_loc"],
+            scale=loc_scale,
         )
-        self.loss_stats = {"loss_rpn_cls": cls_stats, "loss_rpn_loc": loc_stats}
-        return losses
+        self.loss_stats = dict(zip(keys, (cls_stats, loc_stats)))
+        return dict(zip(keys, (loss_cls, loss_loc)))
