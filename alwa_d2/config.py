@@ -28,6 +28,8 @@ def add_alwa_config(cfg) -> None:
     cfg.MODEL.ALWA.INTERVAL = 100
     # "balance" only: floor of the classification weight, in (0, 1].
     cfg.MODEL.ALWA.MIN_WEIGHT = 0.01
+    # Iterations from which on the weights stay as they are; 0 for never.
+    cfg.MODEL.ALWA.FREEZE_AFTER = 0
 
     # Which losses are balanced, whatever the weighter: a list of [classification loss, box loss],
     # such as [["loss_rpn_cls", "loss_rpn_loc"]] for the RPN alone. []: the pairs the model has.

@@ -396,6 +396,19 @@ def test_built_from_a_config():
         build_loss_weighter(cfg, "a", "b")
 
 
+@pytest.mark.parametrize("rule", ["authors", "balance"])
+def test_weights_are_frozen_after_so_many_iterations(rule):
+    """Windows of 4 in 24 iterations, frozen after 11: the windows that end by then count."""
+    losses = [(4.0 / (1 + i % 3) / (1 + i // 8), 1.0 + 0.1 * (i % 4)) for i in range(24)]
+    free, frozen = ALWA(interval=4, rule=rule), ALWA(interval=4, rule=rule, freeze_after=11)
+    weights, kept = run(free, losses), run(frozen, losses)
+    assert kept[:12] == weights[:12] and set(kept[8:]) == {weights[8]}
+    assert rule == "authors" or len(set(weights[8:])) > 1
+    for key, value in free.statistics.items():  # they are still taken
+        factor = kept[-1] / weights[-1] if key == "loss_cls" and rule == "authors" else 1
+        assert float(frozen.statistics[key]) == pytest.approx(factor * float(value))
+
+
 @pytest.mark.parametrize("cast", ["float", "half", "bfloat16", "double"])
 def test_casting_a_model_leaves_the_state_as_it_is(cast):
     weighter = ALWA(interval=3)
@@ -449,6 +462,7 @@ def test_a_weighter_of_the_users_own_can_be_registered():
         (dict(interval=1), r"interval \(MODEL.ALWA.INTERVAL\): expected an integer of at least 2, got 1"),
         (dict(interval=2.5), "expected an integer of at least 2, got 2.5"),
         (dict(min_weight=0), r"min_weight \(MODEL.ALWA.MIN_WEIGHT\): expected 0 < weight <= 1, got 0"),
+        (dict(freeze_after=-1), r"freeze_after \(MODEL.ALWA.FREEZE_AFTER\): expected an integer of at least 0, got -1"),
         (dict(min_weight=1.5), "expected 0 < weight <= 1, got 1.5"),
     ],
 )  # fmt: skip

@@ -26,7 +26,7 @@ def _is_capturing(x: Tensor) -> bool:
     return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
-def _check(variant, rule, interval, min_weight) -> None:
+def _check(variant, rule, interval, min_weight, freeze_after) -> None:
     """Raises ValueError for values, also of other types, that ALWA has no meaning for."""
     if variant not in tuple(VARIANTS):  # compared, not hashed: it may be anything
         raise ValueError(
@@ -51,6 +51,11 @@ def _check(variant, rule, interval, min_weight) -> None:
     if not (is_number and 0 < min_weight <= 1):
         raise ValueError(
             f"min_weight (MODEL.ALWA.MIN_WEIGHT): expected 0 < weight <= 1, got {show(min_weight)}"
+        )
+    if not isinstance(freeze_after, Integral) or freeze_after < 0:
+        raise ValueError(
+            "freeze_after (MODEL.ALWA.FREEZE_AFTER): expected an integer of at least 0, "
+            f"got {show(freeze_after)}"
         )
 
 
@@ -81,7 +86,7 @@ class ALWA(LossWeighter):
 
     def __init__(
         self, cls_key="loss_cls", reg_key="loss_box_reg", *,
-        variant="ALWA_2", rule="authors", interval=100, min_weight=0.01,
+        variant="ALWA_2", rule="authors", interval=100, min_weight=0.01, freeze_after=0,
     ):  # fmt: skip
         """
         Args:
@@ -90,16 +95,18 @@ class ALWA(LossWeighter):
             rule: "authors" or "balance"
             interval: length C of a window in iterations, 2 to 1 000 000
             min_weight: floor of the classification weight under "balance", in (0, 1]
+            freeze_after: iterations from which on the weights stay as they are; 0 for never
 
         Raises:
             ValueError: another type or value of an argument
         """
         super().__init__(cls_key, reg_key)
-        _check(variant, rule, interval, min_weight)
+        _check(variant, rule, interval, min_weight, freeze_after)
         self.variant = variant
         self.rule = rule
         self.interval = int(interval)
         self.min_weight = min_weight
+        self.freeze_after = int(freeze_after)
         for name, value in self._initial_state().items():
             self.register_buffer(name, value)
         self._count = 0  # host copy of slot
@@ -124,6 +131,7 @@ class ALWA(LossWeighter):
             "rule": keys.RULE,
             "interval": keys.INTERVAL,
             "min_weight": keys.MIN_WEIGHT,
+            "freeze_after": keys.FREEZE_AFTER,
         }
 
     def extra_repr(self) -> str:
@@ -170,6 +178,8 @@ class ALWA(LossWeighter):
             changes, weight = ratio < 1, ratio
         else:
             changes, weight = ratio < torch.inf, ratio.clamp(self.min_weight, 1)
+        if self.freeze_after:
+            changes &= self.window_start + self.interval <= self.freeze_after
         w_cls = self.weight[0]
         torch.where(changes, weight, w_cls, out=w_cls)
 
