@@ -474,6 +474,15 @@ def test_two_cells_and_two_seeds_of_train_net(voc_root, tmp_path, monkeypatch): 
     assert table(tmp_path)[1]["ALWA"][0] == "2"
 
 
+def test_the_example_of_the_docs(tmp_path):
+    text = (REPO / "docs" / "experiments.md").read_text().split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "a.yaml").write_text(text)
+    spec = sweep_plan.read_sweep(tmp_path / "a.yaml", [])
+    names = ["giou 1:1", "giou ALWA", "ciou 1:1", "giou 0.5:1"]
+    assert [cell.name for cell in spec.cells] == names
+    assert len(sweep_plan.make_runs(spec)) == 12
+
+
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_our_own_sweeps(path):
     spec = sweep_plan.read_sweep(path, [])

@@ -159,6 +159,25 @@ def run_sweep(args: argparse.Namespace) -> int:
     return 128 + stopped if stopped else int(failed)
 
 
+def add_modes(parser: argparse.ArgumentParser) -> None:
+    """The options that change what is done at all."""
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--print-commands", action="store_true",
+        help="Print one shell command for each missing run, for a job array of Slurm, say, and run "
+        "nothing. Afterwards --table-only makes the table.",
+    )  # fmt: skip
+    mode.add_argument(
+        "--table-only", action="store_true",
+        help="Write the results of what is there, and run nothing.",
+    )  # fmt: skip
+    mode.add_argument(
+        "--run", metavar="HASH",
+        help="Do this run alone, unless it has finished, and write no table. It is what the "
+        "printed commands use.",
+    )  # fmt: skip
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Trains every run of a sweep that has not been trained yet, each with "
@@ -180,21 +199,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--retry-failed", action="store_true",
         help="Runs that have failed are tried again; otherwise they are left as they are.",
     )  # fmt: skip
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--print-commands", action="store_true",
-        help="Print one shell command for each missing run, for a job array of Slurm, say, and run "
-        "nothing. Afterwards --table-only makes the table.",
-    )  # fmt: skip
-    what.add_argument(
-        "--table-only", action="store_true",
-        help="Write the results of what is there, and run nothing.",
-    )  # fmt: skip
-    what.add_argument(
-        "--run", metavar="HASH",
-        help="Do this run alone, unless it has finished, and write no table. It is what the "
-        "printed commands use.",
-    )  # fmt: skip
+    add_modes(parser)
     parser.add_argument(
         "opts", nargs="*", metavar="KEY VALUE",
         help="These settings go to all runs, in place of those of the file's `opts`.",
