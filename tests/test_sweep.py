@@ -489,10 +489,6 @@ def test_the_example_of_the_docs(tmp_path):
 def test_our_own_sweeps(path):
     spec = sweep_plan.read_sweep(path, [])
     assert spec.seeds == [0, 1, 2] and all(map(spec.baseline_of, spec.cells))
-    from alwa_d2.engine.defaults import merged_cfg
-
-    if path.stem == "freezing" and "FREEZE_AFTER" not in merged_cfg("").MODEL.ALWA:
-        pytest.skip("needs MODEL.ALWA.FREEZE_AFTER")
     runs = sweep_plan.make_runs(spec)
     # The number that the file names.
     assert f": {len(runs)} runs." in path.read_text().split("config:")[0]
