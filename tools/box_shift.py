@@ -204,7 +204,7 @@ def draw_image(axes, sample: Sample) -> None:
 
 def make_figure(labeller, rows, sample: Sample, index: int, title: str) -> Figure:
     """Curves on the left, the example on the right."""
-    figure = Figure(figsize=(12, 7.2), layout="constrained")
+    figure = Figure(figsize=(12, 7.6), layout="constrained")
     figure.suptitle(title, fontsize=12)
     left, right = figure.subfigures(1, 2)
     shifts = sorted({row.shift_px for row in rows})
@@ -217,7 +217,7 @@ def make_figure(labeller, rows, sample: Sample, index: int, title: str) -> Figur
         "positive at each position (one dot may stand for several anchors)",
         fontsize=10,
     )
-    axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.06))
+    right.legend(fontsize=9, loc="outside lower center")  # not over the axis below
     return figure
 
 
