@@ -291,6 +291,7 @@ def test_mistakes_are_one_line_and_exit_code_2(tool, arguments, opts, message, v
         (["--shifts", "-1"], "--shifts: expected pixels, 0 or more, got -1"),
         (["--shifts", "nan"], "--shifts: expected pixels, 0 or more, got nan"),
         (["--num-images", "0"], "--num-images: expected at least 1, got 0"),
+        (["--output", "a.csv"], "--output: expected a name that ends in .png, got a.csv"),
     ],
 )
 def test_numbers_out_of_range_are_refused(tool, arguments, message, capsys):

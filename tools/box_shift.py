@@ -227,13 +227,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dataset", metavar="NAME", help="default: the first of DATASETS.TRAIN")
     parser.add_argument("--num-images", type=int, default=200, help="evenly spread over the set")
     shifts = dict(type=float, nargs="+", metavar="PX", default=[1, 2, 4, 8, 16, 32, 64])
-    parser.add_argument("--shifts", **shifts, help="pixels of the resized image; 0 is always there")
+    parser.add_argument(
+        "--shifts", **shifts, help="pixels after resizing; 0 is added; another option follows"
+    )
     parser.add_argument("--image", metavar="ID", help="the example; default: one of median box")
     parser.add_argument("--output", type=Path, help="PNG file; default: OUTPUT_DIR/box_shift.png")
     parser.add_argument("opts", metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[])
     args = parser.parse_args(arguments)
     if args.num_images < 1:
         parser.error(f"--num-images: expected at least 1, got {args.num_images}")
+    if args.output and args.output.suffix != ".png":  # the numbers go to the same name with .csv
+        parser.error(f"--output: expected a name that ends in .png, got {args.output}")
     for shift in args.shifts:
         if not 0 <= shift < math.inf:
             parser.error(f"--shifts: expected pixels, 0 or more, got {shift:g}")
