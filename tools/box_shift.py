@@ -1,0 +1,279 @@
+"""How far a box can slide before other anchors count as positive: curves and a picture.
+
+    python tools/box_shift.py --config-file CONFIG [--dataset NAME] [--num-images 200]
+        [--shifts 0 1 2 4 8 16 32 64] [--image ID] [--output FILE] [KEY VALUE ...]
+
+Moves the ground truth of a data set and labels the anchors anew by the model's own rule. Writes
+`box_shift.png` and, beside it, the numbers as CSV into the config's OUTPUT_DIR. Needs no weights.
+"""
+
+import argparse
+import csv
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from anchor_labels import NOT_POSITIVE, Labeller, Sample, load_samples, shifted
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import read_image
+from detectron2.structures import Instances
+from detectron2.structures.boxes import matched_pairwise_iou
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+from plot_losses import HUES, ToolError, rasterise, save_png
+from show_detections import spread
+
+# The signs of a shift in x and in y, all of which are averaged over.
+DIRECTIONS = {
+    "x": ((1, 0), (-1, 0)),
+    "y": ((0, 1), (0, -1)),
+    "x and y": ((1, 1), (1, -1), (-1, 1), (-1, -1)),
+}
+STYLES = (dict(ls="-", marker="o"), dict(ls="--", marker="s"), dict(ls=":", marker="^"))
+POSITIONS = len(HUES)  # of the sliding box in the picture
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured at one shift; the field names are the CSV's header."""
+
+    direction: str
+    shift_px: float
+    positives_per_image: float
+    still_positive: float  # share of the anchors positive at 0, with the class that they had
+    changed: float  # share of the anchors positive at 0 or here that are not so in both places
+    iou_with_unmoved: float  # mean over boxes
+    best_anchor_iou: float  # mean over boxes of the highest IoU with any anchor
+
+
+def measure_image(labeller: Labeller, truth: Instances, shifts: Sequence[float]) -> np.ndarray:
+    """
+    Sums for one image, (directions, shifts, 8): moved copies, boxes; anchors positive before,
+    after, in both with one class, in either; IoU with the unmoved box, and the best anchor's.
+    """
+    anchors = labeller.anchors(truth.image_size)
+    before = labeller.label(truth, anchors)[0]
+    was = before != NOT_POSITIVE
+    sums = np.zeros((len(DIRECTIONS), len(shifts), 8))
+    for row, signs in zip(sums, DIRECTIONS.values()):
+        for cell, shift in zip(row, shifts):
+            for x, y in signs:
+                moved = shifted(truth, x * shift, y * shift)
+                after, best = labeller.label(moved, anchors)
+                now = after != NOT_POSITIVE
+                counts = (was.sum(), now.sum(), (was & (before == after)).sum(), (was | now).sum())
+                iou = matched_pairwise_iou(truth.gt_boxes, moved.gt_boxes)
+                cell += [1, len(truth), *map(int, counts), float(iou.sum()), float(best.sum())]
+    return sums
+
+
+def measure(labeller: Labeller, samples: Sequence[Sample], shifts: Sequence[float]) -> list[Row]:
+    """One row for each direction and shift; shares are of all images' anchors together."""
+    sums = sum(measure_image(labeller, sample.truth, shifts) for sample in samples)
+    rows = []
+    for name, table in zip(DIRECTIONS, sums):
+        for shift, cell in zip(shifts, table):
+            copies, boxes, before, after, same, either, iou, best = cell.tolist()
+            if not before:
+                raise ToolError("no anchor is positive: MODEL.ANCHOR_GENERATOR.SIZES fit no box")
+            shares = (after / copies, same / before, 1 - same / either, iou / boxes, best / boxes)
+            rows.append(Row(name, shift, *shares))
+    return rows
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(field.name for field in fields(Row))
+        for row in rows:
+            writer.writerow(f"{v:.6g}" if isinstance(v, float) else v for v in astuple(row))
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """The rows for people, shares in per cent."""
+    lines = [
+        "direction  shift px  positives/image  still positive  label changed  IoU   best anchor"
+    ]
+    for row in rows:
+        lines.append(
+            f"{row.direction:9}{row.shift_px:>10g}{row.positives_per_image:>17.1f}"
+            f"{row.still_positive:>14.1%}{row.changed:>15.1%}"
+            f"{row.iou_with_unmoved:>8.3f}{row.best_anchor_iou:>11.3f}"
+        )
+    return "\n".join(lines)
+
+
+def choose(samples: Sequence[Sample], image: str | None) -> tuple[Sample, int]:
+    """The example, a box of median area, one that touches no edge of its image if there is any."""
+    if image is not None:
+        samples = [sample for sample in samples if str(sample.record["image_id"]) == image]
+        if not samples:
+            raise ToolError(f"--image: no image with boxes is called {image!r}")
+    found = []
+    for sample in samples:
+        boxes, (height, width) = sample.truth.gt_boxes, sample.truth.image_size
+        x0, y0, x1, y1 = boxes.tensor.unbind(dim=1)
+        free = (x0 > 0) & (y0 > 0) & (x1 < width) & (y1 < height)
+        each = zip(boxes.area().tolist(), free.tolist())
+        found += [(area, sample, index, is_free) for index, (area, is_free) in enumerate(each)]
+    found = [item for item in found if item[3]] or found
+    found.sort(key=lambda item: item[0])
+    return found[len(found) // 2][1:3]
+
+
+def draw_curves(panels, rows: Sequence[Row], marked: Sequence[float]) -> None:
+    """Three panels over the shift, a line for each direction; `marked` are the example's shifts."""
+    shifts = sorted({row.shift_px for row in rows})
+    labels = (
+        "share of the positives\nthat still are",
+        "mean IoU of the\nmoved box",
+        "positive anchors\nper image",
+    )
+    for axes, label in zip(panels, labels):
+        axes.set_ylabel(label)
+        axes.grid(axis="y", color="0.92", lw=0.6)
+        axes.set_xscale("symlog", base=2, linthresh=1)  # linear from 0 to 1
+        axes.xaxis.set_major_locator(FixedLocator(shifts))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        for shift, hue in zip(marked, HUES):
+            axes.axvline(shift, color=hue, lw=5, alpha=0.35)
+    for direction, style in zip(DIRECTIONS, STYLES):
+        mine = [row for row in rows if row.direction == direction]
+        x, single = [row.shift_px for row in mine], direction == "x"
+        for axes, key, colour, label in (
+            (panels[0], "still_positive", "black", f"moved in {direction}"),
+            (panels[1], "iou_with_unmoved", "black", "with where it was" if single else ""),
+            (panels[1], "best_anchor_iou", "0.6", "with its best anchor" if single else ""),
+            (panels[2], "positives_per_image", "black", ""),
+        ):
+            y = [getattr(row, key) for row in mine]
+            axes.plot(x, y, color=colour, ms=4, lw=1.4, label=label or "_", gid=key, **style)
+    for axes in panels[:2]:
+        axes.set_ylim(-0.03, 1.03)
+        axes.legend(fontsize=8, loc="lower left")
+    panels[2].set_ylim(0, None)
+    panels[2].set_xlabel("shift of the ground truth in px")
+
+
+def example_shifts(shifts: Sequence[float], truth: Instances, index: int) -> list[float]:
+    """0 and up to three of the shifts, the longest up to the box's width, or else the shortest."""
+    x0, _, x1, _ = truth.gt_boxes.tensor[index].tolist()
+    return [0.0, *([s for s in shifts if 0 < s <= x1 - x0] or shifts[1:2])[1 - POSITIONS :]]
+
+
+def draw_example(axes, labeller: Labeller, sample: Sample, index: int, shifts) -> None:
+    """One box slid in x over its image, each position with the centres of its positive anchors."""
+    truth, size = sample.truth[index], sample.truth.image_size
+    draw_image(axes, sample)
+    anchors = labeller.anchors(size)
+    x0, y0, x1, y1 = truth.gt_boxes.tensor[0].tolist()
+    sign = 1 if x0 + x1 < size[1] else -1  # to where there is more room
+    at_0 = labeller.label(truth, anchors)[0] != NOT_POSITIVE
+    for order, (shift, hue) in enumerate(zip(shifts, HUES)):
+        x = sign * shift
+        positive = labeller.label(shifted(truth, x, 0), anchors)[0] != NOT_POSITIVE
+        label = f"{x:+g} px" if shift else "0 px, where it is"
+        label += f": {int(positive.sum())} positive"
+        label += f", {int((positive & at_0).sum())} of them at 0 px too" if shift else ""
+        for colour, width in (("white", 4.5), (hue, 2.5)):
+            frame = dict(fill=False, ec=colour, lw=width, zorder=2 + order / 10)
+            axes.add_patch(Rectangle((x0 + x, y0), x1 - x0, y1 - y0, **frame))
+        centres = anchors.get_centers()[positive].unique(dim=0).T.numpy()
+        dots = dict(s=(16 - 3 * order) ** 2, color=hue, edgecolors="white", lw=0.8)
+        axes.scatter(*centres, label=label, zorder=3 + order, **dots)
+    middle = ((x0 + x1 + sign * shifts[-1]) / 2, (y0 + y1) / 2)
+    reach = shifts[-1] / 2 + max(x1 - x0, y1 - y0)
+    axes.set_xlim(max(middle[0] - reach, 0), min(middle[0] + reach, size[1]))
+    axes.set_ylim(min(middle[1] + reach, size[0]), max(middle[1] - reach, 0))
+
+
+def draw_image(axes, sample: Sample) -> None:
+    """The image, faded, in the pixels that the model would see."""
+    height, width = sample.truth.image_size
+    resize = T.ResizeTransform(sample.record["height"], sample.record["width"], height, width)
+    image = resize.apply_image(read_image(sample.record["file_name"], "RGB"))
+    axes.imshow(image, extent=(0, width, height, 0), alpha=0.5)
+
+
+def make_figure(labeller, rows, sample: Sample, index: int, title: str) -> Figure:
+    """Curves on the left, the example on the right."""
+    figure = Figure(figsize=(12, 7.6), layout="constrained")
+    figure.suptitle(title, fontsize=12)
+    left, right = figure.subfigures(1, 2)
+    shifts = sorted({row.shift_px for row in rows})
+    marked = example_shifts(shifts, sample.truth, index)
+    draw_curves(left.subplots(3, 1, sharex=True), rows, marked)
+    axes = right.subplots()
+    draw_example(axes, labeller, sample, index, marked)
+    axes.set_title(
+        f"image {sample.record['image_id']}: one box slid in x, and the centres of the anchors\n"
+        "positive at each position (one dot may stand for several anchors)",
+        fontsize=10,
+    )
+    right.legend(fontsize=9, loc="outside lower center")  # not over the axis below
+    return figure
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Move the ground truth and label anchors anew.")
+    parser.add_argument("--config-file", required=True, help="a config; its weights are not read")
+    parser.add_argument("--dataset", metavar="NAME", help="default: the first of DATASETS.TRAIN")
+    parser.add_argument("--num-images", type=int, default=200, help="evenly spread over the set")
+    shifts = dict(type=float, nargs="+", metavar="PX", default=[1, 2, 4, 8, 16, 32, 64])
+    parser.add_argument(
+        "--shifts", **shifts, help="pixels after resizing; 0 is added; another option follows"
+    )
+    parser.add_argument("--image", metavar="ID", help="the example; default: one of median box")
+    parser.add_argument("--output", type=Path, help="PNG file; default: OUTPUT_DIR/box_shift.png")
+    parser.add_argument("opts", metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[])
+    args = parser.parse_args(arguments)
+    if args.num_images < 1:
+        parser.error(f"--num-images: expected at least 1, got {args.num_images}")
+    if args.output and args.output.suffix != ".png":  # the numbers go to the same name with .csv
+        parser.error(f"--output: expected a name that ends in .png, got {args.output}")
+    for shift in args.shifts:
+        if not 0 <= shift < math.inf:
+            parser.error(f"--shifts: expected pixels, 0 or more, got {shift:g}")
+    args.shifts = sorted({0.0, *args.shifts})
+    return args
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parse(arguments)
+    sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout is enough
+    from alwa_d2.engine import setup_cfg
+
+    try:
+        cfg = setup_cfg(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
+        name = args.dataset or next(iter(cfg.DATASETS.TRAIN), "")
+        samples = load_samples(cfg, name)
+        example = choose(samples, args.image)
+        measured = [samples[index] for index in spread(len(samples), args.num_images)]
+        labeller = Labeller(cfg)
+        rows = measure(labeller, measured, args.shifts)
+        boxes = torch.cat([sample.truth.gt_boxes.area() for sample in measured]).sqrt()
+        title = (
+            f"{name}, {cfg.MODEL.META_ARCHITECTURE}: {len(measured)} images, {len(boxes)} boxes, "
+            f"median size {boxes.median():.0f} px"
+        )
+        figure = make_figure(labeller, rows, *example, title)
+        output = args.output or Path(cfg.OUTPUT_DIR, "box_shift.png")
+        save_png(lambda scale: rasterise(figure, 110 * scale), output)
+        write_csv(rows, output.with_suffix(".csv"))
+    except (ToolError, OSError, ValueError, KeyError, AssertionError) as error:
+        message = error.args[0] if isinstance(error, KeyError) else error
+        print("box_shift:", *str(message).split(), file=sys.stderr)
+        return 2
+    print(title, format_table(rows), f"wrote {output} and {output.with_suffix('.csv')}", sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
