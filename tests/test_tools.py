@@ -24,6 +24,9 @@ def load(name):
     return module
 
 
+runs = load("runs")
+pictures = load("pictures")
+curves = load("curves")
 plot_losses = load("plot_losses")
 demo = load("demo")
 
@@ -66,7 +69,7 @@ def drawn(axes, gid):
 
 
 def test_losses_are_drawn_as_logged(tmp_path):
-    figure = plot_losses.make_figure([plot_losses.load_run(write_run(tmp_path / "a"))])
+    figure = plot_losses.make_figure([runs.load_run(write_run(tmp_path / "a"))])
     losses, weights, statistics = figure.axes
     iterations = list(range(19, 200, 20))
     for key in ("loss_cls", "loss_box_reg", "unweighted/loss_cls", "unweighted/loss_box_reg"):
@@ -90,12 +93,12 @@ def test_losses_are_drawn_as_logged(tmp_path):
 
 def test_a_narrow_range_keeps_its_linear_axis(tmp_path):
     lines = records()[:4]
-    figure = plot_losses.make_figure([plot_losses.load_run(write_run(tmp_path / "a", lines))])
+    figure = plot_losses.make_figure([runs.load_run(write_run(tmp_path / "a", lines))])
     assert figure.axes[0].get_yscale() == "linear"
 
 
 def test_weights_and_statistics_step_at_the_updates(tmp_path):
-    figure = plot_losses.make_figure([plot_losses.load_run(write_run(tmp_path / "a"))])
+    figure = plot_losses.make_figure([runs.load_run(write_run(tmp_path / "a"))])
     _, weights, statistics = figure.axes
     # Logged first in iteration 119, but it can only have changed at 100.
     expected = [19, 39, 59, 79, 99, 100, 139, 159, 179, 199]
@@ -110,14 +113,14 @@ def test_weights_and_statistics_step_at_the_updates(tmp_path):
 
 def test_a_weight_logged_right_after_its_update_is_put_there():
     iterations, values = np.array([19.0, 39, 59]), np.array([1.0, 0.7, 0.7])
-    assert plot_losses.step_positions(iterations, values, 20).tolist() == [19, 40, 59]
+    assert curves.step_positions(iterations, values, 20).tolist() == [19, 40, 59]
     # No multiple of the interval lies between the two lines: it stays where it was logged.
-    assert plot_losses.step_positions(iterations, values, 100).tolist() == [19, 39, 59]
+    assert curves.step_positions(iterations, values, 100).tolist() == [19, 39, 59]
 
 
 def test_fixed_weights_have_no_marks_and_no_statistics(tmp_path):
     folder = write_run(tmp_path / "a", records(statistics=False), config("Fixed"))
-    figure = plot_losses.make_figure([plot_losses.load_run(folder)])
+    figure = plot_losses.make_figure([runs.load_run(folder)])
     losses, weights = figure.axes
     assert drawn(weights, "kept") == drawn(weights, "changed") == []
     assert drawn(weights, "alwa/weight_cls")[0][0] == list(range(19, 200, 20))
@@ -127,8 +130,8 @@ def test_fixed_weights_have_no_marks_and_no_statistics(tmp_path):
 def test_several_runs_stand_side_by_side(tmp_path):
     first = write_run(tmp_path / "first", settings=config(rule="balance"))
     second = write_run(tmp_path / "second", records(statistics=False), config("Fixed"))
-    runs = [plot_losses.load_run(folder) for folder in (first, second)]
-    figure = plot_losses.make_figure(runs, title="two rules")
+    both = [runs.load_run(folder) for folder in (first, second)]
+    figure = plot_losses.make_figure(both, title="two rules")
     assert len(figure.axes) == 5  # the second has no statistics
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert [title.split("\n")[0] for title in titles] == ["first", "second"]
@@ -140,7 +143,7 @@ def test_several_runs_stand_side_by_side(tmp_path):
 
 def test_pairs_of_losses_are_found_by_their_weights(tmp_path):
     folder = write_run(tmp_path / "a", records(("rpn_loc", "box_reg", "new", "cls", "rpn_cls")))
-    run = plot_losses.load_run(folder)
+    run = runs.load_run(folder)
     assert run.losses == ["cls", "box_reg", "rpn_cls", "rpn_loc", "new"]
     losses, weights, _ = plot_losses.make_figure([run]).axes
     assert drawn(losses, "points loss_new") and drawn(weights, "alwa/weight_rpn_loc")
@@ -148,7 +151,7 @@ def test_pairs_of_losses_are_found_by_their_weights(tmp_path):
 
 def test_after_a_resume_the_later_line_wins(tmp_path):
     again = [{**line, "loss_cls": 9.0} for line in records()[6:9]]
-    run = plot_losses.load_run(write_run(tmp_path / "a", records() + again))
+    run = runs.load_run(write_run(tmp_path / "a", records() + again))
     iterations, values = run.series["loss_cls"]
     assert iterations.tolist() == list(range(19, 200, 20))
     assert np.flatnonzero(values == 9.0).tolist() == [6, 7, 8]
@@ -157,7 +160,7 @@ def test_after_a_resume_the_later_line_wins(tmp_path):
 def test_values_that_are_not_finite_leave_a_gap(tmp_path):
     lines = records()
     lines[3]["loss_cls"], lines[4]["loss_cls"] = float("nan"), float("inf")
-    figure = plot_losses.make_figure([plot_losses.load_run(write_run(tmp_path / "a", lines))])
+    figure = plot_losses.make_figure([runs.load_run(write_run(tmp_path / "a", lines))])
     ((_, medians),) = drawn(figure.axes[0], "median loss_cls")
     assert np.isfinite(medians).all()
     figure.savefig(io.BytesIO())
@@ -165,11 +168,11 @@ def test_values_that_are_not_finite_leave_a_gap(tmp_path):
 
 def test_the_median_keeps_steps_and_is_nan_without_finite_values():
     steps = np.repeat([4.0, 1.0], 20)
-    assert np.array_equal(plot_losses.smooth(steps), steps)
+    assert np.array_equal(curves.smooth(steps), steps)
     noisy = steps.copy()
     noisy[10] = 100.0
-    assert plot_losses.smooth(noisy)[10] == 4.0
-    assert np.isnan(plot_losses.smooth(np.full(3, np.nan))).all()
+    assert curves.smooth(noisy)[10] == 4.0
+    assert np.isnan(curves.smooth(np.full(3, np.nan))).all()
 
 
 def test_a_line_cut_off_at_the_end_is_left_out_with_a_warning(tmp_path, capsys):
@@ -178,7 +181,7 @@ def test_a_line_cut_off_at_the_end_is_left_out_with_a_warning(tmp_path, capsys):
         file.write('{"iteration": 219, "loss_c')
     assert plot_losses.main([str(folder)]) == 0
     assert "line 12: cut off" in capsys.readouterr().err
-    assert plot_losses.load_run(folder).iterations == 200
+    assert runs.load_run(folder).iterations == 200
 
 
 def broken_runs():
@@ -247,7 +250,7 @@ def test_a_long_run_makes_a_small_picture_where_output_says(tmp_path):
 
 
 def test_a_picture_is_made_smaller_until_it_fits_and_keeps_its_main_colours(tmp_path, monkeypatch):
-    monkeypatch.setattr(plot_losses, "MAX_PNG_BYTES", 20_000)
+    monkeypatch.setattr(pictures, "MAX_PNG_BYTES", 20_000)
     red = (213, 94, 0)
     scales = []
 
@@ -259,7 +262,7 @@ def test_a_picture_is_made_smaller_until_it_fits_and_keeps_its_main_colours(tmp_
         pixels[:2], pixels[2:4] = red, 255
         return Image.fromarray(pixels)
 
-    plot_losses.save_png(draw, tmp_path / "a.png", (red,))
+    pictures.save_png(draw, tmp_path / "a.png", (red,))
     assert (tmp_path / "a.png").stat().st_size <= 20_000
     assert scales[0] == 1.0 and len(scales) > 1 and scales == sorted(scales, reverse=True)
     with Image.open(tmp_path / "a.png") as picture:
@@ -438,7 +441,7 @@ def test_weights_that_are_no_checkpoint_are_refused(show, tmp_path):
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(show, "DefaultPredictor", no_model)
-            with pytest.raises(plot_losses.ToolError, match="cannot be loaded: Invalid magic"):
+            with pytest.raises(runs.ToolError, match="cannot be loaded: Invalid magic"):
                 show.load_samples(cfg, "no_images", 8, 0.5)
     finally:
         DatasetCatalog.remove("no_images")
@@ -545,7 +548,7 @@ def test_demo_prints_results_and_their_places_last(tmp_path, monkeypatch, capsys
 
 def test_demo_says_what_is_missing(tmp_path):
     folder = write_run(tmp_path / "demo", records()[:-1])
-    with pytest.raises(plot_losses.ToolError, match="no model_final.pth, events"):
+    with pytest.raises(runs.ToolError, match="no model_final.pth, events"):
         demo.find_places(folder)
-    with pytest.raises(plot_losses.ToolError, match="no line has bbox/AP"):
-        demo.format_table(plot_losses.load_run(folder), 1.0, {})
+    with pytest.raises(runs.ToolError, match="no line has bbox/AP"):
+        demo.format_table(runs.load_run(folder), 1.0, {})

@@ -25,8 +25,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor
 from detectron2.structures import Boxes, BoxMode, Instances, pairwise_iou
+from pictures import RGB, save_png
 from PIL import Image, ImageDraw, ImageFont
-from plot_losses import RGB, ToolError, save_png
+from runs import ToolError
 
 MATCH_IOU = 0.5  # as in AP50
 # All in pixels of the sheet.
