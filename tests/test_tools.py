@@ -27,6 +27,7 @@ def load(name):
 runs = load("runs")
 pictures = load("pictures")
 curves = load("curves")
+loss_panels = load("loss_panels")
 plot_losses = load("plot_losses")
 demo = load("demo")
 
@@ -552,3 +553,87 @@ def test_demo_says_what_is_missing(tmp_path):
         demo.find_places(folder)
     with pytest.raises(runs.ToolError, match="no line has bbox/AP"):
         demo.format_table(runs.load_run(folder), 1.0, {})
+
+
+def test_scales_of_the_first_window(tmp_path):
+    run = runs.load_run(
+        write_run(tmp_path / "a", records(("cls", "box_reg", "rpn_cls", "rpn_loc")))
+    )
+    assert run.pairs == [("cls", "box_reg"), ("rpn_cls", "rpn_loc")]
+    # Lines of iterations 19 and 39 are in the window of 50: 1 and 1/2, twice that for the box.
+    assert runs.first_window(run, "cls") == (50, 0.75)
+    assert runs.first_window(run, "box_reg") == (50, 1.5)
+    # The third and the fourth loss are 3 and 4 times the first.
+    assert [loss_panels.scale_ratio(run, pair) for pair in run.pairs] == [0.5, 0.75]
+    losses, scales = loss_panels.make_scales([run]).axes
+    bars = {bar.get_gid(): bar for bar in scales.patches}
+    ends = {
+        name: bars[f"scale {name}"].get_x() + bars[f"scale {name}"].get_width()
+        for name in run.losses
+    }
+    assert ends == pytest.approx({"cls": 0.75, "box_reg": 1.5, "rpn_cls": 2.25, "rpn_loc": 3.0})
+    texts = [text.get_text() for text in scales.texts]
+    assert "ROI: class / box = 0.5" in texts and "RPN: class / box = 0.75" in texts
+    assert "first 50 iterations" in scales.get_xlabel()
+
+
+def test_a_window_before_the_first_line_reaches_to_it(tmp_path):
+    settings = config("Fixed", interval=10)
+    run = runs.load_run(write_run(tmp_path / "a", settings=settings))
+    assert runs.first_window(run, "cls") == (20, 1.0)
+
+
+def constant(folder, cls, box, score=None):
+    """A run of 200 iterations with fixed weights."""
+    lines = records(statistics=False)[:-1]
+    for line in lines:
+        line["alwa/weight_cls"], line["alwa/weight_box_reg"] = cls, box
+    return runs.load_run(
+        write_run(
+            folder,
+            lines + [{"iteration": 200, "bbox/AP": score}] * (score is not None),
+            config("Fixed"),
+        )
+    )
+
+
+def test_grid_names_weights_and_gains(tmp_path):
+    given = [
+        constant(tmp_path / "a", 1.0, 1.0, 40.0),
+        constant(tmp_path / "b", 0.25, 0.5, 41.5),
+        constant(tmp_path / "c", 1.0, 1.0, 42.0),
+        constant(tmp_path / "d", 0.5, 0.75),
+        runs.load_run(write_run(tmp_path / "e")),
+    ]
+    figure = loss_panels.make_grid(given)
+    assert [axes.get_title() for axes in figure.axes] == [
+        "w_cls : w_box = 1 : 1  (a)\nAP 40.0, weights 1:1",
+        "w_cls : w_box = 0.25 : 0.5  (b)\nAP 41.5, +0.5 against 1:1",  # whose mean is 41
+        "w_cls : w_box = 1 : 1  (c)\nAP 42.0, weights 1:1",
+        "w_cls : w_box = 0.5 : 0.75  (d)\nno AP: not evaluated",
+        "ALWA_2 authors C=50  (e)\nAP 40.2, -0.8 against 1:1",
+    ]
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1
+    ((iterations, _),) = drawn(figure.axes[1], "trend cls")
+    assert iterations == list(range(19, 200, 20))
+    alone = loss_panels.make_grid(given[1:2]).axes[0].get_title()
+    assert alone.endswith("AP 41.5, no run with 1:1 given")
+
+
+@pytest.mark.parametrize("kind", ["scales", "grid"])
+def test_the_other_figures_have_files_of_their_own(kind, tmp_path):
+    folder = write_run(tmp_path / "a")
+    assert plot_losses.main([str(folder), f"--{kind}"]) == 0
+    assert (folder / f"{kind}.png").exists() and not (folder / "losses.png").exists()
+
+
+def test_more_than_two_pairs_have_a_column_each(tmp_path):
+    stages = [f"{loss}_stage{k}" for k in range(3) for loss in ("cls", "box_reg")]
+    run = runs.load_run(write_run(tmp_path / "a", records(("rpn_cls", "rpn_loc", *stages))))
+    assert run.losses == [*stages, "rpn_cls", "rpn_loc"]
+    figure = plot_losses.make_figure([run])
+    titles = [axes.get_title().split("\n")[0] for axes in figure.axes if axes.get_title()]
+    assert titles == ["a: ROI, stage 0", "a: ROI, stage 1", "a: ROI, stage 2", "a: RPN"]
+    assert len(figure.axes) == 12
+    assert drawn(figure.axes[1], "points loss_cls_stage1")
+    assert len(plot_losses.make_figure([run, run]).axes) == 24

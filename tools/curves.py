@@ -3,10 +3,11 @@
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-from runs import LABELS, WEIGHT, Run
+from runs import WEIGHT, Run, label
 
-# Okabe and Ito's palette: blue, vermillion, green, purple stay apart for colour-blind readers.
-HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+# Okabe and Ito's palette: blue, vermillion, green, purple, orange and sky blue stay apart for
+# colour-blind readers.
+HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 KEPT = dict(color="0.75", lw=0.8, ls=":")
 CHANGED = dict(color="0.45", lw=1.0, ls="-")
 
@@ -52,7 +53,7 @@ def update_marks(run: Run) -> tuple[list[int], list[int]]:
 def draw_losses(axes, run: Run) -> None:
     """Each loss unweighted (broad, solid) and weighted (thin, dashed): points, running median."""
     for name, hue in zip(run.losses, HUES * len(run.losses)):
-        for key, label, marker, line in (
+        for key, what, marker, line in (
             (f"unweighted/loss_{name}", "unweighted", "o", dict(ls="-", lw=3.2, alpha=0.5)),
             (f"loss_{name}", "weighted", "x", dict(ls="--", lw=1.4)),
         ):
@@ -60,13 +61,13 @@ def draw_losses(axes, run: Run) -> None:
             alpha = 0.3 if len(values) < 200 else 0.12
             faint = dict(ms=2.5, mew=0.6, alpha=alpha, gid=f"points {key}")
             axes.plot(iterations, values, marker, color=hue, **faint)
-            line |= dict(label=f"{LABELS.get(name, name)}, {label}", gid=f"median {key}")
+            line |= dict(label=f"{label(name)}, {what}", gid=f"median {key}")
             axes.plot(iterations, smooth(values), color=hue, **line)
     axes.set_ylabel("loss")
     axes.legend(fontsize=8, ncols=2)
 
 
-def draw_steps(axes, run: Run, prefix: str, label: str) -> None:
+def draw_steps(axes, run: Run, prefix: str, what: str) -> None:
     """Step curves of what is logged as `prefix` + name of a loss, over marks of the updates."""
     kept, changed = update_marks(run)
     for iterations, style, gid in ((kept, KEPT, "kept"), (changed, CHANGED, "changed")):
@@ -79,7 +80,7 @@ def draw_steps(axes, run: Run, prefix: str, label: str) -> None:
         iterations, values = run.series[prefix + name]
         positions = step_positions(iterations, values, run.interval) if run.interval else iterations
         dot = dict(marker=".", ms=width + 4, markevery=[-1])  # a step at the very end has no line
-        line = dict(gid=prefix + name, label=f"{label} of {LABELS.get(name, name)} loss", lw=width)
+        line = dict(gid=prefix + name, label=f"{what} of {label(name)} loss", lw=width)
         axes.step(positions, values, where="post", color=hue, **line, **dot)
         width = max(width / 2, 1.2)
     handles = axes.get_legend_handles_labels()[0]
@@ -99,7 +100,7 @@ def headline(run: Run) -> str:
     return f"{run.name}\n{', '.join(parts)}"
 
 
-def use_log_scale(row) -> None:
+def use_log_scale(row, suffix: str = " (log scale)") -> None:
     """Makes the y axes of a whole row logarithmic if what it shows spans more than a decade."""
     values = np.concatenate([line.get_ydata() for axes in row for line in axes.lines])
     values = values[np.isfinite(values) & (values > 0)]
@@ -109,4 +110,4 @@ def use_log_scale(row) -> None:
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
-            axes.set_ylabel("loss (log scale)")
+            axes.set_ylabel(axes.get_ylabel() + suffix)
