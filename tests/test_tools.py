@@ -275,7 +275,14 @@ def test_a_picture_is_made_smaller_until_it_fits_and_keeps_its_main_colours(tmp_
 @pytest.fixture(scope="module")
 def show():
     pytest.importorskip("detectron2", reason="needs Detectron2")
+    load("sheet")
+    load("equal_recall")
     return load("show_detections")
+
+
+@pytest.fixture(scope="module")
+def sheets(show):
+    return sys.modules["sheet"]
 
 
 def instances(boxes, classes, scores=None, size=(100, 160)):
@@ -294,11 +301,11 @@ HALF_A = [10, 10, 30, 20]  # IoU with A: 200 / 400
 LESS_A = [10, 10, 30, 19]  # IoU with A: 180 / 400
 
 
-def test_matching(show):
+def test_matching(sheets):
     truth = instances([A, B], [0, 1])
 
     def matched(boxes, classes, scores):
-        return show.match(truth, instances(boxes, classes, scores))
+        return sheets.match(truth, instances(boxes, classes, scores))
 
     assert matched([A, B], [0, 1], [0.9, 0.8]) == ([True, True], [False, False])
     assert matched([A, B], [1, 1], [0.9, 0.8]) == ([False, True], [True, False])  # class
@@ -308,30 +315,30 @@ def test_matching(show):
     assert matched([A, HALF_A], [0, 0], [0.6, 0.9]) == ([False, True], [False, True])
     assert matched([], [], []) == ([], [True, True])
     nothing = instances([], [])
-    assert show.match(nothing, instances([A], [0], [0.9])) == ([False], [])
+    assert sheets.match(nothing, instances([A], [0], [0.9])) == ([False], [])
 
 
-def test_a_detection_takes_the_best_box_that_is_left(show):
+def test_a_detection_takes_the_best_box_that_is_left(sheets):
     near = [12, 10, 32, 30]  # IoU with A: 360 / 440
     truth = instances([A, near], [0, 0])
     found = instances([A, A], [0, 0], [0.9, 0.8])
-    assert show.match(truth, found) == ([True, True], [False, False])
+    assert sheets.match(truth, found) == ([True, True], [False, False])
 
 
-def test_marks_tell_true_false_and_missed_apart(show):
+def test_marks_tell_true_false_and_missed_apart(sheets):
     truth = instances([A, B], [0, 1])
     found = instances([A, [100, 50, 120, 70]], [0, 7], [0.9, 0.555])
     image = np.zeros((100, 160, 3), np.uint8)
-    left, right = show.marks(show.Sample("a", image, truth, found), ["cat", "dog"])
+    left, right = sheets.marks(sheets.Sample("a", image, truth, found), ["cat", "dog"])
     assert [(mark.box, mark.text, mark.style) for mark in left] == [
-        (A, "cat", show.TRUTH),
-        (B, "dog", show.TRUTH),
+        (A, "cat", sheets.TRUTH),
+        (B, "dog", sheets.TRUTH),
     ]
     # Lowest score first, so that the surest is drawn on top.
     assert [(mark.text, mark.style) for mark in right] == [
-        ("dog", show.MISSED),
-        ("class 7 0.56", show.FALSE),
-        ("cat 0.90", show.TRUE),
+        ("dog", sheets.MISSED),
+        ("class 7 0.56", sheets.FALSE),
+        ("cat 0.90", sheets.TRUE),
     ]
     assert left[0].moved(2.0, 5, 7).box == [25, 27, 65, 67]
 
@@ -340,41 +347,43 @@ def pixels_of(sheet, colour):
     return int((np.asarray(sheet) == colour).all(axis=-1).sum())
 
 
-def test_sheet(show):
+def test_sheet(sheets):
     grey = np.full((100, 160, 3), 127, np.uint8)
     truth = instances([A, B], [0, 1])
     found = instances([A, [100, 50, 120, 70]], [0, 0], [0.9, 0.6])
-    samples = [show.Sample(f"image {i}", grey, truth, found) for i in range(3)]
-    sheet = show.make_sheet(samples, ["cat", "dog"], "a title", tile=320)
+    samples = [sheets.Sample(f"image {i}", grey, truth, found) for i in range(3)]
+    sheet = sheets.make_sheet(samples, ["cat", "dog"], "a title", tile=320)
     # Two rows of two pairs, images enlarged to 320 x 200.
-    assert sheet.width == 4 * 320 + 7 * show.GAP
-    assert sheet.height == show.HEADER + 2 * (show.TITLE + 200 + show.GAP)
-    first = sheet.crop((show.GAP, show.HEADER + show.TITLE, show.GAP + 320, sheet.height))
-    second = sheet.crop((show.GAP + 320 + show.GAP, show.HEADER + show.TITLE, 660, sheet.height))
-    assert pixels_of(first, show.TRUTH.colour) and not pixels_of(second, show.TRUTH.colour)
-    for style in (show.TRUE, show.FALSE, show.MISSED):
+    assert sheet.width == 4 * 320 + 7 * sheets.GAP
+    assert sheet.height == sheets.HEADER + 2 * (sheets.TITLE + 200 + sheets.GAP)
+    first = sheet.crop((sheets.GAP, sheets.HEADER + sheets.TITLE, sheets.GAP + 320, sheet.height))
+    second = sheet.crop(
+        (sheets.GAP + 320 + sheets.GAP, sheets.HEADER + sheets.TITLE, 660, sheet.height)
+    )
+    assert pixels_of(first, sheets.TRUTH.colour) and not pixels_of(second, sheets.TRUTH.colour)
+    for style in (sheets.TRUE, sheets.FALSE, sheets.MISSED):
         assert pixels_of(second, style.colour) and not pixels_of(first, style.colour), style
     # A's outline, twice as large as in the image.
-    left, top = show.GAP + 20, show.HEADER + show.TITLE + 20
-    assert all(sheet.getpixel((left, y)) == show.TRUTH.colour for y in range(top + 1, top + 40))
+    left, top = sheets.GAP + 20, sheets.HEADER + sheets.TITLE + 20
+    assert all(sheet.getpixel((left, y)) == sheets.TRUTH.colour for y in range(top + 1, top + 40))
 
 
-def test_sheet_without_detections_or_ground_truth(show):
+def test_sheet_without_detections_or_ground_truth(sheets):
     image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
-    sample = show.Sample("a" * 300, image, instances([A], [0]), instances([], [], []))
-    sheet = show.make_sheet([sample], ["cat"], "a title")
-    assert pixels_of(sheet, show.MISSED.colour) > 1000  # in the legend and on the tile
-    nothing = show.Sample("b", image, instances([], []), instances([], [], []))
-    sheet = show.make_sheet([nothing], ["cat"], "a title")
-    assert sheet.width >= show.LEGEND
+    sample = sheets.Sample("a" * 300, image, instances([A], [0]), instances([], [], []))
+    sheet = sheets.make_sheet([sample], ["cat"], "a title")
+    assert pixels_of(sheet, sheets.MISSED.colour) > 1000  # in the legend and on the tile
+    nothing = sheets.Sample("b", image, instances([], []), instances([], [], []))
+    sheet = sheets.make_sheet([nothing], ["cat"], "a title")
+    assert sheet.width >= sheets.LEGEND
 
 
-def test_labels_stay_inside_and_off_each_other(show):
+def test_labels_stay_inside_and_off_each_other(sheets):
     frame, size = (0, 0, 100, 100), (40, 14)
-    corner = show.place_label(size, (90, -5, 120, 20), frame, [])
+    corner = sheets.place_label(size, (90, -5, 120, 20), frame, [])
     assert corner[0] >= 0 and corner[1] >= 0 and corner[2] <= 100 and corner[3] <= 100
-    first = show.place_label(size, (20, 40, 70, 80), frame, [])
-    second = show.place_label(size, (20, 40, 70, 80), frame, [first])
+    first = sheets.place_label(size, (20, 40, 70, 80), frame, [])
+    second = sheets.place_label(size, (20, 40, 70, 80), frame, [first])
     assert first == (20, 26, 60, 40)  # on top of the box, where it starts
     across = min(first[2], second[2]) - max(first[0], second[0])
     down = min(first[3], second[3]) - max(first[1], second[1])
