@@ -626,7 +626,11 @@ def test_grid_names_weights_and_gains(tmp_path):
     ((iterations, _),) = drawn(figure.axes[1], "trend cls")
     assert iterations == list(range(19, 200, 20))
     alone = loss_panels.make_grid(given[1:2]).axes[0].get_title()
-    assert alone.endswith("AP 41.5, no run with 1:1 given")
+    assert alone.endswith("AP 41.5, no such run with 1:1 given")
+    longer = runs.load_run(
+        write_run(tmp_path / "f", records() + [{**records()[0], "iteration": 219}])
+    )
+    assert loss_panels.baseline(longer, given) is None
 
 
 @pytest.mark.parametrize("kind", ["scales", "grid"])

@@ -63,9 +63,14 @@ def make_scales(runs: list[Run], title: str | None = None) -> Figure:
     return figure
 
 
-def baseline(runs: list[Run]) -> float | None:
-    """Mean AP of the runs with weights 1:1 among `runs`, None if there is none."""
-    scores = [run.last("bbox/AP") for run in runs if run.fixed_weights == (1.0, 1.0)]
+def baseline(run: Run, runs: list[Run]) -> float | None:
+    """Mean AP of the runs with weights 1:1 that are like `run`, None if there is none.
+
+    Alike are the names of the losses and the number of iterations: a detector of another kind or a
+    longer training is no baseline. Data and network are not compared.
+    """
+    alike = [r for r in runs if (r.losses, r.iterations) == (run.losses, run.iterations)]
+    scores = [r.last("bbox/AP") for r in alike if r.fixed_weights == (1.0, 1.0)]
     scores = [score for score in scores if score is not None]
     return float(np.mean(scores)) if scores else None
 
@@ -80,7 +85,7 @@ def grid_title(run: Run, base: float | None) -> str:
     if weights == (1.0, 1.0):
         gain = "weights 1:1"
     else:
-        gain = "no run with 1:1 given" if base is None else f"{score - base:+.1f} against 1:1"
+        gain = "no such run with 1:1 given" if base is None else f"{score - base:+.1f} against 1:1"
     return f"{name}  ({run.name})\nAP {score:.1f}, {gain}"
 
 
@@ -92,9 +97,8 @@ def make_grid(runs: list[Run], title: str | None = None) -> Figure:
     grid = figure.subplots(high, wide, squeeze=False, sharex=True, sharey=True)
     names = list(dict.fromkeys(name for run in runs for name in run.losses))
     hues = dict(zip(names, HUES * len(names)))
-    base = baseline(runs)
     for axes, run in zip(grid.flat, runs):
-        axes.set_title(grid_title(run, base), fontsize=10)
+        axes.set_title(grid_title(run, baseline(run, runs)), fontsize=10)
         for name in run.losses:
             iterations, values = run.series[f"unweighted/loss_{name}"]
             axes.plot(iterations, values, ".", color=hues[name], ms=3, alpha=0.35)
