@@ -24,6 +24,10 @@ def load(name):
     return module
 
 
+runs = load("runs")
+pictures = load("pictures")
+curves = load("curves")
+loss_panels = load("loss_panels")
 plot_losses = load("plot_losses")
 demo = load("demo")
 
@@ -66,7 +70,7 @@ def drawn(axes, gid):
 
 
 def test_losses_are_drawn_as_logged(tmp_path):
-    figure = plot_losses.make_figure([plot_losses.load_run(write_run(tmp_path / "a"))])
+    figure = plot_losses.make_figure([runs.load_run(write_run(tmp_path / "a"))])
     losses, weights, statistics = figure.axes
     iterations = list(range(19, 200, 20))
     for key in ("loss_cls", "loss_box_reg", "unweighted/loss_cls", "unweighted/loss_box_reg"):
@@ -90,12 +94,12 @@ def test_losses_are_drawn_as_logged(tmp_path):
 
 def test_a_narrow_range_keeps_its_linear_axis(tmp_path):
     lines = records()[:4]
-    figure = plot_losses.make_figure([plot_losses.load_run(write_run(tmp_path / "a", lines))])
+    figure = plot_losses.make_figure([runs.load_run(write_run(tmp_path / "a", lines))])
     assert figure.axes[0].get_yscale() == "linear"
 
 
 def test_weights_and_statistics_step_at_the_updates(tmp_path):
-    figure = plot_losses.make_figure([plot_losses.load_run(write_run(tmp_path / "a"))])
+    figure = plot_losses.make_figure([runs.load_run(write_run(tmp_path / "a"))])
     _, weights, statistics = figure.axes
     # Logged first in iteration 119, but it can only have changed at 100.
     expected = [19, 39, 59, 79, 99, 100, 139, 159, 179, 199]
@@ -110,14 +114,14 @@ def test_weights_and_statistics_step_at_the_updates(tmp_path):
 
 def test_a_weight_logged_right_after_its_update_is_put_there():
     iterations, values = np.array([19.0, 39, 59]), np.array([1.0, 0.7, 0.7])
-    assert plot_losses.step_positions(iterations, values, 20).tolist() == [19, 40, 59]
+    assert curves.step_positions(iterations, values, 20).tolist() == [19, 40, 59]
     # No multiple of the interval lies between the two lines: it stays where it was logged.
-    assert plot_losses.step_positions(iterations, values, 100).tolist() == [19, 39, 59]
+    assert curves.step_positions(iterations, values, 100).tolist() == [19, 39, 59]
 
 
 def test_fixed_weights_have_no_marks_and_no_statistics(tmp_path):
     folder = write_run(tmp_path / "a", records(statistics=False), config("Fixed"))
-    figure = plot_losses.make_figure([plot_losses.load_run(folder)])
+    figure = plot_losses.make_figure([runs.load_run(folder)])
     losses, weights = figure.axes
     assert drawn(weights, "kept") == drawn(weights, "changed") == []
     assert drawn(weights, "alwa/weight_cls")[0][0] == list(range(19, 200, 20))
@@ -127,8 +131,8 @@ def test_fixed_weights_have_no_marks_and_no_statistics(tmp_path):
 def test_several_runs_stand_side_by_side(tmp_path):
     first = write_run(tmp_path / "first", settings=config(rule="balance"))
     second = write_run(tmp_path / "second", records(statistics=False), config("Fixed"))
-    runs = [plot_losses.load_run(folder) for folder in (first, second)]
-    figure = plot_losses.make_figure(runs, title="two rules")
+    both = [runs.load_run(folder) for folder in (first, second)]
+    figure = plot_losses.make_figure(both, title="two rules")
     assert len(figure.axes) == 5  # the second has no statistics
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert [title.split("\n")[0] for title in titles] == ["first", "second"]
@@ -140,7 +144,7 @@ def test_several_runs_stand_side_by_side(tmp_path):
 
 def test_pairs_of_losses_are_found_by_their_weights(tmp_path):
     folder = write_run(tmp_path / "a", records(("rpn_loc", "box_reg", "new", "cls", "rpn_cls")))
-    run = plot_losses.load_run(folder)
+    run = runs.load_run(folder)
     assert run.losses == ["cls", "box_reg", "rpn_cls", "rpn_loc", "new"]
     losses, weights, _ = plot_losses.make_figure([run]).axes
     assert drawn(losses, "points loss_new") and drawn(weights, "alwa/weight_rpn_loc")
@@ -148,7 +152,7 @@ def test_pairs_of_losses_are_found_by_their_weights(tmp_path):
 
 def test_after_a_resume_the_later_line_wins(tmp_path):
     again = [{**line, "loss_cls": 9.0} for line in records()[6:9]]
-    run = plot_losses.load_run(write_run(tmp_path / "a", records() + again))
+    run = runs.load_run(write_run(tmp_path / "a", records() + again))
     iterations, values = run.series["loss_cls"]
     assert iterations.tolist() == list(range(19, 200, 20))
     assert np.flatnonzero(values == 9.0).tolist() == [6, 7, 8]
@@ -157,7 +161,7 @@ def test_after_a_resume_the_later_line_wins(tmp_path):
 def test_values_that_are_not_finite_leave_a_gap(tmp_path):
     lines = records()
     lines[3]["loss_cls"], lines[4]["loss_cls"] = float("nan"), float("inf")
-    figure = plot_losses.make_figure([plot_losses.load_run(write_run(tmp_path / "a", lines))])
+    figure = plot_losses.make_figure([runs.load_run(write_run(tmp_path / "a", lines))])
     ((_, medians),) = drawn(figure.axes[0], "median loss_cls")
     assert np.isfinite(medians).all()
     figure.savefig(io.BytesIO())
@@ -165,11 +169,11 @@ def test_values_that_are_not_finite_leave_a_gap(tmp_path):
 
 def test_the_median_keeps_steps_and_is_nan_without_finite_values():
     steps = np.repeat([4.0, 1.0], 20)
-    assert np.array_equal(plot_losses.smooth(steps), steps)
+    assert np.array_equal(curves.smooth(steps), steps)
     noisy = steps.copy()
     noisy[10] = 100.0
-    assert plot_losses.smooth(noisy)[10] == 4.0
-    assert np.isnan(plot_losses.smooth(np.full(3, np.nan))).all()
+    assert curves.smooth(noisy)[10] == 4.0
+    assert np.isnan(curves.smooth(np.full(3, np.nan))).all()
 
 
 def test_a_line_cut_off_at_the_end_is_left_out_with_a_warning(tmp_path, capsys):
@@ -178,7 +182,7 @@ def test_a_line_cut_off_at_the_end_is_left_out_with_a_warning(tmp_path, capsys):
         file.write('{"iteration": 219, "loss_c')
     assert plot_losses.main([str(folder)]) == 0
     assert "line 12: cut off" in capsys.readouterr().err
-    assert plot_losses.load_run(folder).iterations == 200
+    assert runs.load_run(folder).iterations == 200
 
 
 def broken_runs():
@@ -247,7 +251,7 @@ def test_a_long_run_makes_a_small_picture_where_output_says(tmp_path):
 
 
 def test_a_picture_is_made_smaller_until_it_fits_and_keeps_its_main_colours(tmp_path, monkeypatch):
-    monkeypatch.setattr(plot_losses, "MAX_PNG_BYTES", 20_000)
+    monkeypatch.setattr(pictures, "MAX_PNG_BYTES", 20_000)
     red = (213, 94, 0)
     scales = []
 
@@ -259,7 +263,7 @@ def test_a_picture_is_made_smaller_until_it_fits_and_keeps_its_main_colours(tmp_
         pixels[:2], pixels[2:4] = red, 255
         return Image.fromarray(pixels)
 
-    plot_losses.save_png(draw, tmp_path / "a.png", (red,))
+    pictures.save_png(draw, tmp_path / "a.png", (red,))
     assert (tmp_path / "a.png").stat().st_size <= 20_000
     assert scales[0] == 1.0 and len(scales) > 1 and scales == sorted(scales, reverse=True)
     with Image.open(tmp_path / "a.png") as picture:
@@ -271,7 +275,14 @@ def test_a_picture_is_made_smaller_until_it_fits_and_keeps_its_main_colours(tmp_
 @pytest.fixture(scope="module")
 def show():
     pytest.importorskip("detectron2", reason="needs Detectron2")
+    load("sheet")
+    load("equal_recall")
     return load("show_detections")
+
+
+@pytest.fixture(scope="module")
+def sheets(show):
+    return sys.modules["sheet"]
 
 
 def instances(boxes, classes, scores=None, size=(100, 160)):
@@ -290,11 +301,11 @@ HALF_A = [10, 10, 30, 20]  # IoU with A: 200 / 400
 LESS_A = [10, 10, 30, 19]  # IoU with A: 180 / 400
 
 
-def test_matching(show):
+def test_matching(sheets):
     truth = instances([A, B], [0, 1])
 
     def matched(boxes, classes, scores):
-        return show.match(truth, instances(boxes, classes, scores))
+        return sheets.match(truth, instances(boxes, classes, scores))
 
     assert matched([A, B], [0, 1], [0.9, 0.8]) == ([True, True], [False, False])
     assert matched([A, B], [1, 1], [0.9, 0.8]) == ([False, True], [True, False])  # class
@@ -304,30 +315,30 @@ def test_matching(show):
     assert matched([A, HALF_A], [0, 0], [0.6, 0.9]) == ([False, True], [False, True])
     assert matched([], [], []) == ([], [True, True])
     nothing = instances([], [])
-    assert show.match(nothing, instances([A], [0], [0.9])) == ([False], [])
+    assert sheets.match(nothing, instances([A], [0], [0.9])) == ([False], [])
 
 
-def test_a_detection_takes_the_best_box_that_is_left(show):
+def test_a_detection_takes_the_best_box_that_is_left(sheets):
     near = [12, 10, 32, 30]  # IoU with A: 360 / 440
     truth = instances([A, near], [0, 0])
     found = instances([A, A], [0, 0], [0.9, 0.8])
-    assert show.match(truth, found) == ([True, True], [False, False])
+    assert sheets.match(truth, found) == ([True, True], [False, False])
 
 
-def test_marks_tell_true_false_and_missed_apart(show):
+def test_marks_tell_true_false_and_missed_apart(sheets):
     truth = instances([A, B], [0, 1])
     found = instances([A, [100, 50, 120, 70]], [0, 7], [0.9, 0.555])
     image = np.zeros((100, 160, 3), np.uint8)
-    left, right = show.marks(show.Sample("a", image, truth, found), ["cat", "dog"])
+    left, right = sheets.marks(sheets.Sample("a", image, truth, found), ["cat", "dog"])
     assert [(mark.box, mark.text, mark.style) for mark in left] == [
-        (A, "cat", show.TRUTH),
-        (B, "dog", show.TRUTH),
+        (A, "cat", sheets.TRUTH),
+        (B, "dog", sheets.TRUTH),
     ]
     # Lowest score first, so that the surest is drawn on top.
     assert [(mark.text, mark.style) for mark in right] == [
-        ("dog", show.MISSED),
-        ("class 7 0.56", show.FALSE),
-        ("cat 0.90", show.TRUE),
+        ("dog", sheets.MISSED),
+        ("class 7 0.56", sheets.FALSE),
+        ("cat 0.90", sheets.TRUE),
     ]
     assert left[0].moved(2.0, 5, 7).box == [25, 27, 65, 67]
 
@@ -336,41 +347,43 @@ def pixels_of(sheet, colour):
     return int((np.asarray(sheet) == colour).all(axis=-1).sum())
 
 
-def test_sheet(show):
+def test_sheet(sheets):
     grey = np.full((100, 160, 3), 127, np.uint8)
     truth = instances([A, B], [0, 1])
     found = instances([A, [100, 50, 120, 70]], [0, 0], [0.9, 0.6])
-    samples = [show.Sample(f"image {i}", grey, truth, found) for i in range(3)]
-    sheet = show.make_sheet(samples, ["cat", "dog"], "a title", tile=320)
+    samples = [sheets.Sample(f"image {i}", grey, truth, found) for i in range(3)]
+    sheet = sheets.make_sheet(samples, ["cat", "dog"], "a title", tile=320)
     # Two rows of two pairs, images enlarged to 320 x 200.
-    assert sheet.width == 4 * 320 + 7 * show.GAP
-    assert sheet.height == show.HEADER + 2 * (show.TITLE + 200 + show.GAP)
-    first = sheet.crop((show.GAP, show.HEADER + show.TITLE, show.GAP + 320, sheet.height))
-    second = sheet.crop((show.GAP + 320 + show.GAP, show.HEADER + show.TITLE, 660, sheet.height))
-    assert pixels_of(first, show.TRUTH.colour) and not pixels_of(second, show.TRUTH.colour)
-    for style in (show.TRUE, show.FALSE, show.MISSED):
+    assert sheet.width == 4 * 320 + 7 * sheets.GAP
+    assert sheet.height == sheets.HEADER + 2 * (sheets.TITLE + 200 + sheets.GAP)
+    first = sheet.crop((sheets.GAP, sheets.HEADER + sheets.TITLE, sheets.GAP + 320, sheet.height))
+    second = sheet.crop(
+        (sheets.GAP + 320 + sheets.GAP, sheets.HEADER + sheets.TITLE, 660, sheet.height)
+    )
+    assert pixels_of(first, sheets.TRUTH.colour) and not pixels_of(second, sheets.TRUTH.colour)
+    for style in (sheets.TRUE, sheets.FALSE, sheets.MISSED):
         assert pixels_of(second, style.colour) and not pixels_of(first, style.colour), style
     # A's outline, twice as large as in the image.
-    left, top = show.GAP + 20, show.HEADER + show.TITLE + 20
-    assert all(sheet.getpixel((left, y)) == show.TRUTH.colour for y in range(top + 1, top + 40))
+    left, top = sheets.GAP + 20, sheets.HEADER + sheets.TITLE + 20
+    assert all(sheet.getpixel((left, y)) == sheets.TRUTH.colour for y in range(top + 1, top + 40))
 
 
-def test_sheet_without_detections_or_ground_truth(show):
+def test_sheet_without_detections_or_ground_truth(sheets):
     image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
-    sample = show.Sample("a" * 300, image, instances([A], [0]), instances([], [], []))
-    sheet = show.make_sheet([sample], ["cat"], "a title")
-    assert pixels_of(sheet, show.MISSED.colour) > 1000  # in the legend and on the tile
-    nothing = show.Sample("b", image, instances([], []), instances([], [], []))
-    sheet = show.make_sheet([nothing], ["cat"], "a title")
-    assert sheet.width >= show.LEGEND
+    sample = sheets.Sample("a" * 300, image, instances([A], [0]), instances([], [], []))
+    sheet = sheets.make_sheet([sample], ["cat"], "a title")
+    assert pixels_of(sheet, sheets.MISSED.colour) > 1000  # in the legend and on the tile
+    nothing = sheets.Sample("b", image, instances([], []), instances([], [], []))
+    sheet = sheets.make_sheet([nothing], ["cat"], "a title")
+    assert sheet.width >= sheets.LEGEND
 
 
-def test_labels_stay_inside_and_off_each_other(show):
+def test_labels_stay_inside_and_off_each_other(sheets):
     frame, size = (0, 0, 100, 100), (40, 14)
-    corner = show.place_label(size, (90, -5, 120, 20), frame, [])
+    corner = sheets.place_label(size, (90, -5, 120, 20), frame, [])
     assert corner[0] >= 0 and corner[1] >= 0 and corner[2] <= 100 and corner[3] <= 100
-    first = show.place_label(size, (20, 40, 70, 80), frame, [])
-    second = show.place_label(size, (20, 40, 70, 80), frame, [first])
+    first = sheets.place_label(size, (20, 40, 70, 80), frame, [])
+    second = sheets.place_label(size, (20, 40, 70, 80), frame, [first])
     assert first == (20, 26, 60, 40)  # on top of the box, where it starts
     across = min(first[2], second[2]) - max(first[0], second[0])
     down = min(first[3], second[3]) - max(first[1], second[1])
@@ -438,7 +451,7 @@ def test_weights_that_are_no_checkpoint_are_refused(show, tmp_path):
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(show, "DefaultPredictor", no_model)
-            with pytest.raises(plot_losses.ToolError, match="cannot be loaded: Invalid magic"):
+            with pytest.raises(runs.ToolError, match="cannot be loaded: Invalid magic"):
                 show.load_samples(cfg, "no_images", 8, 0.5)
     finally:
         DatasetCatalog.remove("no_images")
@@ -545,7 +558,95 @@ def test_demo_prints_results_and_their_places_last(tmp_path, monkeypatch, capsys
 
 def test_demo_says_what_is_missing(tmp_path):
     folder = write_run(tmp_path / "demo", records()[:-1])
-    with pytest.raises(plot_losses.ToolError, match="no model_final.pth, events"):
+    with pytest.raises(runs.ToolError, match="no model_final.pth, events"):
         demo.find_places(folder)
-    with pytest.raises(plot_losses.ToolError, match="no line has bbox/AP"):
-        demo.format_table(plot_losses.load_run(folder), 1.0, {})
+    with pytest.raises(runs.ToolError, match="no line has bbox/AP"):
+        demo.format_table(runs.load_run(folder), 1.0, {})
+
+
+def test_scales_of_the_first_window(tmp_path):
+    run = runs.load_run(
+        write_run(tmp_path / "a", records(("cls", "box_reg", "rpn_cls", "rpn_loc")))
+    )
+    assert run.pairs == [("cls", "box_reg"), ("rpn_cls", "rpn_loc")]
+    # Lines of iterations 19 and 39 are in the window of 50: 1 and 1/2, twice that for the box.
+    assert runs.first_window(run, "cls") == (50, 0.75)
+    assert runs.first_window(run, "box_reg") == (50, 1.5)
+    # The third and the fourth loss are 3 and 4 times the first.
+    assert [loss_panels.scale_ratio(run, pair) for pair in run.pairs] == [0.5, 0.75]
+    losses, scales = loss_panels.make_scales([run]).axes
+    bars = {bar.get_gid(): bar for bar in scales.patches}
+    ends = {
+        name: bars[f"scale {name}"].get_x() + bars[f"scale {name}"].get_width()
+        for name in run.losses
+    }
+    assert ends == pytest.approx({"cls": 0.75, "box_reg": 1.5, "rpn_cls": 2.25, "rpn_loc": 3.0})
+    texts = [text.get_text() for text in scales.texts]
+    assert "ROI: class / box = 0.5" in texts and "RPN: class / box = 0.75" in texts
+    assert "first 50 iterations" in scales.get_xlabel()
+
+
+def test_a_window_before_the_first_line_reaches_to_it(tmp_path):
+    settings = config("Fixed", interval=10)
+    run = runs.load_run(write_run(tmp_path / "a", settings=settings))
+    assert runs.first_window(run, "cls") == (20, 1.0)
+
+
+def constant(folder, cls, box, score=None):
+    """A run of 200 iterations with fixed weights."""
+    lines = records(statistics=False)[:-1]
+    for line in lines:
+        line["alwa/weight_cls"], line["alwa/weight_box_reg"] = cls, box
+    return runs.load_run(
+        write_run(
+            folder,
+            lines + [{"iteration": 200, "bbox/AP": score}] * (score is not None),
+            config("Fixed"),
+        )
+    )
+
+
+def test_grid_names_weights_and_gains(tmp_path):
+    given = [
+        constant(tmp_path / "a", 1.0, 1.0, 40.0),
+        constant(tmp_path / "b", 0.25, 0.5, 41.5),
+        constant(tmp_path / "c", 1.0, 1.0, 42.0),
+        constant(tmp_path / "d", 0.5, 0.75),
+        runs.load_run(write_run(tmp_path / "e")),
+    ]
+    figure = loss_panels.make_grid(given)
+    assert [axes.get_title() for axes in figure.axes] == [
+        "w_cls : w_box = 1 : 1  (a)\nAP 40.0, weights 1:1",
+        "w_cls : w_box = 0.25 : 0.5  (b)\nAP 41.5, +0.5 against 1:1",  # whose mean is 41
+        "w_cls : w_box = 1 : 1  (c)\nAP 42.0, weights 1:1",
+        "w_cls : w_box = 0.5 : 0.75  (d)\nno AP: not evaluated",
+        "ALWA_2 authors C=50  (e)\nAP 40.2, -0.8 against 1:1",
+    ]
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1
+    ((iterations, _),) = drawn(figure.axes[1], "trend cls")
+    assert iterations == list(range(19, 200, 20))
+    alone = loss_panels.make_grid(given[1:2]).axes[0].get_title()
+    assert alone.endswith("AP 41.5, no such run with 1:1 given")
+    longer = runs.load_run(
+        write_run(tmp_path / "f", records() + [{**records()[0], "iteration": 219}])
+    )
+    assert loss_panels.baseline(longer, given) is None
+
+
+@pytest.mark.parametrize("kind", ["scales", "grid"])
+def test_the_other_figures_have_files_of_their_own(kind, tmp_path):
+    folder = write_run(tmp_path / "a")
+    assert plot_losses.main([str(folder), f"--{kind}"]) == 0
+    assert (folder / f"{kind}.png").exists() and not (folder / "losses.png").exists()
+
+
+def test_more_than_two_pairs_have_a_column_each(tmp_path):
+    stages = [f"{loss}_stage{k}" for k in range(3) for loss in ("cls", "box_reg")]
+    run = runs.load_run(write_run(tmp_path / "a", records(("rpn_cls", "rpn_loc", *stages))))
+    assert run.losses == [*stages, "rpn_cls", "rpn_loc"]
+    figure = plot_losses.make_figure([run])
+    titles = [axes.get_title().split("\n")[0] for axes in figure.axes if axes.get_title()]
+    assert titles == ["a: ROI, stage 0", "a: ROI, stage 1", "a: ROI, stage 2", "a: RPN"]
+    assert len(figure.axes) == 12
+    assert drawn(figure.axes[1], "points loss_cls_stage1")
+    assert len(plot_losses.make_figure([run, run]).axes) == 24

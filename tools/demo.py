@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from plot_losses import WEIGHT, Run, ToolError, load_run
+from runs import WEIGHT, Run, ToolError, load_run
 
 ROOT = Path(__file__).resolve().parents[1]
 # What a run writes; only these are removed from the folder of an earlier one.

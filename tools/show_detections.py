@@ -2,219 +2,37 @@
 
     python tools/show_detections.py --config-file CONFIG [--output FILE] [--num-images 8]
         [--score-thresh 0.5] [--dataset NAME] MODEL.WEIGHTS FILE [KEY VALUE ...]
+    python tools/show_detections.py --compare RUN_A RUN_B [--output FILE] [...] [KEY VALUE ...]
 
 Writes `detections.png` into the config's OUTPUT_DIR. Detections that match a box of the ground
 truth are told apart from those that do not, and boxes that none matches are marked as missed.
+With --compare two runs' detections stand side by side in RUN_A's `comparison.png`, at equal recall,
+and a table has the false positives of both over the whole data set.
 """
 
 import argparse
 import os
 import pickle
 import sys
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor
-from detectron2.structures import Boxes, BoxMode, Instances, pairwise_iou
-from PIL import Image, ImageDraw, ImageFont
-from plot_losses import RGB, ToolError, save_png
+from detectron2.structures import Boxes, BoxMode, Instances
+from equal_recall import common_recall, curve_of, false_positive_table
+from pictures import save_png
+from runs import ToolError
+from sheet import BLACK, STYLES, TILE, Sample, make_comparison, make_sheet
+from tqdm import tqdm
 
-MATCH_IOU = 0.5  # as in AP50
-# All in pixels of the sheet.
-TILE = 320  # longest side of an image
-GAP, TITLE, HEADER = 10, 22, 62  # between tiles, above each tile, above all of them
-LEGEND = 860  # width of the legend
-LINE, DASH = 2, 6  # width of a box's line, length of its dashes
-PAIRS = 2  # images in a row, two tiles each
-BLACK, WHITE = (0, 0, 0), (255, 255, 255)
-
-
-@dataclass(frozen=True)
-class Style:
-    """How boxes of one kind look; hues of Okabe and Ito's palette, for colour-blind readers too."""
-
-    meaning: str
-    colour: RGB
-    text: RGB = WHITE
-    dashed: bool = False
-
-
-TRUTH = Style("ground truth", (0, 114, 178))
-TRUE = Style(f"true positive (same class, IoU >= {MATCH_IOU})", (0, 140, 102))
-FALSE = Style("false positive", (213, 94, 0))
-MISSED = Style("missed ground truth", (240, 228, 66), BLACK, dashed=True)
-STYLES = (TRUTH, TRUE, FALSE, MISSED)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image of the sheet; boxes are absolute in the image's own pixels."""
-
-    name: str
-    image: np.ndarray  # (H, W, 3) uint8, RGB
-    truth: Instances  # gt_boxes (G, 4), gt_classes (G,)
-    found: Instances  # pred_boxes (D, 4), scores (D,), pred_classes (D,)
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A box to draw, XYXY, with its label."""
-
-    box: list[float]
-    text: str
-    style: Style
-
-    def moved(self, factor: float, x: int, y: int) -> "Mark":
-        """The mark in an image that was scaled by `factor` and put at (x, y)."""
-        box = [value * factor + shift for value, shift in zip(self.box, (x, y, x, y))]
-        return Mark(box, self.text, self.style)
-
-
-def match(truth: Instances, found: Instances) -> tuple[list[bool], list[bool]]:
-    """For each detection whether it is a true positive, for each true box whether it is missed.
-
-    By falling score, a detection takes the box of its class that it overlaps most among those not
-    taken yet, if their IoU is at least MATCH_IOU.
-    """
-    hit, missed = [False] * len(found), [True] * len(truth)
-    if not hit or not missed:
-        return hit, missed
-    iou = pairwise_iou(found.pred_boxes, truth.gt_boxes)  # (D, G)
-    iou[found.pred_classes[:, None] != truth.gt_classes[None, :]] = -1.0
-    for index in found.scores.argsort(descending=True, stable=True).tolist():
-        best = int(iou[index].argmax())
-        if iou[index, best] >= MATCH_IOU:
-            hit[index], missed[best] = True, False
-            iou[:, best] = -1.0
-    return hit, missed
-
-
-def marks(sample: Sample, names: Sequence[str]) -> tuple[list[Mark], list[Mark]]:
-    """What to draw on the left tile and on the right one."""
-
-    def name(number: int) -> str:  # a model may know more classes than the data set
-        return names[number] if number < len(names) else f"class {number}"
-
-    hit, missed = match(sample.truth, sample.found)
-    true_boxes = sample.truth.gt_boxes.tensor.tolist()
-    true_names = [name(number) for number in sample.truth.gt_classes.tolist()]
-    left = [Mark(box, text, TRUTH) for box, text in zip(true_boxes, true_names)]
-    right = [Mark(mark.box, mark.text, MISSED) for mark, lost in zip(left, missed) if lost]
-    for index in sample.found.scores.argsort().tolist():  # the surest on top
-        score, number = float(sample.found.scores[index]), int(sample.found.pred_classes[index])
-        box = sample.found.pred_boxes.tensor[index].tolist()
-        right.append(Mark(box, f"{name(number)} {score:.2f}", TRUE if hit[index] else FALSE))
-    return left, right
-
-
-@lru_cache
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """Matplotlib's DejaVu Sans: there on any machine, with letters of many scripts."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
-
-
-def draw_box(draw: ImageDraw.ImageDraw, box: Sequence[float], style: Style) -> None:
-    """The outline of `box` with a rim, to be seen on light and on dark ground."""
-    x0, y0, x1, y1 = (round(value) for value in box)
-    x1, y1 = max(x0, x1), max(y0, y1)
-    if not style.dashed:
-        draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=WHITE)
-        draw.rectangle((x0, y0, x1, y1), outline=style.colour, width=LINE)
-        return
-    draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=BLACK, width=LINE + 1)
-    for x in range(x0, x1, 2 * DASH):
-        for y in (y0, y1 - LINE + 1):
-            draw.rectangle((x, y, min(x + DASH, x1), y + LINE - 1), fill=style.colour)
-    for y in range(y0, y1, 2 * DASH):
-        for x in (x0, x1 - LINE + 1):
-            draw.rectangle((x, y, x + LINE - 1, min(y + DASH, y1)), fill=style.colour)
-
-
-def place_label(size, box, frame, taken) -> tuple[float, float, float, float]:
-    """Where a label of `size` goes: at a corner of `box` inside `frame`, clear of those `taken`."""
-    (width, height), (x0, y0, x1, y1) = size, box
-    places = []
-    for y in (y0 - height, y0, y1 - height, y1):
-        for x in (x0, x1 - width):
-            left = max(min(x, frame[2] - width), frame[0])
-            top = max(min(y, frame[3] - height), frame[1])
-            places.append((left, top, left + width, top + height))
-
-    def covered(place) -> float:
-        """Area of the labels under `place`, in pixels."""
-        across = [min(place[2], other[2]) - max(place[0], other[0]) for other in taken]
-        down = [min(place[3], other[3]) - max(place[1], other[1]) for other in taken]
-        return sum(max(w, 0) * max(h, 0) for w, h in zip(across, down))
-
-    return min(places, key=covered)
-
-
-def draw_tile(sheet: Image.Image, picture: Image.Image, corner, title: str, shown: list[Mark]):
-    """`picture` at `corner` (x, y) below its title, with boxes and, above them all, labels."""
-    draw = ImageDraw.Draw(sheet)
-    x, y = corner[0], corner[1] + TITLE
-    while draw.textlength(title, font(13)) > picture.width and len(title) > 4:
-        title = title[:-4] + "..."
-    draw.text((x, corner[1] + 3), title, fill=BLACK, font=font(13))
-    sheet.paste(picture, (x, y))
-    for mark in shown:
-        draw_box(draw, mark.box, mark.style)
-    taken = []
-    for mark in shown:
-        size = (round(draw.textlength(mark.text, font(11))) + 5, 14)
-        frame = (x, y, x + picture.width, y + picture.height)
-        taken.append(place_label(size, [round(value) for value in mark.box], frame, taken))
-    for mark, place in zip(shown, taken):
-        draw.rectangle((*place[:2], place[2] - 1, place[3] - 1), fill=mark.style.colour)
-        draw.text((place[0] + 3, place[1]), mark.text, fill=mark.style.text, font=font(11))
-
-
-def draw_header(sheet: Image.Image, title: str, counts: Counter) -> None:
-    """The sheet's title, and below it the legend with the number of boxes of each kind."""
-    draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, 8), title, fill=BLACK, font=font(16))
-    x = GAP
-    for style in STYLES:
-        draw_box(draw, (x + 1, 38, x + 25, 53), style)
-        text = f"{style.meaning}: {counts[style]}"
-        draw.text((x + 33, 38), text, fill=BLACK, font=font(13))
-        x += round(draw.textlength(text, font(13))) + 57
-
-
-def make_sheet(
-    samples: Sequence[Sample], names: Sequence[str], title: str, tile: int = TILE
-) -> Image.Image:
-    """All samples, PAIRS in a row, under a title and a legend; images scaled to `tile` pixels."""
-    pictures, counts = [], Counter()
-    for sample in samples:
-        factor = tile / max(sample.image.shape[:2])
-        size = [max(1, round(side * factor)) for side in sample.image.shape[1::-1]]
-        picture = Image.fromarray(sample.image).resize(size, Image.Resampling.LANCZOS)
-        left, right = marks(sample, names)
-        counts.update(mark.style for mark in left + right)
-        pictures.append((sample.name, picture, factor, left, right))
-    rows = [pictures[start : start + PAIRS] for start in range(0, len(pictures), PAIRS)]
-    heights = [TITLE + GAP + max(picture.height for _, picture, *_ in row) for row in rows]
-    width = max(min(PAIRS, len(samples)) * (2 * tile + 4 * GAP) - GAP, LEGEND)
-    sheet = Image.new("RGB", (width, HEADER + sum(heights)), WHITE)
-    draw_header(sheet, title, counts)
-    for index, row in enumerate(rows):
-        y = HEADER + sum(heights[:index])
-        for column, (name, picture, factor, *both) in enumerate(row):
-            for side, (what, shown) in enumerate(zip(("ground truth", "detections"), both)):
-                x = GAP + column * (2 * tile + 4 * GAP) + side * (tile + GAP)
-                shown = [mark.moved(factor, x, y + TITLE) for mark in shown]
-                draw_tile(sheet, picture, (x, y), f"{what}: {name}", shown)
-    return sheet
+COLOURS = (BLACK, *(style.colour for style in STYLES))
 
 
 def spread(total: int, count: int) -> list[int]:
@@ -230,8 +48,13 @@ def truth_of(record: dict, size: tuple[int, int]) -> Instances:
     return Instances(size, gt_boxes=Boxes(torch.tensor(boxes)), gt_classes=classes)
 
 
-def load_samples(cfg: CfgNode, name: str, count: int, score: float) -> list[Sample]:
-    """`count` images of the data set `name` with the model's detections of at least `score`."""
+def load_samples(
+    cfg: CfgNode, name: str, count: int, score: float, whole: bool = False
+) -> list[Sample]:
+    """`count` images of a data set with the model's detections of at least `score`.
+
+    If `whole`, all images' detections are there, but pixels of `count` of them only: (0, 0, 3).
+    """
     if name not in DatasetCatalog:
         known = ", ".join(cfg.DATASETS.TEST) or "empty"
         raise ToolError(f"data set {name!r} is not registered; DATASETS.TEST is {known}")
@@ -244,23 +67,96 @@ def load_samples(cfg: CfgNode, name: str, count: int, score: float) -> list[Samp
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
         reason = str(error).split(". ")[0]  # PyTorch goes on for a paragraph
         raise ToolError(f"MODEL.WEIGHTS: {weights} cannot be loaded: {reason}") from error
+    chosen = spread(len(records), count)
     samples = []
-    for index in spread(len(records), count):
-        image = read_image(records[index]["file_name"], "BGR")  # what the predictor takes
-        found = predictor(image)["instances"].to("cpu")
-        found = found[found.scores >= score]
-        truth = truth_of(records[index], image.shape[:2])
-        name = str(records[index]["image_id"])
-        samples.append(Sample(name, np.ascontiguousarray(image[:, :, ::-1]), truth, found))
+    for index in progress(range(len(records)) if whole else chosen):
+        sample = detect(predictor, records[index], score)
+        if index not in chosen:
+            sample = replace(sample, image=sample.image[:0, :0].copy())
+        samples.append(sample)
     return samples
+
+
+def progress(numbers: Iterable[int]) -> Iterable[int]:
+    """The numbers, with a bar where someone watches."""
+    return tqdm(numbers, "images", leave=False, disable=None)
+
+
+def detect(predictor, record: dict, score: float) -> Sample:
+    """One record's image, ground truth and detections."""
+    image = read_image(record["file_name"], "BGR")  # what the predictor takes
+    found = predictor(image)["instances"].to("cpu")
+    found = found[found.scores >= score]
+    truth = truth_of(record, image.shape[:2])
+    rgb = np.ascontiguousarray(image[:, :, ::-1])
+    return Sample(str(record["image_id"]), rgb, truth, found)
+
+
+def show(args: argparse.Namespace, setup_cfg) -> Path:
+    """Draws one model's detections; returns where."""
+    cfg = setup_cfg(args.config_file, args.opts)
+    name = args.dataset or next(iter(cfg.DATASETS.TEST), "")
+    samples = load_samples(cfg, name, args.num_images, args.score_thresh)
+    title = f"{name}: {len(samples)} images, detections scored {args.score_thresh:g} or more"
+    names = MetadataCatalog.get(name).get("thing_classes", [])
+    output = args.output or Path(cfg.OUTPUT_DIR, "detections.png")
+    save_png(lambda s: make_sheet(samples, names, title, round(TILE * s)), output, COLOURS)
+    return output
+
+
+def load_run_samples(folder: str, args: argparse.Namespace, setup_cfg) -> tuple[str, list[Sample]]:
+    """The test set's name and all of its images with a run's detections, whatever their scores."""
+    config, weights = (Path(folder, name) for name in ("config.yaml", "model_final.pth"))
+    for path in (config, weights):
+        if not path.is_file():
+            raise ToolError(f"{path}: no such file; expected the folder of a finished run")
+    cfg = setup_cfg(str(config), [*args.opts, "MODEL.WEIGHTS", str(weights)])
+    name = args.dataset or next(iter(cfg.DATASETS.TEST), "")
+    return name, load_samples(cfg, name, args.num_images, 0.0, whole=True)
+
+
+def compare(args: argparse.Namespace, setup_cfg) -> Path:
+    """Draws two runs' detections side by side and prints their false positives; returns where."""
+    (name, first), (other, second) = (
+        load_run_samples(folder, args, setup_cfg) for folder in args.compare
+    )
+    if name != other:
+        raise ToolError(
+            f"--compare: the runs' test sets are {name} and {other}; give one --dataset"
+        )
+    curves = [curve_of(samples) for samples in (first, second)]
+    labels = [f"{letter} {Path(run).resolve().name}" for letter, run in zip("AB", args.compare)]
+    print(f"{name}: {len(first)} images, {curves[0].truths} boxes")
+    print(false_positive_table(curves, labels, args.score_thresh))
+    recall = common_recall(curves, args.score_thresh)
+    points = [curve.at(recall) if recall else None for curve in curves]
+    limits = [point[0] if point else args.score_thresh for point in points]
+    titles = [f"{label}: score >= {limit:.2f}" for label, limit in zip(labels, limits)]
+    rows = []
+    for index in spread(len(first), args.num_images):
+        row = zip((first[index], second[index]), limits)
+        rows.append([replace(s, found=s.found[s.found.scores >= limit]) for s, limit in row])
+    title = f"{name}: {len(rows)} of {len(first)} images, both at recall {recall:.3f} over all"
+    if all(points):
+        title += f"; false positives over all: A {points[0][1]}, B {points[1][1]}"
+    names = MetadataCatalog.get(name).get("thing_classes", [])
+    output = args.output or Path(args.compare[0], "comparison.png")
+    draw = partial(make_comparison, rows, titles, names, title)
+    save_png(lambda s: draw(round(TILE * s)), output, COLOURS)
+    return output
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Draw detections beside the ground truth.")
-    parser.add_argument("--config-file", required=True, help="the run's config")
-    parser.add_argument("--output", type=Path, help="PNG file; default: OUTPUT_DIR/detections.png")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config-file", help="the run's config")
+    both = "two finished runs, side by side, with a table of false positives at equal recall"
+    what.add_argument("--compare", nargs=2, metavar=("RUN_A", "RUN_B"), help=both)
+    where = "PNG file; default: detections.png in OUTPUT_DIR, or comparison.png in RUN_A"
+    parser.add_argument("--output", type=Path, help=where)
     parser.add_argument("--num-images", type=int, default=8, help="evenly spread over the set")
-    parser.add_argument("--score-thresh", type=float, default=0.5, help="lowest score shown")
+    score = "lowest score shown; with --compare the score at which the lower recall is taken"
+    parser.add_argument("--score-thresh", type=float, default=0.5, help=score)
     parser.add_argument("--dataset", metavar="NAME", help="default: the first of DATASETS.TEST")
     parser.add_argument("opts", metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[])
     args = parser.parse_args(arguments)
@@ -276,14 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
     from alwa_d2.engine import setup_cfg
 
     try:
-        cfg = setup_cfg(args.config_file, args.opts)
-        name = args.dataset or next(iter(cfg.DATASETS.TEST), "")
-        samples = load_samples(cfg, name, args.num_images, args.score_thresh)
-        title = f"{name}: {len(samples)} images, detections scored {args.score_thresh:g} or more"
-        names = MetadataCatalog.get(name).get("thing_classes", [])
-        output = args.output or Path(cfg.OUTPUT_DIR, "detections.png")
-        colours = (BLACK, *(style.colour for style in STYLES))
-        save_png(lambda s: make_sheet(samples, names, title, round(TILE * s)), output, colours)
+        output = (compare if args.compare else show)(args, setup_cfg)
     except (ToolError, OSError, ValueError, KeyError, AssertionError) as error:
         message = error.args[0] if isinstance(error, KeyError) else error
         print("show_detections:", *str(message).split(), file=sys.stderr)

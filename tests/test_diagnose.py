@@ -1,0 +1,169 @@
+"""Diagnoses of runs made by hand, with numbers worked out here."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import REPO
+from test_tools import config, load, runs, write_run
+
+weight_course = load("weight_course")
+diagnose = load("diagnose")
+
+
+def write(folder, cls, box, weights, settings=None, names=("cls", "box_reg"), extra=()):
+    """A run that logs every 20 iterations: unweighted losses, weight of the classification loss."""
+    lines = []
+    for index, values in enumerate(zip(cls, box, weights)):
+        line = {"iteration": 20 * index + 19}
+        for name, loss, weight in zip(names, values, (values[2], 1.0)):
+            line |= {f"unweighted/loss_{name}": loss, f"loss_{name}": weight * loss}
+            line[f"alwa/weight_{name}"] = weight
+        lines.append(line)
+    return write_run(folder, [*lines, *extra], settings or config(interval=40))
+
+
+FALLING = [8.0, 4.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.0, 1.0]  # 200 iterations
+SLOWLY = [4.0, 4.0, 4.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0]
+# Updates at 40, 80, 120, 160, 200; iteration 39's line has the first.
+SET_ONCE = [1.0] + 9 * [0.5]
+
+
+def only(folder):
+    run = runs.load_run(folder)
+    return diagnose.diagnose(run, run.pairs[0])
+
+
+def test_numbers_of_the_three_conclusions(tmp_path):
+    score = {"iteration": 200, "bbox/AP": 40.25}
+    result = only(write(tmp_path / "a", FALLING, SLOWLY, SET_ONCE, extra=[score]))
+    # First window of 40: lines 19 and 39, mean 6. Last tenth, from 180 on: line 199, that is 1.
+    # Half of the fall from 8 to 1 is 4.5, passed in line 39.
+    cls, box = result["falls_faster"]["cls"], result["falls_faster"]["box"]
+    assert cls == {"first_window": 6.0, "last_tenth": 1.0, "ratio": 1 / 6, "half_done": 40}
+    assert box == {"first_window": 4.0, "last_tenth": 3.0, "ratio": 0.75, "half_done": 80}
+    assert result["falls_faster"]["holds"] == "yes"
+    assert result["scale_ratio"] == 1.5 and result["AP"] == 40.25
+    # 1 in iterations 0 to 39, 0.5 in 40 to 199: mean (40 + 80) / 200.
+    below = result["below_one"]
+    assert (below["mean_cls"], below["mean_box"], below["share"]) == (0.6, 1.0, 0.8)
+    assert below["holds"] == "partly"
+    assert result["gap"] == {"holds": "yes", "mean_ratio": 0.6, "smallest_ratio": 0.5, "share": 1.0}
+    assert len(result["advice"]) == 1
+    assert (
+        "set once, to 0.5 after the first window, and kept by all 3 updates" in result["advice"][0]
+    )
+
+
+def test_a_box_loss_that_falls_faster(tmp_path):
+    result = only(write(tmp_path / "a", SLOWLY, FALLING, SET_ONCE))
+    assert result["falls_faster"]["holds"] == "no"
+    assert any("The box loss fell faster" in line for line in result["advice"])
+    result = only(write(tmp_path / "b", SLOWLY, [2 * loss for loss in SLOWLY], SET_ONCE))
+    assert result["falls_faster"]["holds"] == "even"
+
+
+def test_a_loss_that_rises_has_no_half_of_its_fall(tmp_path):
+    result = only(write(tmp_path / "a", FALLING, SLOWLY[::-1], SET_ONCE))
+    assert result["falls_faster"]["box"]["half_done"] is None
+    assert "box 1.3 (-)" in diagnose.report([result])
+
+
+def test_fixed_weights(tmp_path):
+    settings = config("Fixed", interval=40)
+    result = only(write(tmp_path / "one", FALLING, SLOWLY, [1.0] * 10, settings))
+    assert result["below_one"]["holds"] == "no" and result["gap"]["holds"] == "yes"
+    assert result["weights"] == "Fixed 1:1"
+    assert result["advice"] == ["Weights 1:1, the baseline: nothing was weighted."]
+    result = only(write(tmp_path / "quarter", FALLING, SLOWLY, [0.25] * 10, settings))
+    assert result["below_one"] == {
+        **{"holds": "yes", "mean_cls": 0.25, "mean_box": 1.0, "share": 1.0}
+    }
+    assert result["gap"]["holds"] == "no" and result["gap"]["mean_ratio"] == 0.25
+    assert "further apart than the paper" in result["advice"][-1]
+
+
+def test_a_weight_that_came_down_to_almost_nothing(tmp_path):
+    result = only(write(tmp_path / "a", FALLING, SLOWLY, [1.0] + 9 * [0.013]))
+    low = result["advice"][0]
+    assert low.startswith("w_cls came down to 0.013 at iteration 40 and stayed there; 80% of the")
+    assert "this loss went from 8 to 4" in low and "Try MODEL.ALWA.RULE balance, a longer" in low
+    settings = config(rule="balance", interval=40)
+    weights = [1.0, 0.013, 0.013] + 7 * [0.6]
+    result = only(write(tmp_path / "b", FALLING, SLOWLY, weights, settings))
+    assert "left it again (now 0.6); 20% of the run" in result["advice"][0]
+    assert "RULE balance" not in result["advice"][0]
+
+
+def test_a_weight_of_0_and_weights_that_are_both_0(tmp_path):
+    result = only(write(tmp_path / "a", FALLING, SLOWLY, [1.0] + 9 * [0.0]))
+    assert "held no box loss" in result["advice"][0] and result["gap"]["smallest_ratio"] == 0
+
+
+def test_a_weight_that_stays_near_1_and_a_run_too_short(tmp_path):
+    result = only(write(tmp_path / "a", FALLING, SLOWLY, [1.0] * 9 + [0.995]))
+    assert result["advice"] == ["w_cls stayed at 1 or above: weighting has nothing to do here."]
+    result = only(write(tmp_path / "b", FALLING[:3], SLOWLY[:3], SET_ONCE[:3]))
+    assert "1 update(s) in 60 iterations: too few" in result["advice"][0]
+
+
+def test_the_two_cycle(tmp_path):
+    cycle = [1.0, 0.5, 0.5, 0.98, 0.98, 0.52, 0.52, 0.97, 0.97, 0.97]
+    (line,) = only(write(tmp_path / "a", FALLING, SLOWLY, cycle))["advice"]
+    # Kept by steps: 1, 0.5, 0.98, 0.52, 0.97; every second one: 1, 0.98, 0.97 and 0.5, 0.52.
+    assert "about 0.51 and 0.98" in line and "RULE balance" in line
+    settings = config(rule="balance", interval=40)
+    result = only(write(tmp_path / "b", FALLING, SLOWLY, cycle, settings))
+    assert result["advice"] == ["Nothing in these numbers asks for a change."]
+
+
+def test_independent_values_are_no_two_cycle():
+    rng = np.random.default_rng(0)
+    flagged = [weight_course.two_cycle(rng.uniform(0.3, 1, 30)) for _ in range(200)]
+    assert sum(found is not None for found in flagged) <= 10  # 4 here: rare, not never
+    noise = rng.normal(0, 0.03, (200, 30))
+    cycles = [weight_course.two_cycle(np.tile([1.0, 0.5], 15) + row) for row in noise]
+    assert all(cycles)
+    assert weight_course.two_cycle(np.linspace(1, 0.2, 10)) is None
+
+
+def test_the_table_and_json(tmp_path, capsys):
+    folders = [
+        write(tmp_path / "first", FALLING, SLOWLY, SET_ONCE),
+        write(tmp_path / "rpn", FALLING, SLOWLY, [1.0] * 10, None, ("rpn_cls", "rpn_loc")),
+    ]
+    output = tmp_path / "new" / "diagnoses.json"
+    assert diagnose.main([*map(str, folders), "--json", str(output)]) == 0
+    header, first, second, *_ = capsys.readouterr().out.splitlines()
+    assert (
+        first.split()
+        == (
+            "first head ALWA_2 authors C=40 - yes: 0.17 (40), box 0.75 (80) "
+            "partly: 0.6, box 1; 80% yes: 0.6, least 0.5; 100%"
+        ).split()
+    )
+    assert header.index("(i) ") == first.index("yes: 0.17") == second.index("yes: 0.17")
+    assert [result["pair"] for result in json.loads(output.read_text())] == ["head", "RPN"]
+
+
+def test_losses_that_are_not_finite_are_null_in_json(tmp_path):
+    nan, output = float("nan"), tmp_path / "a.json"
+    folder = write(tmp_path / "a", [nan] * 10, SLOWLY, SET_ONCE)
+    assert diagnose.main([str(folder), "--json", str(output)]) == 0
+    (result,) = json.loads(output.read_text())
+    assert result["falls_faster"]["cls"]["ratio"] is None
+    assert result["falls_faster"]["holds"] == "unknown"
+
+
+@pytest.mark.parametrize("names, message", [(None, "no such file"), (("new", "old"), "no pair")])
+def test_mistakes_are_one_line_and_exit_code_2(names, message, tmp_path, capsys):
+    folder = tmp_path / "a"
+    if names:
+        write(folder, FALLING, SLOWLY, SET_ONCE, names=names)
+    assert diagnose.main([str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("diagnose: ") and message in error and error.count("\n") == 1
+
+
+def test_the_script_is_documented():
+    assert "tools/diagnose.py" in (REPO / "docs" / "analyses.md").read_text()

@@ -1,0 +1,186 @@
+"""The paper's three conclusions, looked for in finished runs, and the advice that follows.
+
+    python tools/diagnose.py OUTPUT_DIR [OUTPUT_DIR ...] [--json FILE]
+
+For each run and each pair of its losses: whether the classification loss falls faster than the box
+loss, whether weights below 1 were in force, and whether the two weights stay close; each with its
+numbers, as `metrics.json` has them. docs/analyses.md says how they are computed.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+from curves import step_positions
+from runs import WEIGHT, Run, ToolError, first_window, load_run
+from weight_course import advise
+
+# w_cls / w_box of the ratios that the paper recommends is 0.25 / 0.5 and 0.5 / 0.75. The lower one
+# is a rule of thumb: two points, found with other data, models and scales of the losses.
+SMALLEST_RATIO = 0.25 / 0.5
+EVEN = 0.1  # falls that differ by less (relative) count as even; a convention
+MOST = 0.9  # share of the iterations from which on something holds, 1 - MOST: it does not
+COLUMNS = (
+    "run",
+    "pair",
+    "weights",
+    "AP",
+    "(i) class falls faster",
+    "(ii) weights below 1",
+    "(iii) gap",
+)
+
+
+def in_force(run: Run, name: str) -> np.ndarray:
+    """The weight of a loss in each iteration, (iterations,).
+
+    Where a weight changed more than once between two lines of the log, the last value counts.
+    """
+    iterations, values = run.series[WEIGHT + name]
+    positions = step_positions(iterations, values, run.interval) if run.interval else iterations
+    weights = np.full(run.iterations, 1.0 if run.interval else values[0])
+    for position, value in zip(positions.astype(int), values):
+        weights[position:] = value
+    return weights
+
+
+def fall(run: Run, name: str) -> dict:
+    """How the unweighted loss went down: its means at both ends, and when half of that was done."""
+    iterations, values = run.series[f"unweighted/loss_{name}"]
+    finite = np.isfinite(values)
+    iterations, values = iterations[finite], values[finite]
+    tail = values[iterations >= 0.9 * run.iterations]
+    start, end = first_window(run, name)[1], float(np.mean(tail)) if len(tail) else math.nan
+    half = None
+    if len(values) and values[0] > end:
+        below = np.flatnonzero(values <= (values[0] + end) / 2)
+        half = int(iterations[below[0]]) + 1 if len(below) else None
+    ratio = end / start if start > 0 else math.nan
+    return {"first_window": start, "last_tenth": end, "ratio": ratio, "half_done": half}
+
+
+def faster(cls: dict, box: dict) -> str:
+    """Whether the classification loss keeps a smaller part of itself than the box loss."""
+    if not math.isfinite(cls["ratio"] + box["ratio"]):
+        return "unknown"
+    if abs(cls["ratio"] - box["ratio"]) <= EVEN * max(cls["ratio"], box["ratio"]):
+        return "even"
+    return "yes" if cls["ratio"] < box["ratio"] else "no"
+
+
+def verdict(share: float) -> str:
+    """Whether something holds that held in this share of the iterations."""
+    return "yes" if share >= MOST else "no" if share <= 1 - MOST + 1e-9 else "partly"
+
+
+def diagnose(run: Run, pair: tuple[str, str]) -> dict:
+    """Numbers, verdicts and advice for one pair of losses of a run; NaN and inf become None."""
+    falls = {kind: fall(run, name) for kind, name in zip(("cls", "box"), pair)}
+    cls, box = (in_force(run, name) for name in pair)
+    low, high = np.minimum(cls, box), np.maximum(cls, box)
+    gap = np.divide(low, high, out=np.zeros_like(low), where=high > 0)
+    below, close = float(np.mean(low < 1)), float(np.mean(gap >= SMALLEST_RATIO))
+    starts = [falls[kind]["first_window"] for kind in ("cls", "box")]
+    result = {
+        "run": run.name,
+        "pair": run.place(pair),
+        "losses": [f"loss_{name}" for name in pair],
+        "weights": run.rule_name,
+        "AP": run.last("bbox/AP"),
+        "scale_ratio": starts[0] / starts[1] if starts[1] > 0 else None,
+        "falls_faster": {"holds": faster(falls["cls"], falls["box"]), **falls},
+        "below_one": {
+            "holds": verdict(below),
+            "mean_cls": float(cls.mean()),
+            "mean_box": float(box.mean()),
+            "share": below,
+        },
+        "gap": {
+            "holds": verdict(close),
+            "mean_ratio": float(gap.mean()),
+            "smallest_ratio": float(gap.min()),
+            "share": close,
+        },
+    }
+    result["advice"] = advise(run, pair, cls, result)
+    return finite(result)
+
+
+def finite(value):
+    """`value` with None for each number that JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def text(number: float | None, form: str = ".2g") -> str:
+    return "-" if number is None else format(number, form)
+
+
+def cells(result: dict) -> list[str]:
+    """A row of the table."""
+    falls, below, gap = (result[key] for key in ("falls_faster", "below_one", "gap"))
+    ends = [
+        f"{text(falls[kind]['ratio'])} ({text(falls[kind]['half_done'], 'd')})"
+        for kind in ("cls", "box")
+    ]
+    return [
+        *(result["run"], result["pair"], result["weights"], text(result["AP"], ".1f")),
+        f"{falls['holds']}: {ends[0]}, box {ends[1]}",
+        f"{below['holds']}: {below['mean_cls']:.3g}, box {below['mean_box']:.3g}; "
+        f"{below['share']:.0%}",
+        f"{gap['holds']}: {gap['mean_ratio']:.3g}, least {gap['smallest_ratio']:.2g}; "
+        f"{gap['share']:.0%}",
+    ]
+
+
+def report(results: list[dict]) -> str:
+    """The table, what its columns are, and the advice of each row."""
+    rows = [list(COLUMNS), *map(cells, results)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    table = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
+    ]
+    notes = f"""
+(i)   last tenth / first window of the unweighted loss (iteration with half of the fall done);
+      even: the two differ by at most {EVEN:.0%}
+(ii)  mean weight of the classification loss, of the box loss; share of the iterations in which
+      one of them is below 1
+(iii) smaller / larger weight: mean and least; share of the iterations with at least
+      {SMALLEST_RATIO:g}, a rule of thumb from the paper's 0.25:0.5 and 0.5:0.75
+yes: in at least {MOST:.0%} of the iterations; no: in at most {1 - MOST:.0%}; partly: between.
+One run is one seed: nothing here says that a run with other weights would be better.
+"""
+    advice = []
+    for result in results:
+        advice.append(f"{result['run']}, {result['pair']} ({', '.join(result['losses'])}):")
+        advice += [f"  - {line}" for line in result["advice"]]
+    return "\n".join([*table, notes, *advice])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Look for the paper's conclusions in runs.")
+    parser.add_argument("folders", metavar="OUTPUT_DIR", nargs="+", help="a finished run's folder")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the same for machines")
+    args = parser.parse_args(arguments)
+    try:
+        runs = [load_run(folder) for folder in args.folders]
+        for folder, run in zip(args.folders, runs):
+            if not run.pairs:
+                raise ToolError(f"{folder}: no pair of losses among {', '.join(run.losses)}")
+        results = [diagnose(run, pair) for run in runs for pair in run.pairs]
+        if args.json:
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
+    except (ToolError, OSError) as error:
+        print("diagnose:", *str(error).split(), file=sys.stderr)
+        return 2
+    print(report(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

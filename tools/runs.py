@@ -1,0 +1,156 @@
+"""Run folders of `train_net.py`, read and checked: what the other tools know of a finished run."""
+
+import json
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+LABELS = {"cls": "classification", "box_reg": "box", "rpn_cls": "RPN class", "rpn_loc": "RPN box"}
+WEIGHT, STATISTIC = "alwa/weight_", "alwa/stat_"  # a loss's name follows
+
+
+class ToolError(Exception):
+    """A mistake on the command line or an unusable file, said in one line."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the figure needs of one run."""
+
+    name: str
+    series: dict[str, np.ndarray]  # logged key -> (2, T): iterations, values
+    losses: list[str]  # names that follow "alwa/weight_", such as cls and box_reg
+    weighter: str  # MODEL.LOSS_WEIGHTER.NAME
+    variant: str
+    rule: str
+    interval: int  # iterations between two updates of the weights, 0 if they stay
+    window: int  # MODEL.ALWA.INTERVAL, whatever the weighter
+    pairs: list[tuple[str, str]]  # names of (classification, box loss) that are weighted together
+
+    @property
+    def iterations(self) -> int:
+        """Iterations done, by the last logged loss (iterations are counted from 0)."""
+        return int(self.series[f"loss_{self.losses[0]}"][0][-1]) + 1
+
+    def last(self, key: str) -> float | None:
+        """The newest value of `key`, None if the run never logged it."""
+        return float(self.series[key][1][-1]) if key in self.series else None
+
+    def place(self, pair: tuple[str, str]) -> str:
+        """Where in the model a pair of losses belongs."""
+        stem, _, stage = pair[0].partition("_stage")
+        head = "ROI" if stage or "rpn_cls" in self.losses else "head"
+        place = {"cls": head, "rpn_cls": "RPN"}.get(stem, stem)
+        return place + (f", stage {stage}" if stage else "")
+
+    @property
+    def fixed_weights(self) -> tuple[float, float] | None:
+        """Weights (classification, box) of a run whose weights stay, None if they are adapted."""
+        if self.interval or not self.pairs:
+            return None
+        return tuple(self.last(WEIGHT + name) for name in self.pairs[0])
+
+    @property
+    def rule_name(self) -> str:
+        """How the weights came about, in a few words."""
+        if self.fixed_weights:
+            return f"{self.weighter} {':'.join(f'{weight:g}' for weight in self.fixed_weights)}"
+        return f"{self.variant} {self.rule} C={self.interval}" if self.interval else self.weighter
+
+
+def label(name: str) -> str:
+    """A loss's name in words: "cls_stage0" is "classification, stage 0"."""
+    stem, _, stage = name.partition("_stage")
+    return LABELS.get(stem, stem) + (f", stage {stage}" if stage else "")
+
+
+def find_pairs(names: list[str]) -> list[tuple[str, str]]:
+    """(classification, box loss) of the names that Detectron2's models give them."""
+    pairs = []
+    for name in names:
+        for word in ("box_reg", "loc"):
+            other = re.sub(r"(^|_)cls(?=_|$)", rf"\g<1>{word}", name)
+            if other != name and other in names:
+                pairs.append((name, other))
+    return pairs
+
+
+def first_window(run: Run, name: str) -> tuple[int, float]:
+    """(N, mean): of what is logged of the unweighted loss in the first N iterations.
+
+    N is MODEL.ALWA.INTERVAL, or reaches to the first line if that is later. A line is the median
+    of the iterations since the line before.
+    """
+    iterations, values = run.series[f"unweighted/loss_{name}"]
+    reach = max(run.window, int(iterations[0]) + 1)
+    inside = values[(iterations < reach) & np.isfinite(values)]
+    return reach, float(inside.mean()) if len(inside) else float("nan")
+
+
+def read_metrics(path: Path) -> dict[int, dict[str, float]]:
+    """Values by iteration; where a resumed run wrote an iteration again, the later line wins."""
+    if not path.is_file():
+        raise ToolError(f"{path}: no such file; expected the folder of a finished run")
+    lines = [(n, line) for n, line in enumerate(path.read_bytes().splitlines(), 1) if line.strip()]
+    records: dict[int, dict[str, float]] = {}
+    for number, line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            if records and number == lines[-1][0]:  # the run was killed while it wrote
+                print(f"warning: {path}, line {number}: cut off, left out", file=sys.stderr)
+                break
+            raise ToolError(f"{path}, line {number}: not JSON ({error})") from error
+        numbers = isinstance(record, dict) and {type(v) for v in record.values()} <= {int, float}
+        if not numbers or type(record.get("iteration")) is not int:
+            raise ToolError(f"{path}, line {number}: expected numbers by key, a whole 'iteration'")
+        records.setdefault(record["iteration"], {}).update(record)
+    if not records:
+        raise ToolError(f"{path}: empty; expected one JSON object per line")
+    return records
+
+
+def read_settings(path: Path) -> tuple[str, str, str, int, list[list[str]]]:
+    """Weighter, variant, rule, interval and pairs from a run's `config.yaml`."""
+    try:
+        model = yaml.safe_load(path.read_text(encoding="utf-8"))["MODEL"]
+        name, alwa = model["LOSS_WEIGHTER"]["NAME"], model["ALWA"]
+        pairs = [[str(loss) for loss in pair] for pair in alwa.get("PAIRS", [])]
+        return name, alwa["VARIANT"], alwa["RULE"], int(alwa["INTERVAL"]), pairs
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ToolError(f"{path}: expected a run's config with MODEL.ALWA; {reason}") from error
+
+
+def in_order(names: list[str]) -> list[str]:
+    """The names of LABELS in its order, each stage after the other, then all others."""
+
+    def key(name: str) -> tuple[int, str, int]:
+        stem, _, stage = name.partition("_stage")
+        order = [*LABELS].index(stem) if stem in LABELS else len(LABELS)
+        return order // 2, stage, order
+
+    return sorted(names, key=key)
+
+
+def load_run(folder: str | Path) -> Run:
+    """A finished run's folder, read and checked."""
+    metrics, config = Path(folder) / "metrics.json", Path(folder) / "config.yaml"
+    records = sorted(read_metrics(metrics).items())
+    keys = sorted({key for _, record in records for key in record})
+    series = {key: np.array([(i, r[key]) for i, r in records if key in r], float).T for key in keys}
+    names = [key.removeprefix(WEIGHT) for key in keys if key.startswith(WEIGHT)]
+    losses = in_order(names)
+    needed = [f"{prefix}loss_{name}" for name in losses for prefix in ("", "unweighted/")]
+    missing = [key for key in needed or [f"{WEIGHT}<loss>"] if key not in series]
+    if missing:
+        raise ToolError(f"{metrics}: no line has {', '.join(missing)}, as train_net.py writes it")
+    weighter, variant, rule, window, given = read_settings(config)
+    given = [tuple(loss.removeprefix("loss_") for loss in pair) for pair in given]
+    pairs = [pair for pair in given if set(pair) <= set(losses)] or find_pairs(losses)
+    settings = weighter, variant, rule, window if weighter == "ALWA" else 0, window
+    return Run(Path(folder).resolve().name, series, losses, *settings, pairs)

@@ -1,0 +1,237 @@
+"""Sheets of images with boxes: ground truth, and beside it the detections of a run, or of two."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from detectron2.structures import Instances, pairwise_iou
+from pictures import RGB
+from PIL import Image, ImageDraw, ImageFont
+
+MATCH_IOU = 0.5  # as in AP50
+# All in pixels of the sheet.
+TILE = 320  # longest side of an image
+GAP, TITLE, HEADER = 10, 22, 62  # between tiles, above each tile, above all of them
+LEGEND = 860  # width of the legend
+LINE, DASH = 2, 6  # width of a box's line, length of its dashes
+PAIRS = 2  # images in a row, two tiles each
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How boxes of one kind look; hues of Okabe and Ito's palette, for colour-blind readers too."""
+
+    meaning: str
+    colour: RGB
+    text: RGB = WHITE
+    dashed: bool = False
+
+
+TRUTH = Style("ground truth", (0, 114, 178))
+TRUE = Style(f"true positive (same class, IoU >= {MATCH_IOU})", (0, 140, 102))
+FALSE = Style("false positive", (213, 94, 0))
+MISSED = Style("missed ground truth", (240, 228, 66), BLACK, dashed=True)
+STYLES = (TRUTH, TRUE, FALSE, MISSED)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of the sheet; boxes are absolute in the image's own pixels."""
+
+    name: str
+    image: np.ndarray  # (H, W, 3) uint8, RGB
+    truth: Instances  # gt_boxes (G, 4), gt_classes (G,)
+    found: Instances  # pred_boxes (D, 4), scores (D,), pred_classes (D,)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box to draw, XYXY, with its label."""
+
+    box: list[float]
+    text: str
+    style: Style
+
+    def moved(self, factor: float, x: int, y: int) -> "Mark":
+        """The mark in an image that was scaled by `factor` and put at (x, y)."""
+        box = [value * factor + shift for value, shift in zip(self.box, (x, y, x, y))]
+        return Mark(box, self.text, self.style)
+
+
+def match(truth: Instances, found: Instances) -> tuple[list[bool], list[bool]]:
+    """For each detection whether it is a true positive, for each true box whether it is missed.
+
+    By falling score, a detection takes the box of its class that it overlaps most among those not
+    taken yet, if their IoU is at least MATCH_IOU.
+    """
+    hit, missed = [False] * len(found), [True] * len(truth)
+    if not hit or not missed:
+        return hit, missed
+    iou = pairwise_iou(found.pred_boxes, truth.gt_boxes)  # (D, G)
+    iou[found.pred_classes[:, None] != truth.gt_classes[None, :]] = -1.0
+    for index in found.scores.argsort(descending=True, stable=True).tolist():
+        best = int(iou[index].argmax())
+        if iou[index, best] >= MATCH_IOU:
+            hit[index], missed[best] = True, False
+            iou[:, best] = -1.0
+    return hit, missed
+
+
+def marks(sample: Sample, names: Sequence[str]) -> tuple[list[Mark], list[Mark]]:
+    """What to draw on the left tile and on the right one."""
+
+    def name(number: int) -> str:  # a model may know more classes than the data set
+        return names[number] if number < len(names) else f"class {number}"
+
+    hit, missed = match(sample.truth, sample.found)
+    true_boxes = sample.truth.gt_boxes.tensor.tolist()
+    true_names = [name(number) for number in sample.truth.gt_classes.tolist()]
+    left = [Mark(box, text, TRUTH) for box, text in zip(true_boxes, true_names)]
+    right = [Mark(mark.box, mark.text, MISSED) for mark, lost in zip(left, missed) if lost]
+    for index in sample.found.scores.argsort().tolist():  # the surest on top
+        score, number = float(sample.found.scores[index]), int(sample.found.pred_classes[index])
+        box = sample.found.pred_boxes.tensor[index].tolist()
+        right.append(Mark(box, f"{name(number)} {score:.2f}", TRUE if hit[index] else FALSE))
+    return left, right
+
+
+@lru_cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Matplotlib's DejaVu Sans: there on any machine, with letters of many scripts."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+
+
+def draw_box(draw: ImageDraw.ImageDraw, box: Sequence[float], style: Style) -> None:
+    """The outline of `box` with a rim, to be seen on light and on dark ground."""
+    x0, y0, x1, y1 = (round(value) for value in box)
+    x1, y1 = max(x0, x1), max(y0, y1)
+    if not style.dashed:
+        draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=WHITE)
+        draw.rectangle((x0, y0, x1, y1), outline=style.colour, width=LINE)
+        return
+    draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=BLACK, width=LINE + 1)
+    for x in range(x0, x1, 2 * DASH):
+        for y in (y0, y1 - LINE + 1):
+            draw.rectangle((x, y, min(x + DASH, x1), y + LINE - 1), fill=style.colour)
+    for y in range(y0, y1, 2 * DASH):
+        for x in (x0, x1 - LINE + 1):
+            draw.rectangle((x, y, x + LINE - 1, min(y + DASH, y1)), fill=style.colour)
+
+
+def place_label(size, box, frame, taken) -> tuple[float, float, float, float]:
+    """Where a label of `size` goes: at a corner of `box` inside `frame`, clear of those `taken`."""
+    (width, height), (x0, y0, x1, y1) = size, box
+    places = []
+    for y in (y0 - height, y0, y1 - height, y1):
+        for x in (x0, x1 - width):
+            left = max(min(x, frame[2] - width), frame[0])
+            top = max(min(y, frame[3] - height), frame[1])
+            places.append((left, top, left + width, top + height))
+
+    def covered(place) -> float:
+        """Area of the labels under `place`, in pixels."""
+        across = [min(place[2], other[2]) - max(place[0], other[0]) for other in taken]
+        down = [min(place[3], other[3]) - max(place[1], other[1]) for other in taken]
+        return sum(max(w, 0) * max(h, 0) for w, h in zip(across, down))
+
+    return min(places, key=covered)
+
+
+def draw_tile(sheet: Image.Image, picture: Image.Image, corner, title: str, shown: list[Mark]):
+    """`picture` at `corner` (x, y) below its title, with boxes and, above them all, labels."""
+    draw = ImageDraw.Draw(sheet)
+    x, y = corner[0], corner[1] + TITLE
+    while draw.textlength(title, font(13)) > picture.width and len(title) > 4:
+        title = title[:-4] + "..."
+    draw.text((x, corner[1] + 3), title, fill=BLACK, font=font(13))
+    sheet.paste(picture, (x, y))
+    for mark in shown:
+        draw_box(draw, mark.box, mark.style)
+    taken = []
+    for mark in shown:
+        size = (round(draw.textlength(mark.text, font(11))) + 5, 14)
+        frame = (x, y, x + picture.width, y + picture.height)
+        taken.append(place_label(size, [round(value) for value in mark.box], frame, taken))
+    for mark, place in zip(shown, taken):
+        draw.rectangle((*place[:2], place[2] - 1, place[3] - 1), fill=mark.style.colour)
+        draw.text((place[0] + 3, place[1]), mark.text, fill=mark.style.text, font=font(11))
+
+
+def draw_header(sheet: Image.Image, title: str, counts: Mapping) -> None:
+    """The sheet's title, and below it the legend with the number of boxes of each kind."""
+    draw = ImageDraw.Draw(sheet)
+    draw.text((GAP, 8), title, fill=BLACK, font=font(16))
+    x = GAP
+    for style in STYLES:
+        draw_box(draw, (x + 1, 38, x + 25, 53), style)
+        text = f"{style.meaning}: {counts[style]}"
+        draw.text((x + 33, 38), text, fill=BLACK, font=font(13))
+        x += round(draw.textlength(text, font(13))) + 57
+
+
+def make_sheet(
+    samples: Sequence[Sample], names: Sequence[str], title: str, tile: int = TILE
+) -> Image.Image:
+    """All samples, PAIRS in a row, under a title and a legend; images scaled to `tile` pixels."""
+    groups, counts = [], Counter()
+    for sample in samples:
+        left, right = marks(sample, names)
+        counts.update(mark.style for mark in left + right)
+        shown = [(f"ground truth: {sample.name}", left), (f"detections: {sample.name}", right)]
+        groups.append((sample.image, shown))
+    return lay_out(groups, title, counts, PAIRS, tile)
+
+
+def make_comparison(
+    rows: Sequence[Sequence[Sample]],
+    labels: Sequence[str],
+    names: Sequence[str],
+    title: str,
+    tile: int = TILE,
+) -> Image.Image:
+    """An image a row: ground truth, and a tile for each of `labels`, whose samples `rows` hold."""
+    groups, counts = [], [Counter() for _ in labels]
+    for samples in rows:
+        both = [marks(sample, names) for sample in samples]
+        shown = [(f"ground truth: {samples[0].name}", both[0][0])]
+        for label, count, (left, right) in zip(labels, counts, both):
+            shown.append((label, right))
+            count.update(mark.style for mark in left + right)
+        groups.append((samples[0].image, shown))
+    letters = "ABCDEFGH"
+    texts = {
+        style: ", ".join(f"{letter} {count[style]}" for letter, count in zip(letters, counts))
+        for style in STYLES
+    }
+    texts[TRUTH] = str(counts[0][TRUTH])
+    return lay_out(groups, title, texts, 1, tile)
+
+
+def lay_out(groups, title: str, counts: Mapping, columns: int, tile: int) -> Image.Image:
+    """A sheet of `groups`, `columns` in a row: (image, [(title of a tile, its marks), ...])."""
+    pictures = []
+    for image, shown in groups:
+        factor = tile / max(image.shape[:2])
+        size = [max(1, round(side * factor)) for side in image.shape[1::-1]]
+        picture = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+        pictures.append((picture, factor, shown))
+    rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
+    heights = [TITLE + GAP + max(picture.height for picture, *_ in row) for row in rows]
+    tiles = max((len(shown) for _, shown in groups), default=1)
+    step = tiles * (tile + GAP) + 2 * GAP  # from one group of tiles to the next
+    width = max(min(columns, len(pictures)) * step - GAP, LEGEND)
+    sheet = Image.new("RGB", (width, HEADER + sum(heights)), WHITE)
+    draw_header(sheet, title, counts)
+    for index, row in enumerate(rows):
+        y = HEADER + sum(heights[:index])
+        for column, (picture, factor, shown) in enumerate(row):
+            for side, (what, marked) in enumerate(shown):
+                x = GAP + column * step + side * (tile + GAP)
+                marked = [mark.moved(factor, x, y + TITLE) for mark in marked]
+                draw_tile(sheet, picture, (x, y), what, marked)
+    return sheet
