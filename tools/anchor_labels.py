@@ -17,7 +17,7 @@ from detectron2.data.detection_utils import (
 from detectron2.modeling import build_model
 from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.structures import Boxes, Instances, pairwise_iou
-from plot_losses import ToolError
+from runs import ToolError
 
 NOT_POSITIVE = -1
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from anchor_labels import NOT_POSITIVE, Labeller, Sample, load_samples, shifted
+from curves import HUES
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import read_image
 from detectron2.structures import Instances
@@ -25,7 +26,8 @@ from detectron2.structures.boxes import matched_pairwise_iou
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
-from plot_losses import HUES, ToolError, rasterise, save_png
+from pictures import rasterise, save_png
+from runs import ToolError
 from show_detections import spread
 
 # The signs of a shift in x and in y, all of which are averaged over.
@@ -35,7 +37,7 @@ DIRECTIONS = {
     "x and y": ((1, 1), (1, -1), (-1, 1), (-1, -1)),
 }
 STYLES = (dict(ls="-", marker="o"), dict(ls="--", marker="s"), dict(ls=":", marker="^"))
-POSITIONS = len(HUES)  # of the sliding box in the picture
+POSITIONS = 4  # of the sliding box in the picture, each in a hue of its own
 
 
 @dataclass(frozen=True)

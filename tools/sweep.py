@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from plot_losses import ToolError
+from runs import ToolError
 from sweep_jobs import Job, end, locked, record, start
 from sweep_plan import Run, Sweep, make_runs, read_sweep
 from sweep_table import FAILED, FINISHED, Result, read_result, write_results

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from plot_losses import ToolError
+from runs import ToolError
 from sweep_plan import ROOT, Run, Sweep
 from sweep_table import Result, read_result, write_record
 

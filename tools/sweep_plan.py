@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from plot_losses import ToolError
+from runs import ToolError
 
 ROOT = Path(__file__).resolve().parents[1]
 HASH_DIGITS = 12  # hexadecimal: 48 bits, so that a million runs hardly share one

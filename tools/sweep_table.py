@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from plot_losses import WEIGHT, ToolError, read_metrics
+from runs import WEIGHT, ToolError, read_metrics
 from sweep_plan import Cell, Run, Sweep
 
 RECORD = "run.json"  # written last, into the folder of a run that has ended
