@@ -11,6 +11,7 @@ from conftest import REPO
 pytest.importorskip("detectron2", reason="needs Detectron2")
 pytest.importorskip("matplotlib", reason="needs Matplotlib")
 
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
@@ -50,7 +51,11 @@ def voc_root(tmp_path_factory):
         (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{text}</annotation>")
     (root / "ImageSets/Main/train.txt").write_text("middle\nnone\ntwo\n")
     (root / "ImageSets/Main/empty.txt").write_text("none\n")
-    return root
+    yield root
+    for name in ("shifted_train", "shifted_empty"):  # what the tool has registered
+        if name in DatasetCatalog:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
 
 
 def options(voc_root, *more):
