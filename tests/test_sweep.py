@@ -213,6 +213,31 @@ def test_finished_runs_are_not_repeated_and_labels_do_not_matter(folder):
     assert [row["w"] for row in rows(folder)] == ["one", "one", "half", "half"]
 
 
+def test_finished_runs_of_another_sweep_are_reused_and_left_alone(folder):
+    assert sweep.main([write(folder, seeds=[0, 1], output="other")]) == 0
+    folders = sorted(folder.glob("other/*/run.json"))
+    assert len(folders) == 4
+    failed = json.loads(folders[0].read_text()) | {"status": 1}
+    folders[0].write_text(json.dumps(failed))
+    folders[1].unlink()
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("other/*/*")}
+    grid = {"w": content()["grid"]["weights"]}
+    changes = {"grid": grid, "baseline": {}, "seeds": [0, 1, 2], "reuse": ["other", "not_there"]}
+    assert sweep.main([write(folder, **changes)]) == 0
+    assert [row["status"] for row in rows(folder)] == ["finished"] * 6
+    # Trained here: the third seed of both, and what has not finished there.
+    assert len(records(folder)) == 4
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("other/*/*")} == times
+    assert [row["folder"].startswith("../other/") for row in rows(folder)].count(True) == 2
+
+
+def test_a_reused_run_without_the_metric_is_not_trained_again(folder, capsys):
+    assert sweep.main([write(folder, seeds=[0], output="other")]) == 0
+    path = write(folder, seeds=[0], reuse=["other"], metrics=["bbox/APs"])
+    assert sweep.main([path, "--retry-failed"]) == 1
+    assert not records(folder) and len(list(folder.glob("other/*/begun"))) == 2
+
+
 def test_the_hash_is_that_of_the_settings(folder):
     def hashes(**changes):
         spec = sweep_plan.read_sweep(folder / write(folder, **changes), [])
@@ -483,6 +508,19 @@ def test_the_example_of_the_docs(tmp_path):
     names = ["giou 1:1", "giou ALWA", "ciou 1:1", "giou 0.5:1"]
     assert [cell.name for cell in spec.cells] == names
     assert len(sweep_plan.make_runs(spec)) == 12
+
+
+def test_our_own_sweeps_share_runs():
+    """As docs/experiments.md says; in the order in which the docs name the files."""
+    specs = {path.stem: sweep_plan.read_sweep(path, []) for path in SWEEPS}
+    runs = {name: {run.hash for run in sweep_plan.make_runs(s)} for name, s in specs.items()}
+    seen, shared = set(), 0
+    for name in ("table2", "table1", "interval", "freezing", "two_stage"):
+        reused = [runs[folder.name] for folder in specs[name].reuse]
+        assert runs[name] & seen <= set().union(*reused)
+        shared += len(runs[name] & seen)
+        seen |= runs[name]
+    assert shared == 39
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

@@ -141,8 +141,14 @@ def run_sweep(args: argparse.Namespace) -> int:
     with lock as number:
         results = [read_result(run, sweep.metrics) for run in runs]
         retry = args.retry_failed or args.run is not None
-        wanted = [r.status != FINISHED and (retry or r.status != FAILED) for r in results]
-        todo = [place for place, is_wanted in enumerate(wanted) if is_wanted]
+        # A reused run is another sweep's; should it lack a metric, it is not ours to train again.
+        todo = [
+            place
+            for place, result in enumerate(results)
+            if result.run.folder.parent == sweep.output
+            and result.status != FINISHED
+            and (retry or result.status != FAILED)
+        ]
         if args.print_commands:
             for place in todo:
                 print(command_of(runs[place], args))

@@ -5,6 +5,7 @@ A cell is one label from each axis of the grid; a run is a cell with a seed. `sw
 
 import hashlib
 import itertools
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from runs import ToolError
 ROOT = Path(__file__).resolve().parents[1]
 HASH_DIGITS = 12  # hexadecimal: 48 bits, so that a million runs hardly share one
 NAME_LENGTH = 80  # characters of a folder's readable part
+RECORD = "run.json"  # written last, into the folder of a run that has ended
 METRICS = ["bbox/AP", "bbox/AP50", "bbox/AP75"]
 OURS = {"OUTPUT_DIR": "a run's folder follows from its settings", "SEED": "`seeds` has them"}
 Settings = dict[str, str]  # KEY -> VALUE as on train_net.py's command line
@@ -58,6 +60,7 @@ class Sweep:
     path: Path
     config: Path
     output: Path
+    reuse: list[Path]
     cells: list[Cell]
     seeds: list[int]
     baseline: Labels
@@ -136,11 +139,12 @@ def read_sweep(path: Path, opts: list[str]) -> Sweep:
         raise ToolError(f"{path}: expected YAML; {error}") from error
     reader = _Reader(path)
     content = reader.mapping("the file", content, "with config, output, grid and seeds")
-    known = ("config", "output", "opts", "grid", "seeds", "exclude", "include", "baseline")
+    required = ("config", "output", "grid", "seeds")
+    known = (*required, "opts", "reuse", "exclude", "include", "baseline", "metrics")
     for key in content:
-        if key not in (*known, "metrics"):
-            reader.fail("the file", f"the keys {', '.join(known)}, metrics", key)
-    for key in ("config", "output", "grid", "seeds"):
+        if key not in known:
+            reader.fail("the file", f"the keys {', '.join(known)}", key)
+    for key in required:
         if key not in content:
             raise ToolError(f"{path}: {key} is missing")
     config = ROOT / reader.text("config", content["config"])
@@ -152,6 +156,9 @@ def read_sweep(path: Path, opts: list[str]) -> Sweep:
     metrics = reader.listing(
         "metrics", content.get("metrics", METRICS), "names", lambda m: isinstance(m, str)
     )
+    reuse = reader.listing(
+        "reuse", content.get("reuse", []), "folders", lambda f: isinstance(f, str) and f
+    )
     for where, values in (("seeds", seeds), ("metrics", metrics)):
         if not values or len(set(values)) < len(values):
             reader.fail(where, "at least one, each of them once", values)
@@ -160,7 +167,9 @@ def read_sweep(path: Path, opts: list[str]) -> Sweep:
     if not any(cell.labels.items() >= baseline.items() for cell in cells):
         reader.fail("baseline", "labels of one of the cells", baseline)
     output = Path(reader.text("output", content["output"]))
-    return Sweep(path, config, output, cells, seeds, baseline, metrics)
+    return Sweep(
+        path, config, output, [Path(folder) for folder in reuse], cells, seeds, baseline, metrics
+    )
 
 
 def _labels_of(cells: list[Cell]) -> dict[str, set[str]]:
@@ -255,11 +264,24 @@ def make_runs(sweep: Sweep) -> list[Run]:
                 if run.hash == digest:
                     both = f"'{run.name}' and '{cell.name} seed {seed}'"
                     raise ToolError(f"{sweep.path}: {both} are the same settings")
-            runs.append(Run(cell, seed, digest, _folder(sweep.output, cell, seed, digest)))
+            runs.append(Run(cell, seed, digest, _folder(sweep, cell, seed, digest)))
     return runs
 
 
-def _folder(output: Path, cell: Cell, seed: int, digest: str) -> Path:
-    """The run's folder: the one with this hash if there is one, whatever its labels were."""
+def _folder(sweep: Sweep, cell: Cell, seed: int, digest: str) -> Path:
+    """The run's folder: the one with this hash if there is one, whatever its labels were.
+
+    Of another sweep's folder only what has finished is taken: nothing is ever trained there.
+    """
+    own = sorted(sweep.output.glob(f"*-{digest}"))
+    others = [path for folder in sweep.reuse for path in sorted(folder.glob(f"*-{digest}"))]
+    found = own or [path for path in others if _has_finished(path)]
     name = re.sub(r"[^\w.+-]+", "_", "-".join(cell.labels.values()))[:NAME_LENGTH]
-    return next(iter(sorted(output.glob(f"*-{digest}"))), output / f"{name}-seed{seed}-{digest}")
+    return found[0] if found else sweep.output / f"{name}-seed{seed}-{digest}"
+
+
+def _has_finished(folder: Path) -> bool:
+    try:
+        return json.loads((folder / RECORD).read_text(encoding="utf-8"))["status"] == 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

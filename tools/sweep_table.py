@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runs import WEIGHT, ToolError, read_metrics
-from sweep_plan import Cell, Run, Sweep
+from sweep_plan import RECORD, Cell, Run, Sweep
 
-RECORD = "run.json"  # written last, into the folder of a run that has ended
 FINISHED, FAILED, MISSING = "finished", "failed", "missing"
 NONE = "–"  # in the table, where there is no number
 
@@ -132,7 +131,8 @@ def to_csv(sweep: Sweep, results: list[Result]) -> str:
         row = [*result.run.cell.labels.values(), result.run.seed]
         row += [result.scores.get(name) for name in sweep.metrics]
         row += [result.weights.get(key) for key in weights]
-        writer.writerow([*row, pace, result.seconds, result.status, result.run.folder.name])
+        folder = os.path.relpath(result.run.folder, sweep.output)
+        writer.writerow([*row, pace, result.seconds, result.status, folder])
     return file.getvalue()
 
 
