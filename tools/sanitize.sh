@@ -21,13 +21,13 @@ fi
 folder=build/sanitize
 log=build/sanitize.log
 
-# Those that call the kernels. Three more do, but would not call the ones with the checks:
-# test_layout.py and test_train_net.py in processes that find the ordinary build,
-# test_instruction_count.py in a program for valgrind, in which AddressSanitizer does not run.
+# Those that call the kernels in this process, where they are the ones with the checks. The tests of
+# train_net.py, of several processes and of the tools start others, which find the ordinary build;
+# those of resuming, mixed precision and bad input train what test_retinanet.py and test_rcnn.py do.
 tests=(
     tests/test_benchmarks.py tests/test_box_loss.py tests/test_dense_box_loss.py
-    tests/test_focal_loss.py tests/test_gradient_ahead.py tests/test_label_anchors.py
-    tests/test_retinanet.py
+    tests/test_fcos.py tests/test_focal_loss.py tests/test_gradient_ahead.py
+    tests/test_label_anchors.py tests/test_rcnn.py tests/test_retinanet.py
 )
 
 say() { echo "sanitize: $*"; }

@@ -85,10 +85,10 @@ class LossWeightLogger(HookBase):
 
     def _report(self, weighter, scalars):
         pair = f"{weighter.cls_key} or {weighter.reg_key}"
-        first = getattr(weighter, "first_nonfinite", None)
-        if first is not None and int(first) >= 0:
+        first = int(getattr(weighter, "first_nonfinite", -1))
+        if first >= 0:
             self._warn_once(
-                f"{pair} was not finite for the first time in observed iteration {int(first)}; the "
+                f"{pair} was not finite for the first time in observed iteration {first}; the "
                 "window it fell into changed no weight."
             )
         for key in weighter.statistics:  # weights that a user has set to 0 have none

@@ -5,8 +5,8 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from torch import nn
 
-from ..layers import BOX_LOSS_KINDS, dense_box_loss
-from .pairs import check_kind
+from ..layers import dense_box_loss
+from .box_loss_kind import check_box_loss_kind
 
 
 class AlwaFastRCNNOutputLayers(FastRCNNOutputLayers):
@@ -34,8 +34,7 @@ class AlwaFastRCNNOutputLayers(FastRCNNOutputLayers):
         for module in roi_heads.modules():
             is_stock = type(module) is FastRCNNOutputLayers
             if is_stock and type(module.box2box_transform) is Box2BoxTransform:
-                key = "box_reg_loss_type (MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE)"
-                check_kind(key, module.box_reg_loss_type, BOX_LOSS_KINDS)
+                check_box_loss_kind("ROI_BOX_HEAD", module.box_reg_loss_type)
                 # The two classes have the same parameters and attributes.
                 module.__class__ = AlwaFastRCNNOutputLayers
 

@@ -38,12 +38,6 @@ def check_pair(weighter: LossWeighter, losses: Collection[str]) -> None:
             )
 
 
-def check_kind(key: str, kind: str, kinds: Sequence[str]) -> None:
-    """Raises a ValueError where a config key's box loss is none that there is."""
-    if kind not in kinds:
-        raise ValueError(f"{key}: expected one of {', '.join(kinds)}, got '{kind}'")
-
-
 def _is_pair(pair) -> bool:
     is_sequence = isinstance(pair, list | tuple) and len(pair) == 2
     return is_sequence and all(isinstance(key, str) and key.isidentifier() for key in pair)

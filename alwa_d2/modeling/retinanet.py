@@ -5,11 +5,12 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.structures import Boxes
 
-from ..layers import BOX_LOSS_KINDS, dense_box_loss, sigmoid_focal_loss
+from ..layers import dense_box_loss, sigmoid_focal_loss
 from ..weighting import LossWeighter
+from .box_loss_kind import check_box_loss_kind
 from .labels import labels_by
 from .normalizer import LossNormalizer
-from .pairs import build_loss_weighters, check_kind, check_pair
+from .pairs import build_loss_weighters, check_pair
 
 PAIR = ("loss_cls", "loss_box_reg")
 
@@ -41,8 +42,7 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
                 smooth_l1, iou, giou, diou, ciou
         """
         super().__init__(**kwargs)
-        key = "box_reg_loss_type (MODEL.RETINANET.BBOX_REG_LOSS_TYPE)"
-        check_kind(key, self.box_reg_loss_type, BOX_LOSS_KINDS)
+        check_box_loss_kind("RETINANET", self.box_reg_loss_type)
         self.loss_weighter = loss_weighter
         self.init_normalizer(sync_normalizer)
 

@@ -6,9 +6,9 @@ from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, 
 from detectron2.structures import Boxes
 from detectron2.utils.events import get_event_storage
 
-from ..layers import BOX_LOSS_KINDS, dense_box_loss, sigmoid_focal_loss
+from ..layers import dense_box_loss, sigmoid_focal_loss
+from .box_loss_kind import check_box_loss_kind
 from .labels import labels_by
-from .pairs import check_kind
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
@@ -31,8 +31,7 @@ class AlwaRPN(RPN):
                 giou, diou, ciou
         """
         super().__init__(**kwargs)
-        key = "box_reg_loss_type (MODEL.RPN.BBOX_REG_LOSS_TYPE)"
-        check_kind(key, self.box_reg_loss_type, BOX_LOSS_KINDS)
+        check_box_loss_kind("RPN", self.box_reg_loss_type)
         self.loss_stats = {}
 
     @torch.jit.unused

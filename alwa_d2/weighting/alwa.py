@@ -1,14 +1,14 @@
 """Adaptive Loss Weight Adjustment (arXiv 2103.09488)."""
 
 import logging
-from numbers import Integral, Real
+from numbers import Integral
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from .._show import show
-from .base import LOSS_WEIGHTER_REGISTRY, LossWeighter
+from .base import LOSS_WEIGHTER_REGISTRY, LossWeighter, is_real
 
 logger = logging.getLogger(__name__)
 
@@ -29,34 +29,22 @@ def _is_capturing(x: Tensor) -> bool:
 def _check(variant, rule, interval, min_weight, freeze_after) -> None:
     """Raises ValueError for values, also of other types, that ALWA has no meaning for."""
     if variant not in tuple(VARIANTS):  # compared, not hashed: it may be anything
-        raise ValueError(
-            f"variant (MODEL.ALWA.VARIANT): expected one of {', '.join(VARIANTS)}, "
-            f"got {show(variant)}"
-        )
+        _refuse("variant", f"one of {', '.join(VARIANTS)}", variant)
     if rule not in RULES:
-        raise ValueError(
-            f"rule (MODEL.ALWA.RULE): expected one of {', '.join(RULES)}, got {show(rule)}"
-        )
+        _refuse("rule", f"one of {', '.join(RULES)}", rule)
     if not isinstance(interval, Integral) or interval < 2:
-        raise ValueError(
-            "interval (MODEL.ALWA.INTERVAL): expected an integer of at least 2, "
-            f"got {show(interval)}"
-        )
+        _refuse("interval", "an integer of at least 2", interval)
     if interval > MAX_INTERVAL:
-        raise ValueError(
-            f"interval (MODEL.ALWA.INTERVAL): expected at most {MAX_INTERVAL} iterations, "
-            f"got {show(interval)}"
-        )
-    is_number = isinstance(min_weight, Real) and not isinstance(min_weight, bool)
-    if not (is_number and 0 < min_weight <= 1):
-        raise ValueError(
-            f"min_weight (MODEL.ALWA.MIN_WEIGHT): expected 0 < weight <= 1, got {show(min_weight)}"
-        )
+        _refuse("interval", f"at most {MAX_INTERVAL} iterations", interval)
+    if not is_real(min_weight) or not 0 < min_weight <= 1:
+        _refuse("min_weight", "0 < weight <= 1", min_weight)
     if not isinstance(freeze_after, Integral) or freeze_after < 0:
-        raise ValueError(
-            "freeze_after (MODEL.ALWA.FREEZE_AFTER): expected an integer of at least 0, "
-            f"got {show(freeze_after)}"
-        )
+        _refuse("freeze_after", "an integer of at least 0", freeze_after)
+
+
+def _refuse(name: str, expected: str, got) -> None:
+    key = f"MODEL.ALWA.{name.upper()}"
+    raise ValueError(f"{name} ({key}): expected {expected}, got {show(got)}")
 
 
 @LOSS_WEIGHTER_REGISTRY.register()

@@ -1,5 +1,8 @@
 """What a loss weighter is, and how a config builds one."""
 
+from numbers import Real
+from typing import Any
+
 import torch
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
@@ -11,6 +14,11 @@ LOSS_WEIGHTER_REGISTRY.__doc__ = """
 Registry of loss weighters: subclasses of :class:`LossWeighter` with a classmethod
 `from_config(cfg)` that returns their keyword arguments.
 """
+
+
+def is_real(value: Any) -> bool:
+    """True for a real number; False for bool, which Python counts as one."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 class LossWeighter(nn.Module):

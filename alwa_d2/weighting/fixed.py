@@ -1,18 +1,16 @@
 """Weights that do not change."""
 
-from numbers import Real
-
 import torch
 from torch import Tensor
 
 from .._show import show
-from .base import LOSS_WEIGHTER_REGISTRY, LossWeighter
+from .base import LOSS_WEIGHTER_REGISTRY, LossWeighter, is_real
 
 LARGEST = torch.finfo(torch.float32).max  # of the losses: a larger weight is infinity to them
 
 
 def _is_weight(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= LARGEST
+    return is_real(value) and 0 <= value <= LARGEST
 
 
 @LOSS_WEIGHTER_REGISTRY.register()
