@@ -22,8 +22,8 @@ def add_alwa_config(cfg) -> None:
     # The statistic S of a window of losses: "ALWA_1" mean + standard deviation, "ALWA_2" standard
     # deviation. Either serves one-stage and two-stage detectors.
     cfg.MODEL.ALWA.VARIANT = "ALWA_2"
-    # What a window holds and when it changes the weight: "authors" (as published) or "balance".
-    cfg.MODEL.ALWA.RULE = "authors"
+    # What a window holds and when it changes the weight: "balance" or "authors" (as published).
+    cfg.MODEL.ALWA.RULE = "balance"
     # Length C of a window, in iterations; at least 2.
     cfg.MODEL.ALWA.INTERVAL = 100
     # "balance" only: floor of the classification weight, in (0, 1].

@@ -25,7 +25,7 @@ from alwa_d2.weighting import ALWA
 # Model, its pairs of losses, and options.
 RUNS = {
     "RetinaNet": ("AlwaRetinaNet", 1),
-    "RetinaNet balance": ("AlwaRetinaNet", 1, "MODEL.ALWA.RULE", "balance"),
+    "RetinaNet authors": ("AlwaRetinaNet", 1, "MODEL.ALWA.RULE", "authors"),
     "R-CNN": ("AlwaGeneralizedRCNN", 2),
 }
 
@@ -59,7 +59,7 @@ def test_processes_agree(name, size, tmp_path):
     keys = list(runs[0][0]["observed"])
     for cls_key, reg_key in zip(keys[::2], keys[1::2]):
         weighter = ALWA(
-            cls_key, reg_key, interval=INTERVAL, rule=dict(zip(opts[::2], opts[1::2])).get("MODEL.ALWA.RULE", "authors")
+            cls_key, reg_key, interval=INTERVAL, rule=dict(zip(opts[::2], opts[1::2])).get("MODEL.ALWA.RULE", "balance")
         )  # fmt: skip
         for i in iterations:
             means = {

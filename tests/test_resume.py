@@ -21,7 +21,7 @@ from alwa_d2.engine import RankState
 
 MODELS = {
     "RetinaNet": ("AlwaRetinaNet",),
-    "RetinaNet balance": ("AlwaRetinaNet", "MODEL.ALWA.RULE", "balance"),
+    "RetinaNet authors": ("AlwaRetinaNet", "MODEL.ALWA.RULE", "authors"),
     "R-CNN": ("AlwaGeneralizedRCNN",),
     "RetinaNet float16": ("AlwaRetinaNet", "SOLVER.AMP.ENABLED", True),
     "R-CNN bfloat16": (

@@ -382,7 +382,7 @@ def test_built_from_a_config():
     weighter = build_loss_weighter(cfg, "loss_cls", "loss_box_reg")
     assert isinstance(weighter, ALWA)
     assert (weighter.variant, weighter.rule, weighter.interval, weighter.min_weight) == (
-        "ALWA_2", "authors", 100, 0.01,
+        "ALWA_2", "balance", 100, 0.01,
     )  # fmt: skip
     cfg.merge_from_list(
         ["MODEL.LOSS_WEIGHTER.NAME", "Fixed", "MODEL.LOSS_WEIGHTER.WEIGHTS", [0.25, 0.5]]
@@ -493,7 +493,7 @@ class Launches(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("options", [{}, dict(variant="ALWA_1"), dict(rule="balance")], ids=str)
+@pytest.mark.parametrize("options", [{}, dict(variant="ALWA_1"), dict(rule="authors")], ids=str)
 def test_launches(options):
     """What an iteration costs a GPU: its kernels are so small that only their number counts."""
     weighter = ALWA(interval=3, **options).train()

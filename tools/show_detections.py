@@ -131,7 +131,7 @@ def compare(args: argparse.Namespace, setup_cfg) -> Path:
     recall = common_recall(curves, args.score_thresh)
     points = [curve.at(recall) if recall else None for curve in curves]
     limits = [point[0] if point else args.score_thresh for point in points]
-    titles = [f"{label}: score >= {limit:.2f}" for label, limit in zip(labels, limits)]
+    titles = [f"score >= {limit:.2f}, {label}" for label, limit in zip(labels, limits)]
     rows = []
     for index in spread(len(first), args.num_images):
         row = zip((first[index], second[index]), limits)

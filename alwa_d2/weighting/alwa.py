@@ -74,7 +74,7 @@ class ALWA(LossWeighter):
 
     def __init__(
         self, cls_key="loss_cls", reg_key="loss_box_reg", *,
-        variant="ALWA_2", rule="authors", interval=100, min_weight=0.01, freeze_after=0,
+        variant="ALWA_2", rule="balance", interval=100, min_weight=0.01, freeze_after=0,
     ):  # fmt: skip
         """
         Args:
