@@ -1,6 +1,7 @@
 """Devices, dtypes with their tolerances, and inputs that several test files use."""
 
 import importlib.util
+import logging
 import os
 from pathlib import Path
 
@@ -59,6 +60,21 @@ def bccd():
     if not folder.is_dir():
         pytest.skip(f"no BCCD images in {folder} (set ALWA_D2_BCCD)")
     return folder.resolve()
+
+
+def assert_stock_loads(stock, model, folder, caplog):
+    """A file of Detectron2's model loads into ours: every parameter, no key missing or unexpected."""
+    from detectron2.checkpoint import DetectionCheckpointer
+
+    torch.save({"model": stock.state_dict()}, folder / "model.pth")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    with caplog.at_level(logging.INFO):
+        DetectionCheckpointer(model).load(str(folder / "model.pth"))
+    for name, parameter in stock.named_parameters():
+        assert torch.equal(parameter, model.get_parameter(name))
+    assert "not found in the checkpoint" not in caplog.text
 
 
 def random_boxes(n, size=100.0, dtype=torch.float64, device="cpu"):

@@ -1,15 +1,12 @@
 """Two-stage models: with weights 1:1 they are Detectron2's; pairs of losses; bad batches."""
 
-import logging
-
 import pytest
 import torch
 
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
-from conftest import BOX_KINDS, DEVICES, random_boxes
+from conftest import BOX_KINDS, DEVICES, assert_stock_loads, random_boxes
 from detectron2 import model_zoo
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.modeling.proposal_generator import RPN
@@ -341,16 +338,5 @@ def test_nothing_is_weighted_or_observed_in_evaluation():
 
 
 def test_checkpoints_of_detectron2_load(tmp_path, caplog):
-    """Every parameter, without a key that is missing or unexpected."""
-    stock = make_model("FPN", alwa=False)
-    torch.save({"model": stock.state_dict()}, tmp_path / "model.pth")
-    model = make_model("FPN")
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-    with caplog.at_level(logging.INFO):
-        DetectionCheckpointer(model).load(str(tmp_path / "model.pth"))
-    for name, parameter in stock.named_parameters():
-        assert torch.equal(parameter, model.get_parameter(name))
-    assert "not found in the checkpoint" not in caplog.text
+    assert_stock_loads(make_model("FPN", alwa=False), make_model("FPN"), tmp_path, caplog)
     assert caplog.text.count("holds no ALWA window") == 2

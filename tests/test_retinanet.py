@@ -1,14 +1,13 @@
 """AlwaRetinaNet: with weights 1:1 it is Detectron2's RetinaNet; its state; bad batches."""
 
 import copy
-import logging
 
 import pytest
 import torch
 
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
-from conftest import BOX_KINDS, DEVICES, random_boxes
+from conftest import BOX_KINDS, DEVICES, assert_stock_loads, random_boxes
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
@@ -192,18 +191,8 @@ def test_nothing_moves_without_gradients_or_in_eval_mode():
 
 
 def test_checkpoint_of_stock_retinanet_loads(tmp_path, caplog):
-    """A file without weighter and normaliser, as the model zoo's: no key is missing or unexpected."""
-    stock = make_model("RetinaNet")
-    torch.save({"model": stock.state_dict()}, tmp_path / "model.pth")
     model = make_model()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-    with caplog.at_level(logging.INFO):
-        DetectionCheckpointer(model).load(str(tmp_path / "model.pth"))
-    for name, parameter in stock.named_parameters():
-        assert torch.equal(parameter, model.get_parameter(name))
-    assert "not found in the checkpoint" not in caplog.text
+    assert_stock_loads(make_model("RetinaNet"), model, tmp_path, caplog)
     assert caplog.text.count("holds no ALWA window") == 1
     assert float(model.loss_normalizer) == model.normalizer_start
 
