@@ -107,6 +107,22 @@ def test_a_weight_that_stays_near_1_and_a_run_too_short(tmp_path):
     assert "1 update(s) in 60 iterations: too few" in result["advice"][0]
 
 
+def test_a_weight_that_changes_more_often_than_it_is_logged(tmp_path):
+    settings = config(interval=10)
+    result = only(write(tmp_path / "a", FALLING, SLOWLY, [0.5] * 10, settings))
+    assert "every 10 iterations, and the log has a line every 20" in result["advice"][0]
+    assert "set once" not in " ".join(result["advice"])
+    # Before the update at 20, whose weight is the first that was logged, it was 1.
+    assert result["below_one"]["mean_cls"] == pytest.approx((20 + 180 * 0.5) / 200)
+
+
+def test_a_frozen_run(tmp_path):
+    settings = config(interval=40, FREEZE_AFTER=130)
+    result = only(write(tmp_path / "a", FALLING, SLOWLY, SET_ONCE, settings))
+    assert result["weights"] == "ALWA_2 authors C=40, frozen after 130"
+    assert "kept by all 2 updates" in result["advice"][0]
+
+
 def test_the_two_cycle(tmp_path):
     cycle = [1.0, 0.5, 0.5, 0.98, 0.98, 0.52, 0.52, 0.97, 0.97, 0.97]
     (line,) = only(write(tmp_path / "a", FALLING, SLOWLY, cycle))["advice"]

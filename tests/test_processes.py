@@ -31,7 +31,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize(
-    "name, size", [("RetinaNet", 2), ("RetinaNet balance", 3), ("R-CNN", 2), ("R-CNN", 3)]
+    "name, size", [("RetinaNet", 2), ("RetinaNet authors", 3), ("R-CNN", 2), ("R-CNN", 3)]
 )
 def test_processes_agree(name, size, tmp_path):
     """Three windows on different data, of which one process has fewer images and at times no box."""

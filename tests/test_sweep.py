@@ -195,6 +195,16 @@ def test_one_seed_has_no_sd_and_no_baseline_no_difference():
     assert "No baseline is named." in text
 
 
+def test_scores_that_are_no_numbers_are_left_out_and_named():
+    nan = float("nan")
+    scores = {"a": {0: 10.0, 1: 12.0, 2: 20.0}, "b": {0: 11.0, 1: nan, 2: 23.0}, "c": {0: nan}}
+    text = sweep_table.to_markdown(*results_of(scores))
+    # 11 and 23: sd sqrt(72); differences 1 and 3, too few for a p.
+    assert "| b | 3 | 17.0 ± 8.5 | +2.0 (–) |" in text and "| c | 1 | – | – |" in text
+    odd = text.split("Scores that are no numbers, left out above:\n")[1]
+    assert "b seed 1" in odd and "c seed 0" in odd and odd.count("bbox/AP is nan") == 2
+
+
 # ---- what is run
 
 
@@ -237,6 +247,34 @@ def test_a_reused_run_without_the_metric_is_not_trained_again(folder, capsys):
     path = write(folder, seeds=[0], reuse=["other"], metrics=["bbox/APs"])
     assert sweep.main([path, "--retry-failed"]) == 1
     assert not records(folder) and len(list(folder.glob("other/*/begun"))) == 2
+    text = (folder / "out" / "results.md").read_text()
+    assert "Runs without the metric: 2" in text and "(`other/" in text
+    # Its file damaged, it is a failed run, and still not ours.
+    for file in folder.glob("other/*/metrics.json"):
+        file.write_text("")
+    assert sweep.main([path, "--retry-failed"]) == 1
+    assert not records(folder) and "Failed runs: 2" in (folder / "out" / "results.md").read_text()
+
+
+def test_a_reused_run_goes_before_a_failed_one_of_our_own(folder):
+    assert sweep.main([write(folder, seeds=[0])]) == 0
+    assert sweep.main([write(folder, seeds=[0], output="other")]) == 0
+    for file in folder.glob("out/*/run.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"status": 1, "error": []}))
+    assert sweep.main([write(folder, seeds=[0], reuse=["other"])]) == 0
+    assert [row["folder"].startswith("../other/") for row in rows(folder)] == [True, True]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "{}", '{"status": 0'])
+def test_a_record_that_was_cut_off_is_that_of_a_half_finished_run(folder, text):
+    assert sweep.main([write(folder, seeds=[0])]) == 0
+    broken, whole = sorted(folder.glob("out/*/run.json"))
+    broken.write_text(text)
+    marks = [path.with_name("mark") for path in (broken, whole)]
+    for mark in marks:
+        mark.touch()
+    assert sweep.main([write(folder, seeds=[0])]) == 0
+    assert [mark.exists() for mark in marks] == [False, True] and len(records(folder)) == 2
 
 
 def test_the_hash_is_that_of_the_settings(folder):
@@ -356,7 +394,9 @@ def test_a_failure_is_recorded_and_the_rest_is_done(folder, capsys):
     # Left as it is, and tried again when that is asked for.
     (folder / "stub.py").write_text(STUB.replace('== "0.1"', '== "none"'))
     assert sweep.main([path]) == 1 and len(rows(folder)) == 6
+    assert "[4/6] 2 failed" in capsys.readouterr().err
     assert sweep.main([path, "--retry-failed"]) == 0
+    assert "[6/6] 0 failed" in capsys.readouterr().err
     assert {row["status"] for row in rows(folder)} == {"finished"}
     assert "Failed" not in (folder / "out" / "results.md").read_text()
 
@@ -365,6 +405,12 @@ def test_a_metric_that_is_not_there_is_a_failure_and_its_name_can_be_put_right(f
     assert sweep.main([write(folder, metrics=["bbox/AP51"], seeds=[0])]) == 1
     text = (folder / "out" / "results.md").read_text()
     assert "metrics.json has no bbox/AP51; it has bbox/AP" in text
+    # Training again would not help.
+    marks = [path.with_name("mark") for path in folder.glob("out/*/run.json")]
+    for mark in marks:
+        mark.touch()
+    assert sweep.main([write(folder, metrics=["bbox/AP51"], seeds=[0]), "--retry-failed"]) == 1
+    assert len(marks) == 2 and all(mark.exists() for mark in marks)
     assert sweep.main([write(folder, seeds=[0]), "--table-only"]) == 0
     assert {row["status"] for row in rows(folder)} == {"finished"}
 
@@ -461,9 +507,22 @@ def test_printed_commands_do_the_missing_runs(folder, capsys):
     done = subprocess.run(command, shell=True, cwd="/", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(records(folder)) == 3
+    assert {row["seed"] for row in rows(folder)} == {"0"}  # the table is not its business
     assert sweep.main([path, "--print-commands", "SOLVER.MAX_ITER", "1000"]) == 0
     assert capsys.readouterr().out.splitlines() == commands[1:]
     assert sweep.main([path, "--run", "0123"]) == 2
+
+
+def test_single_runs_may_be_at_work_together_but_not_the_same_one(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sweep_jobs, "PATIENCE", 0)
+    path = write(folder, seeds=[0])
+    one, other = sweep_plan.make_runs(sweep_plan.read_sweep(folder / path, []))
+    with sweep_jobs.locked(folder / "out", one.hash):
+        assert sweep.main([path, "--run", one.hash]) == 2
+        assert f"the run {one.hash}, is at work" in capsys.readouterr().err
+        assert sweep.main([path]) == 2 and not records(folder)
+        assert sweep.main([path, "--run", other.hash]) == 0
+    assert sweep.main([path, "--run", one.hash]) == 0 and len(records(folder)) == 2
 
 
 # ---- the real thing

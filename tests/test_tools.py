@@ -34,8 +34,8 @@ demo = load("demo")
 WEIGHTS = [1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.5]  # classification, every 20 iterations
 
 
-def config(name="ALWA", rule="authors", interval=50):
-    alwa = {"VARIANT": "ALWA_2", "RULE": rule, "INTERVAL": interval}
+def config(name="ALWA", rule="authors", interval=50, **alwa):
+    alwa = {"VARIANT": "ALWA_2", "RULE": rule, "INTERVAL": interval, **alwa}
     return {"MODEL": {"LOSS_WEIGHTER": {"NAME": name}, "ALWA": alwa}}
 
 
@@ -102,8 +102,8 @@ def test_weights_and_statistics_step_at_the_updates(tmp_path):
     figure = plot_losses.make_figure([runs.load_run(write_run(tmp_path / "a"))])
     _, weights, statistics = figure.axes
     # Logged first in iteration 119, but it can only have changed at 100.
-    expected = [19, 39, 59, 79, 99, 100, 139, 159, 179, 199]
-    assert drawn(weights, "alwa/weight_cls") == [(expected, WEIGHTS)]
+    expected = [0, 19, 39, 59, 79, 99, 100, 139, 159, 179, 199]
+    assert drawn(weights, "alwa/weight_cls") == [(expected, [1.0, *WEIGHTS])]
     (line,) = (line for line in weights.lines if line.get_gid() == "alwa/weight_cls")
     assert line.get_drawstyle() == "steps-post"
     for axes in (weights, statistics):
@@ -616,11 +616,11 @@ def test_grid_names_weights_and_gains(tmp_path):
     ]
     figure = loss_panels.make_grid(given)
     assert [axes.get_title() for axes in figure.axes] == [
-        "w_cls : w_box = 1 : 1  (a)\nAP 40.0, weights 1:1",
-        "w_cls : w_box = 0.25 : 0.5  (b)\nAP 41.5, +0.5 against 1:1",  # whose mean is 41
-        "w_cls : w_box = 1 : 1  (c)\nAP 42.0, weights 1:1",
-        "w_cls : w_box = 0.5 : 0.75  (d)\nno AP: not evaluated",
-        "ALWA_2 authors C=50  (e)\nAP 40.2, -0.8 against 1:1",
+        "w_cls : w_box = 1 : 1\na\nAP 40.0, weights 1:1",
+        "w_cls : w_box = 0.25 : 0.5\nb\nAP 41.5, +0.5 against 1:1",  # whose mean is 41
+        "w_cls : w_box = 1 : 1\nc\nAP 42.0, weights 1:1",
+        "w_cls : w_box = 0.5 : 0.75\nd\nno AP: not evaluated",
+        "ALWA_2 authors C=50\ne\nAP 40.2, -0.8 against 1:1",
     ]
     assert len({axes.get_ylim() for axes in figure.axes}) == 1
     ((iterations, _),) = drawn(figure.axes[1], "trend cls")
@@ -631,6 +631,78 @@ def test_grid_names_weights_and_gains(tmp_path):
         write_run(tmp_path / "f", records() + [{**records()[0], "iteration": 219}])
     )
     assert loss_panels.baseline(longer, given) is None
+
+
+def test_the_grids_baseline_is_a_number(tmp_path):
+    nan = float("nan")
+    given = [constant(tmp_path / n, 1.0, 1.0, s) for n, s in (("a", nan), ("b", 40.0))]
+    assert loss_panels.baseline(given[0], given) == 40.0
+    assert loss_panels.grid_title(given[0], 40.0).endswith("no AP: nan")
+
+
+def test_the_grid_compares_runs_that_weight_a_part_of_the_same_losses(tmp_path):
+    every = records(("cls", "box_reg", "rpn_cls", "rpn_loc"))
+    names = ("rpn_cls", "rpn_loc")
+    part = [
+        {k: v for k, v in line.items() if not k.endswith(names) or k[:5] == "loss_"}
+        for line in every
+    ]
+    base = [{**line, "alwa/weight_cls": 1.0, "alwa/weight_rpn_cls": 1.0} for line in every]
+    weighted = runs.load_run(write_run(tmp_path / "roi", part))
+    none = runs.load_run(write_run(tmp_path / "none", base, config("Fixed")))
+    assert weighted.losses == ["cls", "box_reg"] and weighted.pairs == [("cls", "box_reg")]
+    assert weighted.place(("cls", "box_reg")) == "ROI"
+    assert loss_panels.baseline(weighted, [weighted, none]) == 40.25
+    panel = loss_panels.make_grid([weighted, none]).axes[0]
+    # Unweighted by the weighter, and so drawn as they are.
+    for factor, name in enumerate(("cls", "box_reg", "rpn_cls", "rpn_loc"), 1):
+        ((_, values),) = drawn(panel, f"trend {name}")
+        assert values[0] == factor
+
+
+def test_names_of_any_kind_can_be_titles(tmp_path):
+    """Matplotlib takes what stands between two dollar signs for a formula."""
+    name = "a$_\\b$" + "x" * 70 + "-seed0-0123456789ab"
+    folder = write_run(tmp_path / name, settings=config("Fixed"))
+    for kind in ("--grid", "--scales"):
+        assert plot_losses.main([str(folder), kind, "--title", "$_x\\$"]) == 0
+    assert plot_losses.main([str(folder)]) == 0
+    lines = loss_panels.grid_title(runs.load_run(folder), None).split("\n")
+    assert "".join(lines[1:-1]) == name[: -len("-0123456789ab")]
+    assert max(map(len, lines)) <= 52
+
+
+def test_an_update_before_the_first_line_is_marked(tmp_path):
+    lines = records()
+    for line in lines[:5]:
+        line["alwa/weight_cls"] = 0.7
+    run = runs.load_run(write_run(tmp_path / "a", lines, config(interval=10)))
+    # Iteration 19 is logged after the updates at 10 and 20; which of them it was is not known.
+    assert curves.update_marks(run)[1][0] == 20
+    weights = plot_losses.make_figure([run]).axes[1]
+    ((iterations, values),) = drawn(weights, "alwa/weight_cls")
+    assert (iterations[:2], values[:2]) == ([0, 20], [1.0, 0.7])
+    # The rest of a run that was resumed elsewhere began with a weight that is not known.
+    rest = runs.load_run(write_run(tmp_path / "b", lines[4:], config(interval=10)))
+    assert rest.weights("cls")[0, 0] == 99
+
+
+def test_a_frozen_run_has_no_update_after_that(tmp_path):
+    settings = config(interval=20, FREEZE_AFTER=110)
+    run = runs.load_run(write_run(tmp_path / "a", settings=settings))
+    assert run.updates == [20, 40, 60, 80, 100]
+    assert "C = 20 iterations, frozen after 110" in curves.headline(run)
+    assert run.rule_name == "ALWA_2 authors C=20, frozen after 110"
+
+
+def test_a_line_cut_off_before_a_resume_is_left_out_with_a_warning(tmp_path, capsys):
+    folder = write_run(tmp_path / "a")
+    lines = (folder / "metrics.json").read_text().splitlines()
+    joined = lines[:3] + [lines[3][:40] + lines[3]] + lines[4:]
+    (folder / "metrics.json").write_text("\n".join(joined) + "\n")
+    run = runs.load_run(folder)
+    assert "line 4: begin cut off, left out" in capsys.readouterr().err
+    assert list(run.series["loss_cls"][0]) == list(range(19, 200, 20))
 
 
 @pytest.mark.parametrize("kind", ["scales", "grid"])

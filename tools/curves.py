@@ -43,11 +43,10 @@ def update_marks(run: Run) -> tuple[list[int], list[int]]:
         return [], []
     changed: set[int] = set()
     for name in run.losses:
-        iterations, values = run.series[WEIGHT + name]
+        iterations, values = run.weights(name)
         positions = step_positions(iterations, values, run.interval)
         changed.update(positions[1:][np.diff(values) != 0].astype(int).tolist())
-    every = range(run.interval, run.iterations + 1, run.interval)
-    return [i for i in every if i not in changed], sorted(changed)
+    return [i for i in run.updates if i not in changed], sorted(changed)
 
 
 def draw_losses(axes, run: Run) -> None:
@@ -77,7 +76,7 @@ def draw_steps(axes, run: Run, prefix: str, what: str) -> None:
     for name, hue in zip(run.losses, HUES * len(run.losses)):
         if prefix + name not in run.series:
             continue
-        iterations, values = run.series[prefix + name]
+        iterations, values = run.weights(name) if prefix == WEIGHT else run.series[prefix + name]
         positions = step_positions(iterations, values, run.interval) if run.interval else iterations
         dot = dict(marker=".", ms=width + 4, markevery=[-1])  # a step at the very end has no line
         line = dict(gid=prefix + name, label=f"{what} of {label(name)} loss", lw=width)
@@ -92,6 +91,7 @@ def draw_steps(axes, run: Run, prefix: str, what: str) -> None:
 def headline(run: Run) -> str:
     """Two lines: the run's name; weighter, its settings and the last AP."""
     parts = [run.variant, f"rule {run.rule}", f"C = {run.interval} iterations"]
+    parts += [f"frozen after {run.frozen}"] * bool(run.frozen)
     if not run.interval:
         weights = " : ".join(f"{run.last(WEIGHT + name):g}" for name in run.losses)
         parts = [f"{run.weighter} weights {weights}"]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from curves import step_positions
-from runs import WEIGHT, Run, ToolError, first_window, load_run
+from runs import Run, ToolError, first_window, load_run
 from weight_course import advise
 
 # w_cls / w_box of the ratios that the paper recommends is 0.25 / 0.5 and 0.5 / 0.75. The lower one
@@ -39,7 +39,7 @@ def in_force(run: Run, name: str) -> np.ndarray:
 
     Where a weight changed more than once between two lines of the log, the last value counts.
     """
-    iterations, values = run.series[WEIGHT + name]
+    iterations, values = run.weights(name)
     positions = step_positions(iterations, values, run.interval) if run.interval else iterations
     weights = np.full(run.iterations, 1.0 if run.interval else values[0])
     for position, value in zip(positions.astype(int), values):

@@ -1,6 +1,8 @@
 """Figures that compare losses: their scales in the first window, and trends of runs in a grid."""
 
 import math
+import re
+import textwrap
 
 import numpy as np
 from curves import HUES, draw_losses, headline, smooth, use_log_scale
@@ -8,6 +10,8 @@ from matplotlib.figure import Figure
 from runs import Run, first_window, label
 
 GRID_COLUMNS = 3
+TITLE_WIDTH = 52  # characters above a panel
+HASH = r"-[0-9a-f]{12}$"  # the end of a name that sweep.py gave
 
 
 def scale_ratio(run: Run, pair: tuple[str, str]) -> float:
@@ -48,7 +52,7 @@ def make_scales(runs: list[Run], title: str | None = None) -> Figure:
     for axes in grid[0, 1:]:
         axes.sharey(grid[0, 0])
     for run, (losses, scales) in zip(runs, grid.T):
-        losses.set_title(f"(a) {headline(run)}", fontsize=11)
+        losses.set_title(f"(a) {headline(run)}", fontsize=11, parse_math=False)
         draw_losses(losses, run)
         losses.set_xlabel("iteration")
         losses.set_xlim(0, None)
@@ -59,7 +63,7 @@ def make_scales(runs: list[Run], title: str | None = None) -> Figure:
         scales.set_title("(b) how far apart the losses start (grey above)", fontsize=11)
     use_log_scale(grid[0])
     if title:
-        figure.suptitle(title, fontsize=13)
+        figure.suptitle(title, fontsize=13, parse_math=False)
     return figure
 
 
@@ -69,38 +73,42 @@ def baseline(run: Run, runs: list[Run]) -> float | None:
     Alike are the names of the losses and the number of iterations: a detector of another kind or a
     longer training is no baseline. Data and network are not compared.
     """
-    alike = [r for r in runs if (r.losses, r.iterations) == (run.losses, run.iterations)]
+    kind = (run.all_losses.keys(), run.iterations)
+    alike = [r for r in runs if (r.all_losses.keys(), r.iterations) == kind]
     scores = [r.last("bbox/AP") for r in alike if r.fixed_weights == (1.0, 1.0)]
-    scores = [score for score in scores if score is not None]
+    scores = [score for score in scores if score is not None and math.isfinite(score)]
     return float(np.mean(scores)) if scores else None
 
 
 def grid_title(run: Run, base: float | None) -> str:
-    """Two lines: weights or rule of the run; its AP and the gain over weights 1:1."""
+    """Weights or rule of the run; its folder; its AP and the gain over weights 1:1."""
     weights = run.fixed_weights
     name = f"w_cls : w_box = {weights[0]:g} : {weights[1]:g}" if weights else run.rule_name
+    name += "\n" + textwrap.fill(re.sub(HASH, "", run.name), TITLE_WIDTH)
     score = run.last("bbox/AP")
-    if score is None:
-        return f"{name}  ({run.name})\nno AP: not evaluated"
+    if score is None or not math.isfinite(score):
+        return f"{name}\nno AP: {'not evaluated' if score is None else score}"
     if weights == (1.0, 1.0):
         gain = "weights 1:1"
     else:
         gain = "no such run with 1:1 given" if base is None else f"{score - base:+.1f} against 1:1"
-    return f"{name}  ({run.name})\nAP {score:.1f}, {gain}"
+    return f"{name}\nAP {score:.1f}, {gain}"
 
 
 def make_grid(runs: list[Run], title: str | None = None) -> Figure:
-    """One panel per run on common axes: its unweighted losses, and in the title the gain in AP."""
+    """One panel per run on common axes: its unweighted losses, and in the title the gain in AP.
+
+    Losses that no weighter has, such as the RPN's where the head alone is weighted, are drawn too.
+    """
     wide = min(GRID_COLUMNS, len(runs))
     high = -(-len(runs) // wide)
-    figure = Figure(figsize=(4.6 * wide, 0.9 + 3.4 * high), layout="constrained")
+    figure = Figure(figsize=(4.6 * wide, 0.9 + 3.6 * high), layout="constrained")
     grid = figure.subplots(high, wide, squeeze=False, sharex=True, sharey=True)
-    names = list(dict.fromkeys(name for run in runs for name in run.losses))
+    names = list(dict.fromkeys(name for run in runs for name in run.all_losses))
     hues = dict(zip(names, HUES * len(names)))
     for axes, run in zip(grid.flat, runs):
-        axes.set_title(grid_title(run, baseline(run, runs)), fontsize=10)
-        for name in run.losses:
-            iterations, values = run.series[f"unweighted/loss_{name}"]
+        axes.set_title(grid_title(run, baseline(run, runs)), fontsize=10, parse_math=False)
+        for name, (iterations, values) in run.all_losses.items():
             axes.plot(iterations, values, ".", color=hues[name], ms=3, alpha=0.35)
             line = dict(color=hues[name], lw=2, label=f"{label(name)}", gid=f"trend {name}")
             axes.plot(iterations, smooth(values), **line)
@@ -120,5 +128,5 @@ def make_grid(runs: list[Run], title: str | None = None) -> Figure:
     }
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4, fontsize=9)
     if title:
-        figure.suptitle(title, fontsize=13)
+        figure.suptitle(title, fontsize=13, parse_math=False)
     return figure

@@ -34,7 +34,7 @@ def split_pairs(run: Run) -> list[Run]:
 def draw_column(panels, run: Run) -> None:
     """Losses, weights and, if there is a third panel, statistics of a run, one below the other."""
     losses, weights, *rest = panels
-    losses.set_title(headline(run), fontsize=11)
+    losses.set_title(headline(run), fontsize=11, parse_math=False)
     draw_losses(losses, run)
     draw_steps(weights, run, WEIGHT, "weight")
     weights.set_ylabel("loss weight")
@@ -80,7 +80,7 @@ def make_figure(runs: list[Run], title: str | None = None) -> Figure:
             if present[0].get_yscale() == "log":  # room for the legend
                 present[0].set_ylim(top=3 * present[0].get_ylim()[1])
     if title:
-        figure.suptitle(title, fontsize=13)
+        figure.suptitle(title, fontsize=13, parse_math=False)
     return figure
 
 

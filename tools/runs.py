@@ -29,6 +29,7 @@ class Run:
     rule: str
     interval: int  # iterations between two updates of the weights, 0 if they stay
     window: int  # MODEL.ALWA.INTERVAL, whatever the weighter
+    frozen: int  # MODEL.ALWA.FREEZE_AFTER: no update after this iteration; 0 for never
     pairs: list[tuple[str, str]]  # names of (classification, box loss) that are weighted together
 
     @property
@@ -43,9 +44,39 @@ class Run:
     def place(self, pair: tuple[str, str]) -> str:
         """Where in the model a pair of losses belongs."""
         stem, _, stage = pair[0].partition("_stage")
-        head = "ROI" if stage or "rpn_cls" in self.losses else "head"
+        head = "ROI" if stage or "loss_rpn_cls" in self.series else "head"
         place = {"cls": head, "rpn_cls": "RPN"}.get(stem, stem)
         return place + (f", stage {stage}" if stage else "")
+
+    @property
+    def updates(self) -> list[int]:
+        """Iterations at which a weight may have changed."""
+        if not self.interval:
+            return []
+        last = min(self.iterations, self.frozen or self.iterations)
+        return list(range(self.interval, last + 1, self.interval))
+
+    @property
+    def pace(self) -> int:
+        """Iterations from one line of the log to the next."""
+        iterations = self.series[f"loss_{self.losses[0]}"][0]
+        return int(np.median(np.diff(iterations, prepend=-1)))
+
+    def weights(self, name: str) -> np.ndarray:
+        """The logged weight of a loss, (2, T), and before it the 1 that ALWA begins with."""
+        logged = self.series[WEIGHT + name]
+        begins = self.interval and 0 < logged[0, 0] < 2 * self.pace  # else a resumed run's rest
+        return np.insert(logged, 0, (0.0, 1.0), axis=1) if begins else logged
+
+    @property
+    def all_losses(self) -> dict[str, np.ndarray]:
+        """Name -> (2, T): each loss without its weight, those that no weighter has included."""
+        names = [key.removeprefix("loss_") for key in self.series if key.startswith("loss_")]
+        series = {name: f"unweighted/loss_{name}" for name in in_order(names)}
+        return {
+            name: self.series[key if key in self.series else f"loss_{name}"]
+            for name, key in series.items()
+        }
 
     @property
     def fixed_weights(self) -> tuple[float, float] | None:
@@ -59,7 +90,9 @@ class Run:
         """How the weights came about, in a few words."""
         if self.fixed_weights:
             return f"{self.weighter} {':'.join(f'{weight:g}' for weight in self.fixed_weights)}"
-        return f"{self.variant} {self.rule} C={self.interval}" if self.interval else self.weighter
+        frozen = f", frozen after {self.frozen}" if self.frozen else ""
+        rule = f"{self.variant} {self.rule} C={self.interval}{frozen}"
+        return rule if self.interval else self.weighter
 
 
 def label(name: str) -> str:
@@ -104,7 +137,11 @@ def read_metrics(path: Path) -> dict[int, dict[str, float]]:
             if records and number == lines[-1][0]:  # the run was killed while it wrote
                 print(f"warning: {path}, line {number}: cut off, left out", file=sys.stderr)
                 break
-            raise ToolError(f"{path}, line {number}: not JSON ({error})") from error
+            try:  # a line cut off, and behind it the first one after the run was resumed
+                record = json.loads(line[line.rindex(b"{") :])
+            except ValueError:
+                raise ToolError(f"{path}, line {number}: not JSON ({error})") from error
+            print(f"warning: {path}, line {number}: begin cut off, left out", file=sys.stderr)
         numbers = isinstance(record, dict) and {type(v) for v in record.values()} <= {int, float}
         if not numbers or type(record.get("iteration")) is not int:
             raise ToolError(f"{path}, line {number}: expected numbers by key, a whole 'iteration'")
@@ -114,13 +151,14 @@ def read_metrics(path: Path) -> dict[int, dict[str, float]]:
     return records
 
 
-def read_settings(path: Path) -> tuple[str, str, str, int, list[list[str]]]:
-    """Weighter, variant, rule, interval and pairs from a run's `config.yaml`."""
+def read_settings(path: Path) -> tuple[str, str, str, int, int, list[list[str]]]:
+    """Weighter, variant, rule, interval, end of updates and pairs from a run's `config.yaml`."""
     try:
         model = yaml.safe_load(path.read_text(encoding="utf-8"))["MODEL"]
         name, alwa = model["LOSS_WEIGHTER"]["NAME"], model["ALWA"]
         pairs = [[str(loss) for loss in pair] for pair in alwa.get("PAIRS", [])]
-        return name, alwa["VARIANT"], alwa["RULE"], int(alwa["INTERVAL"]), pairs
+        frozen = int(alwa.get("FREEZE_AFTER", 0))
+        return name, alwa["VARIANT"], alwa["RULE"], int(alwa["INTERVAL"]), frozen, pairs
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ToolError(f"{path}: expected a run's config with MODEL.ALWA; {reason}") from error
@@ -149,8 +187,9 @@ def load_run(folder: str | Path) -> Run:
     missing = [key for key in needed or [f"{WEIGHT}<loss>"] if key not in series]
     if missing:
         raise ToolError(f"{metrics}: no line has {', '.join(missing)}, as train_net.py writes it")
-    weighter, variant, rule, window, given = read_settings(config)
+    weighter, variant, rule, window, frozen, given = read_settings(config)
     given = [tuple(loss.removeprefix("loss_") for loss in pair) for pair in given]
     pairs = [pair for pair in given if set(pair) <= set(losses)] or find_pairs(losses)
-    settings = weighter, variant, rule, window if weighter == "ALWA" else 0, window
+    interval = window if weighter == "ALWA" else 0
+    settings = weighter, variant, rule, interval, window, frozen
     return Run(Path(folder).resolve().name, series, losses, *settings, pairs)

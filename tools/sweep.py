@@ -19,7 +19,7 @@ from pathlib import Path
 from runs import ToolError
 from sweep_jobs import Job, end, locked, record, start
 from sweep_plan import Run, Sweep, make_runs, read_sweep
-from sweep_table import FAILED, FINISHED, Result, read_result, write_results
+from sweep_table import FAILED, FINISHED, MISSING, Result, read_result, write_results
 
 POLL = 0.2  # seconds between two looks at the runs
 
@@ -46,10 +46,11 @@ class Stop:
 class Progress:
     """How far the sweep is: one line that is written over on a terminal, plain lines elsewhere."""
 
-    def __init__(self, results: list[Result], todo: int, jobs: int):
-        self.total, self.todo, self.jobs = len(results), todo, jobs
-        self.done = sum(result.status == FINISHED for result in results)
-        self.failed = 0
+    def __init__(self, results: list[Result], todo: list[int], jobs: int):
+        self.total, self.todo, self.jobs = len(results), len(todo), jobs
+        kept = [result for place, result in enumerate(results) if place not in todo]
+        self.done = sum(result.status == FINISHED for result in kept)
+        self.failed = sum(result.status not in (FINISHED, MISSING) for result in kept)
         self.durations = [r.seconds for r in results if r.status == FINISHED and r.seconds]
         self.start = time.monotonic()
         self.is_terminal = sys.stderr.isatty()
@@ -57,7 +58,7 @@ class Progress:
     def add(self, result: Result) -> None:
         self.todo -= 1
         self.done += result.status == FINISHED
-        self.failed += result.status == FAILED
+        self.failed += result.status != FINISHED
         if result.seconds and result.status == FINISHED:
             self.durations.append(result.seconds)
 
@@ -93,19 +94,21 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def work(sweep: Sweep, results: list[Result], todo: list[int], jobs: int, lock: int) -> int:
+def work(
+    sweep: Sweep, results: list[Result], todo: list[int], jobs: int, locks: list[int], table: bool
+) -> int:
     """Does the runs at the places `todo` of `results`, which it brings up to date.
 
     Returns the signal that stopped it, 0 if none did.
     """
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
-    stop, progress = Stop(), Progress(results, len(todo), jobs)
+    stop, progress = Stop(), Progress(results, todo, jobs)
     waiting, running = list(todo), []
     places = {results[place].run.hash: place for place in todo}
     try:
         while (waiting or running) and not stop:
             while waiting and len(running) < jobs:
-                running.append(start(sweep, results[waiting.pop(0)].run, threads, lock))
+                running.append(start(sweep, results[waiting.pop(0)].run, threads, locks))
                 progress.event(f"started {running[-1].run.folder}", running)
             for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
@@ -113,7 +116,8 @@ def work(sweep: Sweep, results: list[Result], todo: list[int], jobs: int, lock: 
                 progress.add(result)
                 reason = f": {result.error}" if result.error else f" in {_clock(job.seconds)}"
                 progress.event(f"{result.status} {job.run.folder}{reason}", running)
-                write_results(sweep, results)
+                if table:
+                    write_results(sweep, results)
             progress.tick(running)
             time.sleep(POLL if running else 0)
     finally:
@@ -137,17 +141,15 @@ def run_sweep(args: argparse.Namespace) -> int:
     if args.run is not None and args.run not in [run.hash for run in runs]:
         raise ToolError(f"--run: {args.sweep} has no run {args.run}; was it changed since?")
     printing = args.print_commands or args.table_only
-    lock = contextlib.nullcontext(-1) if printing else locked(sweep.output, args.run is not None)
-    with lock as number:
+    with contextlib.nullcontext([]) if printing else locked(sweep.output, args.run) as locks:
         results = [read_result(run, sweep.metrics) for run in runs]
         retry = args.retry_failed or args.run is not None
-        # A reused run is another sweep's; should it lack a metric, it is not ours to train again.
+        again = (MISSING, FAILED) if retry else (MISSING,)
+        # A reused run is another sweep's: should its files be damaged, it is not ours to train.
         todo = [
             place
             for place, result in enumerate(results)
-            if result.run.folder.parent == sweep.output
-            and result.status != FINISHED
-            and (retry or result.status != FAILED)
+            if result.run.folder.parent == sweep.output and result.status in again
         ]
         if args.print_commands:
             for place in todo:
@@ -157,11 +159,15 @@ def run_sweep(args: argparse.Namespace) -> int:
             todo = [place for place in todo if runs[place].hash == args.run]
         else:
             write_results(sweep, results)
-        stopped = 0 if args.table_only else work(sweep, results, todo, args.jobs, number)
+        stopped = (
+            0
+            if args.table_only
+            else work(*(sweep, results, todo, args.jobs, locks), table=args.run is None)
+        )
     if args.run is None:
         print(f"wrote {sweep.output / 'results.md'} and {sweep.output / 'results.csv'}")
     concerned = [r for r in results if args.run in (None, r.run.hash)]
-    failed = any(result.status == FAILED for result in concerned)
+    failed = any(result.status not in (FINISHED, MISSING) for result in concerned)
     return 128 + stopped if stopped else int(failed)
 
 

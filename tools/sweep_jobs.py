@@ -42,22 +42,29 @@ class Job:
 
 
 @contextlib.contextmanager
-def locked(output: Path, shared: bool) -> Iterator[int]:
+def locked(output: Path, run: str | None) -> Iterator[list[int]]:
     """Keeps a second sweep out of the folder, which would take runs at work for half-finished.
 
-    The runs hold the file open too, so that one which outlives its sweep is waited for.
+    With `run`, a hash, other single runs are let in, but not the same one. The runs hold the files
+    open too, so that one which outlives its sweep is waited for.
     """
+    kinds = {".lock": fcntl.LOCK_EX}
+    if run is not None:
+        kinds = {".lock": fcntl.LOCK_SH, f".lock.{run}": fcntl.LOCK_EX}
     output.mkdir(parents=True, exist_ok=True)
-    with open(output / ".lock", "a") as file:
-        for attempt in range(PATIENCE + 1):
-            try:
-                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt == PATIENCE:
-                    raise ToolError(f"{output}: another sweep is at work here") from None
-                time.sleep(1)
-        yield file.fileno()
+    with contextlib.ExitStack() as stack:
+        files = {stack.enter_context(open(output / name, "a")): kinds[name] for name in kinds}
+        for file, kind in files.items():
+            for attempt in range(PATIENCE + 1):
+                try:
+                    fcntl.flock(file, kind | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if attempt == PATIENCE:
+                        what = "another sweep" if run is None else f"a sweep, or the run {run},"
+                        raise ToolError(f"{output}: {what} is at work here") from None
+                    time.sleep(1)
+        yield [file.fileno() for file in files]
 
 
 def _end_with_sweep() -> None:
@@ -66,7 +73,7 @@ def _end_with_sweep() -> None:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def start(sweep: Sweep, run: Run, threads: int, lock: int) -> Job:
+def start(sweep: Sweep, run: Run, threads: int, locks: list[int]) -> Job:
     """Begins a run anew; what an earlier attempt left in its folder is removed."""
     if run.folder.exists():
         shutil.rmtree(run.folder)
@@ -80,7 +87,7 @@ def start(sweep: Sweep, run: Run, threads: int, lock: int) -> Job:
             stdout=file,
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-            pass_fds=[lock],
+            pass_fds=locks,
             preexec_fn=_end_with_sweep,
             start_new_session=True,  # Ctrl-C reaches the sweep alone, which then ends its runs
         )

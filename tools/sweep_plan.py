@@ -275,13 +275,16 @@ def _folder(sweep: Sweep, cell: Cell, seed: int, digest: str) -> Path:
     """
     own = sorted(sweep.output.glob(f"*-{digest}"))
     others = [path for folder in sweep.reuse for path in sorted(folder.glob(f"*-{digest}"))]
-    found = own or [path for path in others if _has_finished(path)]
+    finished = [path for path in own + others if (read_record(path) or {}).get("status") == 0]
+    found = finished or own
     name = re.sub(r"[^\w.+-]+", "_", "-".join(cell.labels.values()))[:NAME_LENGTH]
     return found[0] if found else sweep.output / f"{name}-seed{seed}-{digest}"
 
 
-def _has_finished(folder: Path) -> bool:
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """How the run in this folder ended; None if it has not, or if the file was cut off."""
     try:
-        return json.loads((folder / RECORD).read_text(encoding="utf-8"))["status"] == 0
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return record if {"status", "seconds", "error"} <= record.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None

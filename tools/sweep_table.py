@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runs import WEIGHT, ToolError, read_metrics
-from sweep_plan import RECORD, Cell, Run, Sweep
+from sweep_plan import RECORD, Cell, Run, Sweep, read_record
 
-FINISHED, FAILED, MISSING = "finished", "failed", "missing"
+FINISHED, FAILED, UNSCORED, MISSING = "finished", "failed", "unscored", "missing"
 NONE = "–"  # in the table, where there is no number
 
 
@@ -26,7 +26,7 @@ class Result:
 
     run: Run
     status: str = MISSING
-    error: str = ""  # why it failed
+    error: str = ""  # why it failed, or has no score
     seconds: float | None = None  # wall time
     scores: dict[str, float] = field(default_factory=dict)  # metric -> value after training
     weights: dict[str, float] = field(default_factory=dict)  # alwa/weight_... -> last value
@@ -49,17 +49,13 @@ def write_record(run: Run, seconds: float, status: int, error: list[str]) -> Non
 
 def read_result(run: Run, metrics: list[str]) -> Result:
     """A run that has not ended is a missing one, whatever else its folder holds."""
-    try:
-        record = json.loads((run.folder / RECORD).read_text(encoding="utf-8"))
-        status, seconds, error = int(record["status"]), float(record["seconds"]), record["error"]
-    except FileNotFoundError:
+    record = read_record(run.folder)
+    if record is None:
         return Result(run)
-    except (ValueError, KeyError, TypeError) as problem:
-        raise ToolError(
-            f"{run.folder / RECORD}: expected what sweep.py writes; {problem}"
-        ) from None
+    status, seconds = record["status"], record["seconds"]
     if status:
-        reason = next((line for line in reversed(error) if line.strip()), "nothing was printed")
+        lines = [line for line in record["error"] if line.strip()]
+        reason = lines[-1] if lines else "nothing was printed"
         return Result(run, FAILED, f"exit status {status}: {reason.strip()}", seconds)
     try:
         records = sorted(read_metrics(run.folder / "metrics.json").items())
@@ -70,7 +66,7 @@ def read_result(run: Run, metrics: list[str]) -> Result:
     if lacking:
         scores = ", ".join(sorted(key for key in last if "/AP" in key and "-" not in key))
         reason = f"metrics.json has no {', '.join(lacking)}; it has {scores or 'no evaluation'}"
-        return Result(run, FAILED, reason, seconds)
+        return Result(run, UNSCORED, reason, seconds)
     weights = {key: value for key, value in last.items() if key.startswith(WEIGHT)}
     times = [line["time"] for _, line in records if "time" in line]
     scores = {name: last[name] for name in metrics}
@@ -163,13 +159,15 @@ def _cell_row(sweep: Sweep, cell: Cell, results: list[Result]) -> list[str]:
         times = [seconds for result in finished(which) for seconds in result.times]
         return statistics.median(times) if times else math.nan
 
-    own, others = finished(cell), finished(base)
-    row = [*cell.labels.values(), str(len(own))]
+    def scores(which: Cell | None, name: str) -> dict[int, float]:
+        values = {result.run.seed: result.scores[name] for result in finished(which)}
+        return {seed: value for seed, value in values.items() if math.isfinite(value)}
+
+    row = [*cell.labels.values(), str(len(finished(cell)))]
+    row += [mean_and_sd([*scores(cell, name).values()]) for name in sweep.metrics]
     for name in sweep.metrics:
-        row.append(mean_and_sd([result.scores[name] for result in own]))
-    for name in sweep.metrics:
-        pairs = ({r.run.seed: r.scores[name] for r in runs} for runs in (own, others))
-        row.append("baseline" if base is cell else difference(*pairs))
+        delta = difference(scores(cell, name), scores(base, name))
+        row.append("baseline" if base is cell else delta)
     seconds, overhead = pace(cell), 100 * (pace(cell) / pace(base) - 1)
     row.append(NONE if math.isnan(seconds) else f"{seconds:.3f}")
     return [*row, NONE if base is cell or math.isnan(overhead) else f"{overhead:+.1f}"]
@@ -191,13 +189,23 @@ def _note(sweep: Sweep) -> str:
 
 
 def _exceptions(results: list[Result]) -> Iterator[str]:
-    for status, title in ((FAILED, "Failed"), (MISSING, "Missing")):
+    titles = {FAILED: "Failed runs", UNSCORED: "Runs without the metric", MISSING: "Missing runs"}
+    for status, title in titles.items():
         some = [result for result in results if result.status == status]
         if some:
-            yield f"\n{title} runs: {len(some)}\n"
+            yield f"\n{title}: {len(some)}\n"
         for result in some:
             error = " ".join(result.error.split()).replace("`", "'")
             yield f"- {result.run.name}" + (f" (`{result.run.folder}`): `{error}`" if error else "")
+    odd = [
+        f"- {result.run.name} (`{result.run.folder}`): {name} is {score}"
+        for result in results
+        for name, score in result.scores.items()
+        if not math.isfinite(score)
+    ]
+    if odd:
+        yield "\nScores that are no numbers, left out above:\n"
+        yield from odd
 
 
 def to_markdown(sweep: Sweep, results: list[Result]) -> str:

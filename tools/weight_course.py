@@ -10,7 +10,8 @@ NEAR_ONE = 0.99
 
 def levels(run: Run, weights: np.ndarray) -> np.ndarray:
     """The weight after each update, before it the first one's 1, (updates + 1,)."""
-    return weights[:: run.interval]
+    inside = [iteration for iteration in run.updates if iteration < run.iterations]
+    return weights[[0, *inside]]
 
 
 def two_cycle(values: np.ndarray) -> tuple[float, float] | None:
@@ -59,6 +60,11 @@ def advise_course(run: Run, pair: tuple[str, str], weights: np.ndarray) -> list[
     if (values >= NEAR_ONE).all():
         return [f"w_cls stayed at {values.min():.3g} or above: weighting has nothing to do here."]
     advice = [advise_low(run, pair, weights)] if values.min() <= LOW else []
+    if run.pace > run.interval:
+        return advice + [
+            f"The weight may change every {run.interval} iterations, and the log has a line every "
+            f"{run.pace}: what it did in between is not known."
+        ]
     if (values[1:] == values[1]).all():
         advice.append(
             f"w_cls was set once, to {values[1]:.3g} after the first window, and kept by all "
