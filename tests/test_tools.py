@@ -81,7 +81,7 @@ def test_losses_are_drawn_as_logged(tmp_path):
     assert (unweighted.get_linestyle(), weighted.get_linestyle()) == ("-", "--")
     assert unweighted.get_color() == weighted.get_color()
     assert styles["median loss_box_reg"].get_color() != weighted.get_color()
-    assert losses.get_title() == "a\nALWA_2, rule authors, C = 50 iterations, AP 40.2, AP50 71.5"
+    assert losses.get_title() == "a\nALWA_2, rule authors, C = 50 iterations\nAP 40.2, AP50 71.5"
     # Values from 0.05 to 2 span more than a decade.
     assert losses.get_yscale() == "log" and weights.get_yscale() == "linear"
     assert statistics.get_xlabel() == "iteration"
@@ -125,7 +125,7 @@ def test_fixed_weights_have_no_marks_and_no_statistics(tmp_path):
     losses, weights = figure.axes
     assert drawn(weights, "kept") == drawn(weights, "changed") == []
     assert drawn(weights, "alwa/weight_cls")[0][0] == list(range(19, 200, 20))
-    assert "Fixed weights 0.5 : 1, AP" in losses.get_title()
+    assert "Fixed weights 0.5 : 1\nAP 40.2" in losses.get_title()
 
 
 def test_several_runs_stand_side_by_side(tmp_path):

@@ -224,17 +224,25 @@ def make_figure(labeller, rows, sample: Sample, index: int, title: str) -> Figur
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Move the ground truth and label anchors anew.")
+    parser = argparse.ArgumentParser(
+        description="Moves the ground truth and labels the anchors anew: how many stay positive, "
+        "and their IoU, at each shift. Draws curves and an example, and writes the numbers into a "
+        "CSV file beside the picture. docs/box_shift.md has the rest."
+    )
     parser.add_argument("--config-file", required=True, help="a config; its weights are not read")
     parser.add_argument("--dataset", metavar="NAME", help="default: the first of DATASETS.TRAIN")
-    parser.add_argument("--num-images", type=int, default=200, help="evenly spread over the set")
+    number = "evenly spread over the set; default: 200"
+    parser.add_argument("--num-images", type=int, default=200, help=number)
     shifts = dict(type=float, nargs="+", metavar="PX", default=[1, 2, 4, 8, 16, 32, 64])
-    parser.add_argument(
-        "--shifts", **shifts, help="pixels after resizing; 0 is added; another option follows"
+    pixels = (
+        "pixels after resizing, 0 is added; default: 1 2 4 8 16 32 64. Another option has to "
+        "follow before KEY VALUE"
     )
+    parser.add_argument("--shifts", **shifts, help=pixels)
     parser.add_argument("--image", metavar="ID", help="the example; default: one of median box")
     parser.add_argument("--output", type=Path, help="PNG file; default: OUTPUT_DIR/box_shift.png")
-    parser.add_argument("opts", metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[])
+    opts = dict(metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[])
+    parser.add_argument("opts", **opts, help="settings as train_net.py takes them; they come last")
     args = parser.parse_args(arguments)
     if args.num_images < 1:
         parser.error(f"--num-images: expected at least 1, got {args.num_images}")

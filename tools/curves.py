@@ -83,21 +83,22 @@ def draw_steps(axes, run: Run, prefix: str, what: str) -> None:
         axes.step(positions, values, where="post", color=hue, **line, **dot)
         width = max(width / 2, 1.2)
     handles = axes.get_legend_handles_labels()[0]
-    handles += [Line2D([], [], **KEPT, label="update, weights kept")] if kept else []
+    unseen = " (or between two log lines)" if 0 < run.interval < run.pace else ""
+    handles += [Line2D([], [], **KEPT, label=f"update, weights kept{unseen}")] if kept else []
     handles += [Line2D([], [], **CHANGED, label="update, a weight changed")] if changed else []
     axes.legend(handles=handles, fontsize=8, ncols=2)
 
 
 def headline(run: Run) -> str:
-    """Two lines: the run's name; weighter, its settings and the last AP."""
+    """Lines: the run's name; weighter and its settings; the last AP if there is one."""
     parts = [run.variant, f"rule {run.rule}", f"C = {run.interval} iterations"]
     parts += [f"frozen after {run.frozen}"] * bool(run.frozen)
     if not run.interval:
         weights = " : ".join(f"{run.last(WEIGHT + name):g}" for name in run.losses)
         parts = [f"{run.weighter} weights {weights}"]
     scores = {key: run.last(f"bbox/{key}") for key in ("AP", "AP50")}
-    parts += [f"{key} {score:.1f}" for key, score in scores.items() if score is not None]
-    return f"{run.name}\n{', '.join(parts)}"
+    found = [f"{key} {score:.1f}" for key, score in scores.items() if score is not None]
+    return "\n".join(filter(None, (run.name, ", ".join(parts), ", ".join(found))))
 
 
 def use_log_scale(row, suffix: str = " (log scale)") -> None:

@@ -162,9 +162,13 @@ One run is one seed: nothing here says that a run with other weights would be be
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Look for the paper's conclusions in runs.")
+    parser = argparse.ArgumentParser(
+        description="For each run and each pair of its losses: does the classification loss fall "
+        "faster, were weights below 1 in force, did the two weights stay close? With the numbers, "
+        "and the advice that follows. docs/analyses.md says how they are computed."
+    )
     parser.add_argument("folders", metavar="OUTPUT_DIR", nargs="+", help="a finished run's folder")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="the same for machines")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all of it, unrounded")
     args = parser.parse_args(arguments)
     try:
         runs = [load_run(folder) for folder in args.folders]

@@ -85,7 +85,10 @@ def make_figure(runs: list[Run], title: str | None = None) -> Figure:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Plot losses and loss weights of finished runs.")
+    parser = argparse.ArgumentParser(
+        description="Plot losses, loss weights and the statistics that moved them, one column per "
+        "run. docs/analyses.md says how to read the figures."
+    )
     parser.add_argument("folders", metavar="OUTPUT_DIR", nargs="+", help="a finished run's folder")
     kind = parser.add_mutually_exclusive_group()
     scales = "losses, and below them their scale in the first window with the ratio of each pair"

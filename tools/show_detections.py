@@ -154,11 +154,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     what.add_argument("--compare", nargs=2, metavar=("RUN_A", "RUN_B"), help=both)
     where = "PNG file; default: detections.png in OUTPUT_DIR, or comparison.png in RUN_A"
     parser.add_argument("--output", type=Path, help=where)
-    parser.add_argument("--num-images", type=int, default=8, help="evenly spread over the set")
+    parser.add_argument("--num-images", type=int, default=8, help="evenly spread; default: 8")
     score = "lowest score shown; with --compare the score at which the lower recall is taken"
     parser.add_argument("--score-thresh", type=float, default=0.5, help=score)
     parser.add_argument("--dataset", metavar="NAME", help="default: the first of DATASETS.TEST")
-    parser.add_argument("opts", metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[])
+    opts = dict(metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[])
+    parser.add_argument("opts", **opts, help="settings as train_net.py takes them; they come last")
     args = parser.parse_args(arguments)
     if args.num_images < 1:
         parser.error(f"--num-images: expected at least 1, got {args.num_images}")

@@ -205,16 +205,19 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N",
-        help="So many runs train at a time and share the cores. The default is 1.",
+        help="So many runs train at a time and share the cores that the sweep may use: each gets "
+        "OMP_NUM_THREADS = cores / N. The default is 1.",
     )  # fmt: skip
     parser.add_argument(
         "--retry-failed", action="store_true",
-        help="Runs that have failed are tried again; otherwise they are left as they are.",
+        help="Runs that have failed are tried again; otherwise they are left as they are. One that "
+        "has finished without the metric is never trained again.",
     )  # fmt: skip
     add_modes(parser)
     parser.add_argument(
         "opts", nargs="*", metavar="KEY VALUE",
-        help="These settings go to all runs, in place of those of the file's `opts`.",
+        help="These settings go to all runs, as train_net.py takes them and in place of those of "
+        "the file's `opts`; before or after the options.",
     )  # fmt: skip
     args = parser.parse_intermixed_args(arguments)
     if args.jobs < 1:
