@@ -47,7 +47,7 @@ def advise_low(run: Run, pair: tuple[str, str], weights: np.ndarray) -> str:
             )
     rule = "MODEL.ALWA.RULE balance, " if run.rule == "authors" else ""
     return said + (
-        f" Try {rule}a longer first window (MODEL.ALWA.INTERVAL), or leave this pair out by "
+        f" Try {rule}shorter windows (MODEL.ALWA.INTERVAL), or leave this pair out by "
         "MODEL.ALWA.PAIRS."
     )
 
@@ -94,7 +94,7 @@ def advise(run: Run, pair: tuple[str, str], weights: np.ndarray, result: dict) -
         )
     if result["gap"]["holds"] != "yes":
         advice.append(
-            "The weights are further apart than the paper recommends: compare with Fixed, "
-            'MODEL.LOSS_WEIGHTER.WEIGHTS "[0.5, 1.0]".'
+            "The weights are further apart than the paper recommends: compare with Fixed weights "
+            'of 1:1 and, with MODEL.LOSS_WEIGHTER.WEIGHTS "[0.5, 1.0]", of 0.5:1.'
         )
     return advice or ["Nothing in these numbers asks for a change."]
