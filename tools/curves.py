@@ -38,7 +38,7 @@ def step_positions(iterations: np.ndarray, values: np.ndarray, interval: int) ->
 
 
 def update_marks(run: Run) -> tuple[list[int], list[int]]:
-    """Iterations at which the weighter ended a window: (weights kept, a weight changed)."""
+    """Iterations at which the weighter ended a window: (no change logged, a weight changed)."""
     if not run.interval:
         return [], []
     changed: set[int] = set()
@@ -83,8 +83,7 @@ def draw_steps(axes, run: Run, prefix: str, what: str) -> None:
         axes.step(positions, values, where="post", color=hue, **line, **dot)
         width = max(width / 2, 1.2)
     handles = axes.get_legend_handles_labels()[0]
-    unseen = " (or between two log lines)" if 0 < run.interval < run.pace else ""
-    handles += [Line2D([], [], **KEPT, label=f"update, weights kept{unseen}")] if kept else []
+    handles += [Line2D([], [], **KEPT, label="update, no change logged")] if kept else []
     handles += [Line2D([], [], **CHANGED, label="update, a weight changed")] if changed else []
     axes.legend(handles=handles, fontsize=8, ncols=2)
 
