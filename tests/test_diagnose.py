@@ -87,7 +87,7 @@ def test_a_weight_that_came_down_to_almost_nothing(tmp_path):
     result = only(write(tmp_path / "a", FALLING, SLOWLY, [1.0] + 9 * [0.013]))
     low = result["advice"][0]
     assert low.startswith("w_cls came down to 0.013 at iteration 40 and stayed there; 80% of the")
-    assert "this loss went from 8 to 4" in low and "Try MODEL.ALWA.RULE balance, shorter" in low
+    assert "this loss went from 8 to 4" in low and "Try MODEL.ALWA.RULE balance, or to leave" in low
     settings = config(rule="balance", interval=40)
     weights = [1.0, 0.013, 0.013] + 7 * [0.6]
     result = only(write(tmp_path / "b", FALLING, SLOWLY, weights, settings))

@@ -45,11 +45,8 @@ def advise_low(run: Run, pair: tuple[str, str], weights: np.ndarray) -> str:
                 " The first window set it, in which this loss went from "
                 f"{inside[0]:.2g} to {inside[-1]:.2g}."
             )
-    rule = "MODEL.ALWA.RULE balance, " if run.rule == "authors" else ""
-    return said + (
-        f" Try {rule}shorter windows (MODEL.ALWA.INTERVAL), or leave this pair out by "
-        "MODEL.ALWA.PAIRS."
-    )
+    rule = "MODEL.ALWA.RULE balance, or " if run.rule == "authors" else ""
+    return said + f" Try {rule}to leave this pair out by MODEL.ALWA.PAIRS."
 
 
 def advise_course(run: Run, pair: tuple[str, str], weights: np.ndarray) -> list[str]:
