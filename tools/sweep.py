@@ -19,7 +19,7 @@ from pathlib import Path
 from runs import ToolError
 from sweep_jobs import Job, end, locked, record, start
 from sweep_plan import Run, Sweep, make_runs, read_sweep
-from sweep_table import FAILED, FINISHED, MISSING, Result, read_result, write_results
+from sweep_table import FAILED, FINISHED, MISSING, Result, fill_in, read_result, write_results
 
 POLL = 0.2  # seconds between two looks at the runs
 
@@ -143,6 +143,8 @@ def run_sweep(args: argparse.Namespace) -> int:
     printing = args.print_commands or args.table_only
     with contextlib.nullcontext([]) if printing else locked(sweep.output, args.run) as locks:
         results = [read_result(run, sweep.metrics) for run in runs]
+        for path in args.results:
+            results = fill_in(results, path, sweep.metrics)
         retry = args.retry_failed or args.run is not None
         again = (MISSING, FAILED) if retry else (MISSING,)
         # A reused run is another sweep's: should its files be damaged, it is not ours to train.
@@ -212,6 +214,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--retry-failed", action="store_true",
         help="Runs that have failed are tried again; otherwise they are left as they are. One that "
         "has finished without the metric is never trained again.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--results", type=Path, action="append", default=[], metavar="FILE",
+        help="A results.csv of the same runs from another machine or day: those that it has as "
+        "finished are not trained, and come into the table. May be given several times.",
     )  # fmt: skip
     add_modes(parser)
     parser.add_argument(

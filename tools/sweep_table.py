@@ -118,7 +118,7 @@ def to_csv(sweep: Sweep, results: list[Result]) -> str:
     """One row a run; what a run does not have is left empty."""
     weights = sorted({key for result in results for key in result.weights})
     axes = list(sweep.cells[0].labels)
-    last = ["seconds_per_iteration", "wall_seconds", "status", "folder"]
+    last = ["seconds_per_iteration", "wall_seconds", "status", "hash", "folder"]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*axes, "seed", *sweep.metrics, *weights, *last])
@@ -128,8 +128,40 @@ def to_csv(sweep: Sweep, results: list[Result]) -> str:
         row += [result.scores.get(name) for name in sweep.metrics]
         row += [result.weights.get(key) for key in weights]
         folder = os.path.relpath(result.run.folder, sweep.output)
-        writer.writerow([*row, pace, result.seconds, result.status, folder])
+        writer.writerow([*row, pace, result.seconds, result.status, result.run.hash, folder])
     return file.getvalue()
+
+
+def fill_in(results: list[Result], path: Path, metrics: list[str]) -> list[Result]:
+    """The results, where none is finished that of a `results.csv` from elsewhere, by the run's hash."""
+    needed = [*metrics, "seconds_per_iteration", "wall_seconds", "status", "hash"]
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, restkey="rest", restval=None)
+            if lacking := [name for name in needed if name not in (reader.fieldnames or [])]:
+                raise ValueError(f"the first line has no {', '.join(lacking)}")
+            rows = list(reader)
+        for number, row in enumerate(rows, start=1):
+            if "rest" in row or None in row.values():
+                raise ValueError(f"run {number} has other columns than the first line")
+        known = {row["hash"]: row for row in rows if row["status"] == FINISHED}
+        return [
+            result
+            if result.status == FINISHED or result.run.hash not in known
+            else _from_row(result.run, known[result.run.hash], metrics)
+            for result in results
+        ]
+    except (OSError, ValueError, csv.Error) as error:
+        expected = f"expected a results.csv with {', '.join(metrics)}"
+        raise ToolError(f"--results {path}: {expected}; {error}") from error
+
+
+def _from_row(run: Run, row: dict[str, str], metrics: list[str]) -> Result:
+    """A finished run as `to_csv` writes it: of its iterations' times there is only the mean."""
+    weights = {key: float(text) for key, text in row.items() if key.startswith(WEIGHT) and text}
+    scores = {name: float(row[name]) for name in metrics}
+    times = [float(text) for text in [row["seconds_per_iteration"]] if text]
+    return Result(run, FINISHED, "", float(row["wall_seconds"]), scores, weights, times)
 
 
 def mean_and_sd(values: list[float]) -> str:
