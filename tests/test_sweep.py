@@ -43,7 +43,7 @@ while opts["MODEL.RPN.NMS_THRESH"] == "0.2" and not Path("go").exists():
     time.sleep(0.02)
 with open(folder / "metrics.json", "w") as file:
     for i in range(3):
-        pace = (i + 1) * (0.2 if weight < 1 else 0.1)
+        pace = (1, 2, 9)[i] * (0.2 if weight < 1 else 0.1)
         print(json.dumps({"iteration": i, "time": pace, "alwa/weight_cls": weight}), file=file)
     print(json.dumps({"iteration": 3, "bbox/AP": 10 * weight + seed**2}), file=file)
 """
@@ -151,7 +151,7 @@ def test_the_table_by_hand(folder):
     header, cells = table(folder)
     assert header == ["weights", "seeds", "AP", "Δ AP (p)", "s/iter", "overhead %"]
     # 10, 11, 14: mean 35/3, variance ((5/3)^2 + (2/3)^2 + (7/3)^2) / 2 = 13/3, sd 2.08. Half the
-    # weight is 5 less with each seed: no variance. The medians of 0.1 0.2 0.3 and of twice that.
+    # weight is 5 less with each seed: no variance. The medians of 0.1 0.2 0.9 and of twice that.
     assert cells["1.0:1"] == ["3", "11.7 ± 2.1", "baseline", "0.200", "–"]
     assert cells["0.5:1"] == ["3", "6.7 ± 2.1", "-5.0 (–)", "0.400", "+100.0"]
     by_run = {(row["weights"], row["seed"]): row for row in rows(folder)}
@@ -174,7 +174,7 @@ def results_of(scores, **changes):
             run = sweep_plan.Run(cell, seed, "0", REPO / "none")
             results.append(
                 sweep_table.Result(
-                    run, sweep_table.FINISHED, "", 1.0, {"bbox/AP": score}, {}, [0.1]
+                    run, sweep_table.FINISHED, "", 1.0, {"bbox/AP": score}, {}, 0.1
                 )
             )
     return spec, results
@@ -277,12 +277,29 @@ def test_results_from_elsewhere_are_not_trained_again(folder):
     assert sweep.main([write(folder), *files, "--print-commands"]) == 0 and not records(folder)
     assert sweep.main([write(folder), *files]) == 0
     assert {name.split("-")[1] for name in records(folder)} == {"seed2"}
-    timing = ("seconds_per_iteration", "wall_seconds")
-    assert [
-        {key: value for key, value in row.items() if key not in timing} for row in rows(folder)
-    ] == [{key: value for key, value in row.items() if key not in timing} for row in whole]
-    # A run's mean 0.2 (0.4) in place of its 0.1, 0.2, 0.3, which leaves the median as it was.
+    timing = {"wall_seconds": ""}
+    assert [row | timing for row in rows(folder)] == [row | timing for row in whole]
     assert (folder / "out" / "results.md").read_text() == text
+
+
+def test_scores_are_not_lost_with_their_folders(folder, capsys):
+    assert sweep.main([write(folder, seeds=[0, 1])]) == 0
+    before = (folder / "out" / "results.csv").read_text()
+    for path in folder.glob("out/*-seed1-*"):
+        shutil.rmtree(path)
+    capsys.readouterr()
+    for options in ([], ["--table-only"]):
+        assert sweep.main([write(folder, seeds=[0, 1]), *options]) == 2
+        error = capsys.readouterr().err
+        assert "has 2 finished runs whose folders are gone, such as 1.0_1-seed1-" in error
+        assert "--results out/results.csv" in error and len(records(folder)) == 2
+        assert (folder / "out" / "results.csv").read_text() == before
+    kept = ["--table-only", "--results", "out/results.csv"]
+    assert sweep.main([write(folder, seeds=[0, 1]), *kept]) == 0
+    assert (folder / "out" / "results.csv").read_text() == before
+    # Not those of another sweep that was in this folder; and without the file they are trained.
+    assert sweep.main([write(folder, seeds=[0])]) == 0
+    assert sweep.main([write(folder, seeds=[0, 1])]) == 0 and len(records(folder)) == 4
 
 
 @pytest.mark.parametrize(
@@ -459,6 +476,15 @@ def test_a_metric_that_is_not_there_is_a_failure_and_its_name_can_be_put_right(f
     assert len(marks) == 2 and all(mark.exists() for mark in marks)
     assert sweep.main([write(folder, seeds=[0]), "--table-only"]) == 0
     assert {row["status"] for row in rows(folder)} == {"finished"}
+
+
+def test_a_bar_where_someone_watches(folder, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert sweep.main([write(folder, seeds=[0, 1])]) == 0
+    shown = [text for text in capsys.readouterr().err.split("\r\x1b[K") if text.startswith("|")]
+    assert all(text[21:24] == "| [" for text in shown) and "left" in shown[0]
+    lengths = [text[1:21].count("=") for text in shown]
+    assert lengths == sorted(lengths) and set(lengths) >= {0, 5, 10, 15}
 
 
 def test_jobs_share_the_cores(folder, monkeypatch):

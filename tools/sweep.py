@@ -19,9 +19,19 @@ from pathlib import Path
 from runs import ToolError
 from sweep_jobs import Job, end, locked, record, start
 from sweep_plan import Run, Sweep, make_runs, read_sweep
-from sweep_table import FAILED, FINISHED, MISSING, Result, fill_in, read_result, write_results
+from sweep_table import (
+    FAILED,
+    FINISHED,
+    MISSING,
+    Result,
+    check_kept,
+    fill_in,
+    read_result,
+    write_results,
+)
 
 POLL = 0.2  # seconds between two looks at the runs
+BAR = 20  # characters
 
 
 class Stop:
@@ -86,7 +96,9 @@ class Progress:
     def tick(self, running: list[Job]) -> None:
         if self.is_terminal:
             width = shutil.get_terminal_size().columns - 1
-            print(f"\r\x1b[K{self.line(running)[:width]}", end="", file=sys.stderr, flush=True)
+            done = BAR * (self.done + self.failed) // self.total
+            line = f"|{'=' * done}{' ' * (BAR - done)}| {self.line(running)}"
+            print(f"\r\x1b[K{line[:width]}", end="", file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:
@@ -160,6 +172,7 @@ def run_sweep(args: argparse.Namespace) -> int:
         if args.run is not None:
             todo = [place for place in todo if runs[place].hash == args.run]
         else:
+            check_kept(sweep, results)
             write_results(sweep, results)
         stopped = (
             0

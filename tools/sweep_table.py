@@ -30,7 +30,7 @@ class Result:
     seconds: float | None = None  # wall time
     scores: dict[str, float] = field(default_factory=dict)  # metric -> value after training
     weights: dict[str, float] = field(default_factory=dict)  # alwa/weight_... -> last value
-    times: list[float] = field(default_factory=list)  # seconds an iteration, as logged
+    pace: float | None = None  # seconds of an iteration, median of those logged
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -69,8 +69,9 @@ def read_result(run: Run, metrics: list[str]) -> Result:
         return Result(run, UNSCORED, reason, seconds)
     weights = {key: value for key, value in last.items() if key.startswith(WEIGHT)}
     times = [line["time"] for _, line in records if "time" in line]
+    pace = statistics.median(times) if times else None
     scores = {name: last[name] for name in metrics}
-    return Result(run, FINISHED, "", seconds, scores, weights, times)
+    return Result(run, FINISHED, "", seconds, scores, weights, pace)
 
 
 def _beta_fraction(x: float, a: float, b: float) -> float:
@@ -123,28 +124,31 @@ def to_csv(sweep: Sweep, results: list[Result]) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*axes, "seed", *sweep.metrics, *weights, *last])
     for result in results:
-        pace = statistics.fmean(result.times) if result.times else None
         row = [*result.run.cell.labels.values(), result.run.seed]
         row += [result.scores.get(name) for name in sweep.metrics]
         row += [result.weights.get(key) for key in weights]
         folder = os.path.relpath(result.run.folder, sweep.output)
-        writer.writerow([*row, pace, result.seconds, result.status, result.run.hash, folder])
+        writer.writerow([*row, result.pace, result.seconds, result.status, result.run.hash, folder])
     return file.getvalue()
+
+
+def read_csv(path: Path, needed: list[str]) -> dict[str, dict[str, str]]:
+    """The finished runs of a `results.csv` by their hashes: column -> text."""
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file, restkey="rest", restval=None)
+        if lacking := [name for name in needed if name not in (reader.fieldnames or [])]:
+            raise ValueError(f"the first line has no {', '.join(lacking)}")
+        rows = list(reader)
+    for number, row in enumerate(rows, start=1):
+        if "rest" in row or None in row.values():
+            raise ValueError(f"run {number} has other columns than the first line")
+    return {row["hash"]: row for row in rows if row["status"] == FINISHED}
 
 
 def fill_in(results: list[Result], path: Path, metrics: list[str]) -> list[Result]:
     """The results, where none is finished that of a `results.csv` from elsewhere, by the run's hash."""
-    needed = [*metrics, "seconds_per_iteration", "wall_seconds", "status", "hash"]
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, restkey="rest", restval=None)
-            if lacking := [name for name in needed if name not in (reader.fieldnames or [])]:
-                raise ValueError(f"the first line has no {', '.join(lacking)}")
-            rows = list(reader)
-        for number, row in enumerate(rows, start=1):
-            if "rest" in row or None in row.values():
-                raise ValueError(f"run {number} has other columns than the first line")
-        known = {row["hash"]: row for row in rows if row["status"] == FINISHED}
+        known = read_csv(path, [*metrics, "seconds_per_iteration", "wall_seconds", "status", "hash"])
         return [
             result
             if result.status == FINISHED or result.run.hash not in known
@@ -157,11 +161,28 @@ def fill_in(results: list[Result], path: Path, metrics: list[str]) -> list[Resul
 
 
 def _from_row(run: Run, row: dict[str, str], metrics: list[str]) -> Result:
-    """A finished run as `to_csv` writes it: of its iterations' times there is only the mean."""
+    """A finished run as `to_csv` writes it."""
     weights = {key: float(text) for key, text in row.items() if key.startswith(WEIGHT) and text}
     scores = {name: float(row[name]) for name in metrics}
-    times = [float(text) for text in [row["seconds_per_iteration"]] if text]
-    return Result(run, FINISHED, "", float(row["wall_seconds"]), scores, weights, times)
+    pace = float(row["seconds_per_iteration"]) if row["seconds_per_iteration"] else None
+    return Result(run, FINISHED, "", float(row["wall_seconds"]), scores, weights, pace)
+
+
+def check_kept(sweep: Sweep, results: list[Result]) -> None:
+    """Refuses to write a table without runs that the one in its place has as finished."""
+    path = sweep.output / "results.csv"
+    try:
+        known = read_csv(path, ["status", "hash"])
+    except (OSError, ValueError, csv.Error):
+        return  # none, or not one of ours
+    missing = [result.run for result in results if result.status == MISSING]
+    lost = [run for run in missing if run.hash in known and not run.folder.exists()]
+    if lost:
+        raise ToolError(
+            f"{path} has {len(lost)} finished runs whose folders are gone, such as "
+            f"{lost[0].folder.name}; keep their scores with --results {path}, or remove the "
+            "file to train them again"
+        )
 
 
 def mean_and_sd(values: list[float]) -> str:
@@ -188,8 +209,8 @@ def _cell_row(sweep: Sweep, cell: Cell, results: list[Result]) -> list[str]:
         return [r for r in results if r.run.cell is which and r.status == FINISHED]
 
     def pace(which: Cell | None) -> float:
-        times = [seconds for result in finished(which) for seconds in result.times]
-        return statistics.median(times) if times else math.nan
+        paces = [result.pace for result in finished(which) if result.pace is not None]
+        return statistics.median(paces) if paces else math.nan
 
     def scores(which: Cell | None, name: str) -> dict[int, float]:
         values = {result.run.seed: result.scores[name] for result in finished(which)}
@@ -213,9 +234,9 @@ def _note(sweep: Sweep) -> str:
         "fewer than three common seeds, or no variance); p is of that one comparison: of twenty "
         "rows without any effect one falls below 0.05.",
         f"The baseline is {base}, the other axes equal." if base else "No baseline is named.",
-        "s/iter: median of the logged seconds of an iteration; overhead: how much longer than the "
-        "baseline's, in per cent. Runs side by side, or on a machine with other work, make this "
-        "noisy.",
+        "s/iter: median over the runs of each one's median of the logged seconds of an iteration; "
+        "overhead: how much longer than the baseline's, in per cent. Runs side by side, other work "
+        "on the machine, or runs of several machines make this noisy.",
     ]
     return "\n".join(lines)
 
