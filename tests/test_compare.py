@@ -77,6 +77,7 @@ def test_the_table_of_two_runs(sheets, equal_recall):
     # First: T 0.9, T 0.8, T 0.7, T 0.6, F 0.3. Second: T 0.9, F 0.8, F 0.7, T 0.6, F 0.5, T 0.4.
     assert equal_recall.common_recall(curves, 0.5) == 0.5
     assert equal_recall.common_recall(curves, 0.85) == 0.25
+    assert equal_recall.common_recall(curves, None) == 0.5
     table = equal_recall.false_positive_table(curves, ["A one", "B two"], 0.5)
     assert [line.split() for line in table.splitlines()] == [
         "recall A one: FP (score) B two: FP (score) B - A".split(),
@@ -85,9 +86,15 @@ def test_the_table_of_two_runs(sheets, equal_recall):
         "0.700 0 (0.70) 3 (0.40) +3".split(),
         "0.800 0 (0.60) - -".split(),
         "0.900 0 (0.60) - -".split(),
-        "* the lower recall of the two at score 0.5".split(),
+        "* that of the picture".split(),
         "highest recall: A one 1.000, B two 0.750".split(),
     ]
+    # One that finds one box of the four, and one that finds none.
+    few, none = equal_recall.Curve([0.3], [True], 4), equal_recall.Curve([0.9], [False], 4)
+    assert equal_recall.common_recall([curves[0], few], None) == 0.25
+    assert equal_recall.common_recall([curves[0], none], None) == 0
+    table = equal_recall.false_positive_table([curves[0], none], ["A one", "B two"], 0.0)
+    assert "*" not in table
 
 
 def test_the_sheet_of_two_runs(sheets):
@@ -107,6 +114,18 @@ def test_the_sheet_of_two_runs(sheets):
         [False, True, True, False],
         [False, True, True, True],
     ]
+
+
+def test_a_header_is_never_cut(sheets):
+    """The last of the legend's texts and the title end on the sheet, however small the pictures."""
+    rows = list(zip(*two_runs(sheets)))
+    for title, tile in (("a title", 20), ("a title of many words " * 10, 20), ("a title", 320)):
+        sheet = sheets.make_comparison(rows, ["A one", "B two"], ["cat", "dog"], title, tile=tile)
+        whole = sheets.make_comparison(rows, ["A one", "B two"], ["cat", "dog"], title, tile=900)
+        box = (0, 0, min(sheet.width, whole.width), sheets.HEADER)
+        assert pixels_of(sheet.crop(box), sheets.BLACK) == pixels_of(
+            whole.crop((0, 0, whole.width, sheets.HEADER)), sheets.BLACK
+        )
 
 
 def run_folder(path):
@@ -137,7 +156,7 @@ def data(tmp_path):
 
 
 def test_two_run_folders_are_compared_over_the_whole_set(show, data, tmp_path, monkeypatch, capsys):
-    folders = [run_folder(tmp_path / name) for name in ("one", "two")]
+    folders = [run_folder(tmp_path / f"{name}-0123456789ab") for name in ("one", "two")]
     found = {
         "one": instances([A, B, ELSEWHERE], [0, 1, 0], [0.9, 0.8, 0.1]),
         "two": instances([A, ELSEWHERE], [0, 1], [0.6, 0.55]),
@@ -150,7 +169,7 @@ def test_two_run_folders_are_compared_over_the_whole_set(show, data, tmp_path, m
         return SimpleNamespace(MODEL=model, DATASETS=SimpleNamespace(TEST=(data,)))
 
     def predictor(cfg):
-        name = cfg.MODEL.WEIGHTS.split("/")[-2]
+        name = cfg.MODEL.WEIGHTS.split("/")[-2].split("-")[0]
         return lambda image: {"instances": found[name]}
 
     monkeypatch.setattr(show, "DefaultPredictor", predictor)
@@ -167,6 +186,7 @@ def test_two_run_folders_are_compared_over_the_whole_set(show, data, tmp_path, m
     )
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "three_images: 3 images, 6 boxes"
+    assert printed[1].split("  ")[1:3] == ["A one: FP (score)", "B two: FP (score)"]
     # At 0.5 the second finds three of six; the first does at 0.9, without a mistake in any image.
     assert printed[2].split() == "0.500* 0 (0.90) 0 (0.60) +0".split()
     with Image.open(output) as picture:

@@ -31,7 +31,10 @@ SET_ONCE = [1.0] + 9 * [0.5]
 
 def only(folder):
     run = runs.load_run(folder)
-    return diagnose.diagnose(run, run.pairs[0])
+    return diagnose.diagnose(run, run.pairs[0], [run])
+
+
+TWIN = "Compare its AP with a run with Fixed weights 1:1, given here along with it."
 
 
 def test_numbers_of_the_three_conclusions(tmp_path):
@@ -44,15 +47,51 @@ def test_numbers_of_the_three_conclusions(tmp_path):
     assert box == {"first_window": 4.0, "last_tenth": 3.0, "ratio": 0.75, "half_done": 80}
     assert result["falls_faster"]["holds"] == "yes"
     assert result["scale_ratio"] == 1.5 and result["AP"] == 40.25
-    # 1 in iterations 0 to 39, 0.5 in 40 to 199: mean (40 + 80) / 200.
+    # 1 in iterations 0 to 39, which do not count, 0.5 in 40 to 199.
     below = result["below_one"]
-    assert (below["mean_cls"], below["mean_box"], below["share"]) == (0.6, 1.0, 0.8)
-    assert below["holds"] == "partly"
-    assert result["gap"] == {"holds": "yes", "mean_ratio": 0.6, "smallest_ratio": 0.5, "share": 1.0}
-    assert len(result["advice"]) == 1
-    assert (
-        "set once, to 0.5 after the first window, and kept by all 3 updates" in result["advice"][0]
-    )
+    assert (below["mean_cls"], below["mean_box"], below["share"]) == (0.5, 1.0, 1.0)
+    assert below["holds"] == "yes"
+    assert result["gap"] == {"holds": "yes", "mean_ratio": 0.5, "smallest_ratio": 0.5, "share": 1.0}
+    set_once, twin = result["advice"]
+    assert "set once, to 0.5 after the first window, and kept by all 3 updates" in set_once
+    assert twin == TWIN
+
+
+def test_weights_count_from_the_first_update_on(tmp_path):
+    # 0.5 in 40 to 119, 1 in 120 to 199: half of the 160 iterations; the least ratio 0.5.
+    result = only(write(tmp_path / "a", FALLING, SLOWLY, [1.0] + 4 * [0.5] + 5 * [1.0]))
+    assert result["below_one"] == {
+        **{"holds": "partly", "mean_cls": 0.75, "mean_box": 1.0, "share": 0.5}
+    }
+    assert result["gap"]["mean_ratio"] == 0.75
+    # No update but the one that ends the training.
+    result = only(write(tmp_path / "b", FALLING, SLOWLY, [1.0] * 10, config(interval=200)))
+    assert result["below_one"]["mean_cls"] == 1 and result["below_one"]["share"] == 0
+
+
+def test_falls_of_several_runs_are_over_one_window(tmp_path):
+    """The longest: else a run with shorter windows would seem to fall further."""
+    folders = [
+        write(tmp_path / f"{c}", FALLING, SLOWLY, SET_ONCE, config(interval=c)) for c in (20, 80)
+    ]
+    given = [runs.load_run(folder) for folder in folders]
+    results = [diagnose.diagnose(run, run.pairs[0], given) for run in given]
+    # Lines 19 to 79: 8, 4, 2, 2.
+    assert [r["falls_faster"]["cls"]["first_window"] for r in results] == [4.0, 4.0]
+    assert "last tenth / first 80 iterations" in diagnose.report(results)
+
+
+def test_the_gain_over_the_twin(tmp_path):
+    def score(value):
+        return [{"iteration": 200, "bbox/AP": value}]
+
+    adapted = write(tmp_path / "a", FALLING, SLOWLY, SET_ONCE, extra=score(25.0))
+    twin = write(tmp_path / "b", FALLING, SLOWLY, [1.0] * 10, config("Fixed"), extra=score(27.5))
+    given = [runs.load_run(folder) for folder in (adapted, twin)]
+    first, second = (diagnose.diagnose(run, run.pairs[0], given) for run in given)
+    assert first["gain"] == {"AP": -2.5, "over": "1:1"}
+    assert first["advice"][-1] == "AP -2.5 against 1:1 of the same settings."
+    assert second["advice"] == ["Weights 1:1, the baseline: nothing was weighted."]
 
 
 def test_a_box_loss_that_falls_faster(tmp_path):
@@ -102,7 +141,7 @@ def test_a_weight_of_0_and_weights_that_are_both_0(tmp_path):
 
 def test_a_weight_that_stays_near_1_and_a_run_too_short(tmp_path):
     result = only(write(tmp_path / "a", FALLING, SLOWLY, [1.0] * 9 + [0.995]))
-    assert result["advice"] == ["w_cls stayed at 1 or above: weighting has nothing to do here."]
+    assert result["advice"][0] == "w_cls stayed at 1 or above: weighting has nothing to do here."
     result = only(write(tmp_path / "b", FALLING[:3], SLOWLY[:3], SET_ONCE[:3]))
     assert "1 update(s) in 60 iterations: too few" in result["advice"][0]
 
@@ -112,8 +151,11 @@ def test_a_weight_that_changes_more_often_than_it_is_logged(tmp_path):
     result = only(write(tmp_path / "a", FALLING, SLOWLY, [0.5] * 10, settings))
     assert "every 10 iterations, and the log has a line every 20" in result["advice"][0]
     assert "set once" not in " ".join(result["advice"])
-    # Before the update at 20, whose weight is the first that was logged, it was 1.
-    assert result["below_one"]["mean_cls"] == pytest.approx((20 + 180 * 0.5) / 200)
+    assert "Logged were 0.5 to 1." in result["advice"][0]
+    # After the update at 10 it is 1 as far as the log knows, until the one at 20.
+    assert result["below_one"]["mean_cls"] == pytest.approx((10 + 180 * 0.5) / 190)
+    near_one = only(write(tmp_path / "b", FALLING, SLOWLY, [0.995] * 10, settings))
+    assert "nothing to do" not in " ".join(near_one["advice"])
 
 
 def test_a_frozen_run(tmp_path):
@@ -125,12 +167,12 @@ def test_a_frozen_run(tmp_path):
 
 def test_the_two_cycle(tmp_path):
     cycle = [1.0, 0.5, 0.5, 0.98, 0.98, 0.52, 0.52, 0.97, 0.97, 0.97]
-    (line,) = only(write(tmp_path / "a", FALLING, SLOWLY, cycle))["advice"]
+    line, _ = only(write(tmp_path / "a", FALLING, SLOWLY, cycle))["advice"]
     # Kept by steps: 1, 0.5, 0.98, 0.52, 0.97; every second one: 1, 0.98, 0.97 and 0.5, 0.52.
     assert "about 0.51 and 0.98" in line and "RULE balance" in line
     settings = config(rule="balance", interval=40)
     result = only(write(tmp_path / "b", FALLING, SLOWLY, cycle, settings))
-    assert result["advice"] == ["Nothing in these numbers asks for a change."]
+    assert result["advice"] == [TWIN]
 
 
 def test_independent_values_are_no_two_cycle():
@@ -155,7 +197,7 @@ def test_the_table_and_json(tmp_path, capsys):
         first.split()
         == (
             "first head ALWA_2 authors C=40 - yes: 0.17 (40), box 0.75 (80) "
-            "partly: 0.6, box 1; 80% yes: 0.6, least 0.5; 100%"
+            "yes: 0.5, box 1; 100% yes: 0.5, least 0.5; 100%"
         ).split()
     )
     assert header.index("(i) ") == first.index("yes: 0.17") == second.index("yes: 0.17")

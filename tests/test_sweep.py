@@ -631,6 +631,29 @@ def test_two_cells_and_two_seeds_of_train_net(voc_root, tmp_path, monkeypatch): 
         assert (run / "model_final.pth").exists()
     assert [float(row["alwa/weight_cls"]) == 1 for row in found[:2]] == [True, True]
     assert table(tmp_path)[1]["ALWA"][0] == "2"
+    check_the_other_tools([tmp_path / "out" / row["folder"] for row in found], tmp_path, found)
+
+
+def check_the_other_tools(folders, tmp_path, found):
+    """They read what train_net.py writes today, not only what tests write by hand."""
+    names = [str(folder) for folder in folders]
+    for name in ("weight_course", "sheet", "equal_recall"):
+        load(name)
+    plot_losses, diagnose = load("plot_losses"), load("diagnose")
+    for kind in ([], ["--scales"], ["--grid"]):
+        assert plot_losses.main([*names, *kind]) == 0
+    assert {path.name for path in folders[0].glob("*.png")} == {"losses.png", "scales.png", "grid.png"}
+    assert diagnose.main([*names, "--json", str(tmp_path / "a.json")]) == 0
+    results = json.loads((tmp_path / "a.json").read_text())
+    fixed, alwa = results[0], results[2]
+    gain = float(found[2]["bbox/AP"]) - float(found[0]["bbox/AP"])
+    assert (fixed["weights"], alwa["gain"]) == ("Fixed 1:1", {"AP": gain, "over": "1:1"})
+    lines = (folders[2] / "metrics.json").read_text().splitlines()
+    last = json.loads(lines[-2])
+    assert alwa["falls_faster"]["cls"]["last_tenth"] == last["unweighted/loss_cls"]
+    opts = ["--num-images", "1", "MODEL.DEVICE", "cpu"]
+    assert load("show_detections").main(["--compare", names[0], names[2], *opts]) == 0
+    assert (folders[0] / "comparison.png").exists()
 
 
 def test_the_example_of_the_docs(tmp_path):

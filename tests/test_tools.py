@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -140,6 +141,32 @@ def test_several_runs_stand_side_by_side(tmp_path):
         axes.get_ylabel() for axes in figure.axes if axes.get_ylabel().startswith("S =")
     )
     assert figure.get_suptitle() == "two rules"
+
+
+@pytest.mark.parametrize("fixed_first", [True, False])
+def test_statistics_have_numbers_wherever_they_stand(tmp_path, fixed_first):
+    fixed = [constant(tmp_path / f"f{i}", 1.0, 1.0) for i in range(4)]
+    alwa = runs.load_run(write_run(tmp_path / "alwa"))
+    given = [fixed[0], alwa] if fixed_first else [alwa, *fixed]  # the latter in two lines
+    figure = plot_losses.make_figure(given)
+    (statistics,) = [axes for axes in figure.axes if axes.get_ylabel().startswith("S =")]
+    figure.draw_without_rendering()
+    assert any(tick.label1.get_visible() and tick.label1.get_text() for tick in statistics.yaxis.get_major_ticks())
+
+
+def test_scales_of_many_runs_stand_below_each_other(tmp_path):
+    figure = loss_panels.make_scales([constant(tmp_path / f"f{i}", 1.0, 1.0) for i in range(4)])
+    assert len(figure.axes) == 8 and figure.get_figwidth() < 25
+    assert len({axes.get_ylim() for axes in figure.axes if axes.get_ylabel()}) == 1
+
+
+@pytest.mark.parametrize("kind", [[], ["--scales"], ["--grid"]])
+def test_pictures_are_png_files(tmp_path, capsys, kind):
+    folder = write_run(tmp_path / "a")
+    with pytest.raises(SystemExit):
+        plot_losses.main([str(folder), *kind, "--output", str(tmp_path / "a.pdf")])
+    assert "--output: expected a name that ends in .png, got " in capsys.readouterr().err
+    assert not (tmp_path / "a.pdf").exists()
 
 
 def test_pairs_of_losses_are_found_by_their_weights(tmp_path):
@@ -375,7 +402,7 @@ def test_sheet_without_detections_or_ground_truth(sheets):
     assert pixels_of(sheet, sheets.MISSED.colour) > 1000  # in the legend and on the tile
     nothing = sheets.Sample("b", image, instances([], []), instances([], [], []))
     sheet = sheets.make_sheet([nothing], ["cat"], "a title")
-    assert sheet.width >= sheets.LEGEND
+    assert sheet.width >= sheets.legend_places(Counter())[1]
 
 
 def test_labels_stay_inside_and_off_each_other(sheets):
@@ -583,7 +610,7 @@ def test_scales_of_the_first_window(tmp_path):
     assert ends == pytest.approx({"cls": 0.75, "box_reg": 1.5, "rpn_cls": 2.25, "rpn_loc": 3.0})
     texts = [text.get_text() for text in scales.texts]
     assert "ROI: class / box = 0.5" in texts and "RPN: class / box = 0.75" in texts
-    assert "first 50 iterations" in scales.get_xlabel()
+    assert "logged of the first 50 iterations" in scales.get_xlabel()
 
 
 def test_a_window_before_the_first_line_reaches_to_it(tmp_path):
@@ -592,7 +619,7 @@ def test_a_window_before_the_first_line_reaches_to_it(tmp_path):
     assert runs.first_window(run, "cls") == (20, 1.0)
 
 
-def constant(folder, cls, box, score=None):
+def constant(folder, cls, box, score=None, **settings):
     """A run of 200 iterations with fixed weights."""
     lines = records(statistics=False)[:-1]
     for line in lines:
@@ -601,7 +628,7 @@ def constant(folder, cls, box, score=None):
         write_run(
             folder,
             lines + [{"iteration": 200, "bbox/AP": score}] * (score is not None),
-            config("Fixed"),
+            config("Fixed") | settings,
         )
     )
 
@@ -617,10 +644,10 @@ def test_grid_names_weights_and_gains(tmp_path):
     figure = loss_panels.make_grid(given)
     assert [axes.get_title() for axes in figure.axes] == [
         "w_cls : w_box = 1 : 1\na\nAP 40.0, weights 1:1",
-        "w_cls : w_box = 0.25 : 0.5\nb\nAP 41.5, +0.5 against 1:1",  # whose mean is 41
+        "w_cls : w_box = 0.25 : 0.5\nb\nAP 41.5, +0.5 against the mean of 2 with 1:1",
         "w_cls : w_box = 1 : 1\nc\nAP 42.0, weights 1:1",
         "w_cls : w_box = 0.5 : 0.75\nd\nno AP: not evaluated",
-        "ALWA_2 authors C=50\ne\nAP 40.2, -0.8 against 1:1",
+        "ALWA_2 authors C=50\ne\nAP 40.2, -0.8 against the mean of 2 with 1:1",
     ]
     assert len({axes.get_ylim() for axes in figure.axes}) == 1
     ((iterations, _),) = drawn(figure.axes[1], "trend cls")
@@ -630,14 +657,33 @@ def test_grid_names_weights_and_gains(tmp_path):
     longer = runs.load_run(
         write_run(tmp_path / "f", records() + [{**records()[0], "iteration": 219}])
     )
-    assert loss_panels.baseline(longer, given) is None
+    assert runs.gain(longer, given) is None
 
 
-def test_the_grids_baseline_is_a_number(tmp_path):
+def test_gains_are_over_the_twin_of_the_same_settings_and_seed(tmp_path):
+    def make(name, weight, score, seed, kind):
+        rest = {"SOLVER": {"BASE_LR": 0.1}, "KIND": kind, "OUTPUT_DIR": name, "SEED": seed}
+        return constant(tmp_path / name, weight, 1.0, score, **rest)
+
+    given = [
+        make("g0", 1.0, 27.0, 0, "giou"),
+        make("g1", 1.0, 29.0, 1, "giou"),
+        make("l0", 1.0, 20.0, 0, "l1"),
+        make("g0half", 0.5, 25.0, 0, "giou"),
+        make("g2half", 0.5, 25.0, 2, "giou"),
+        make("l0half", 0.5, 21.0, 0, "l1"),
+        make("other", 0.5, 21.0, 0, "ciou"),
+    ]
+    found = [runs.gain(run, given) for run in given[3:]]
+    assert found == [(-2.0, "1:1"), (-3.0, "the mean of 2 with 1:1"), (1.0, "1:1"), None]
+
+
+def test_gains_are_numbers(tmp_path):
     nan = float("nan")
     given = [constant(tmp_path / n, 1.0, 1.0, s) for n, s in (("a", nan), ("b", 40.0))]
-    assert loss_panels.baseline(given[0], given) == 40.0
-    assert loss_panels.grid_title(given[0], 40.0).endswith("no AP: nan")
+    half = constant(tmp_path / "c", 0.5, 1.0, 41.0)
+    assert runs.gain(half, given) == (1.0, "1:1") and runs.gain(given[0], given) is None
+    assert loss_panels.grid_title(given[0], given).endswith("no AP: nan")
 
 
 def test_the_grid_compares_runs_that_weight_a_part_of_the_same_losses(tmp_path):
@@ -652,7 +698,7 @@ def test_the_grid_compares_runs_that_weight_a_part_of_the_same_losses(tmp_path):
     none = runs.load_run(write_run(tmp_path / "none", base, config("Fixed")))
     assert weighted.losses == ["cls", "box_reg"] and weighted.pairs == [("cls", "box_reg")]
     assert weighted.place(("cls", "box_reg")) == "ROI"
-    assert loss_panels.baseline(weighted, [weighted, none]) == 40.25
+    assert runs.gain(weighted, [weighted, none]) == (0.0, "1:1")
     panel = loss_panels.make_grid([weighted, none]).axes[0]
     # Unweighted by the weighter, and so drawn as they are.
     for factor, name in enumerate(("cls", "box_reg", "rpn_cls", "rpn_loc"), 1):
@@ -667,7 +713,7 @@ def test_names_of_any_kind_can_be_titles(tmp_path):
     for kind in ("--grid", "--scales"):
         assert plot_losses.main([str(folder), kind, "--title", "$_x\\$"]) == 0
     assert plot_losses.main([str(folder)]) == 0
-    lines = loss_panels.grid_title(runs.load_run(folder), None).split("\n")
+    lines = loss_panels.grid_title(runs.load_run(folder), []).split("\n")
     assert "".join(lines[1:-1]) == name[: -len("-0123456789ab")]
     assert max(map(len, lines)) <= 52
 
@@ -678,10 +724,15 @@ def test_an_update_before_the_first_line_is_marked(tmp_path):
         line["alwa/weight_cls"] = 0.7
     run = runs.load_run(write_run(tmp_path / "a", lines, config(interval=10)))
     # Iteration 19 is logged after the updates at 10 and 20; which of them it was is not known.
-    assert curves.update_marks(run)[1][0] == 20
+    assert curves.update_marks(run) == ([], [])
     weights = plot_losses.make_figure([run]).axes[1]
     ((iterations, values),) = drawn(weights, "alwa/weight_cls")
     assert (iterations[:2], values[:2]) == ([0, 20], [1.0, 0.7])
+    assert weights.get_legend().get_title().get_text().startswith("logged every 20 iterations")
+    one_each = runs.load_run(write_run(tmp_path / "c", lines, config(interval=20)))
+    assert curves.update_marks(one_each)[1][0] == 20
+    weights = plot_losses.make_figure([one_each]).axes[1]
+    assert not weights.get_legend().get_title().get_text()
     # The rest of a run that was resumed elsewhere began with a weight that is not known.
     rest = runs.load_run(write_run(tmp_path / "b", lines[4:], config(interval=10)))
     assert rest.weights("cls")[0, 0] == 99

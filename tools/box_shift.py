@@ -26,7 +26,7 @@ from detectron2.structures.boxes import matched_pairwise_iou
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
-from pictures import rasterise, save_png
+from pictures import png_path, rasterise, save_png
 from runs import ToolError
 from show_detections import spread
 
@@ -160,7 +160,7 @@ def draw_curves(panels, rows: Sequence[Row], marked: Sequence[float]) -> None:
     for axes in panels[:2]:
         axes.set_ylim(-0.03, 1.03)
         axes.legend(fontsize=8, loc="lower left")
-    panels[2].set_ylim(0, None)
+    panels[2].set_ylim(0, 1.08 * max(row.positives_per_image for row in rows) or None)
     panels[2].set_xlabel("shift of the ground truth in px")
 
 
@@ -240,14 +240,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--shifts", **shifts, help=pixels)
     parser.add_argument("--image", metavar="ID", help="the example; default: one of median box")
-    parser.add_argument("--output", type=Path, help="PNG file; default: OUTPUT_DIR/box_shift.png")
+    where = "PNG file, beside which the numbers go as CSV; default: OUTPUT_DIR/box_shift.png"
+    parser.add_argument("--output", type=png_path, help=where)
     opts = dict(metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[])
     parser.add_argument("opts", **opts, help="settings as train_net.py takes them; they come last")
     args = parser.parse_args(arguments)
     if args.num_images < 1:
         parser.error(f"--num-images: expected at least 1, got {args.num_images}")
-    if args.output and args.output.suffix != ".png":  # the numbers go to the same name with .csv
-        parser.error(f"--output: expected a name that ends in .png, got {args.output}")
     for shift in args.shifts:
         if not 0 <= shift < math.inf:
             parser.error(f"--shifts: expected pixels, 0 or more, got {shift:g}")

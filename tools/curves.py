@@ -38,8 +38,11 @@ def step_positions(iterations: np.ndarray, values: np.ndarray, interval: int) ->
 
 
 def update_marks(run: Run) -> tuple[list[int], list[int]]:
-    """Iterations at which the weighter ended a window: (no change logged, a weight changed)."""
-    if not run.interval:
+    """Iterations at which the weighter ended a window: (no change logged, a weight changed).
+
+    None where windows are shorter than the log's period, as which one it was is not known.
+    """
+    if not run.interval or run.pace > run.interval:
         return [], []
     changed: set[int] = set()
     for name in run.losses:
@@ -85,7 +88,11 @@ def draw_steps(axes, run: Run, prefix: str, what: str) -> None:
     handles = axes.get_legend_handles_labels()[0]
     handles += [Line2D([], [], **KEPT, label="update, no change logged")] if kept else []
     handles += [Line2D([], [], **CHANGED, label="update, a weight changed")] if changed else []
-    axes.legend(handles=handles, fontsize=8, ncols=2)
+    unseen = run.interval and run.pace > run.interval
+    title = f"logged every {run.pace} iterations: changes in between are not shown"
+    axes.legend(
+        handles=handles, fontsize=8, ncols=2, title=title if unseen else None, title_fontsize=8
+    )
 
 
 def headline(run: Run) -> str:

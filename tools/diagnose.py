@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from curves import step_positions
-from runs import Run, ToolError, first_window, load_run
+from runs import Run, ToolError, first_window, gain, load_run
 from weight_course import advise
 
 # w_cls / w_box of the ratios that the paper recommends is 0.25 / 0.5 and 0.5 / 0.75. The lower one
@@ -47,13 +47,13 @@ def in_force(run: Run, name: str) -> np.ndarray:
     return weights
 
 
-def fall(run: Run, name: str) -> dict:
+def fall(run: Run, name: str, window: int) -> dict:
     """How the unweighted loss went down: its means at both ends, and when half of that was done."""
     iterations, values = run.series[f"unweighted/loss_{name}"]
     finite = np.isfinite(values)
     iterations, values = iterations[finite], values[finite]
-    tail = values[iterations >= 0.9 * run.iterations]
-    start, end = first_window(run, name)[1], float(np.mean(tail)) if len(tail) else math.nan
+    tail = values[iterations + 1 > 0.9 * run.iterations]
+    start, end = first_window(run, name, window)[1], float(np.mean(tail)) if len(tail) else math.nan
     half = None
     if len(values) and values[0] > end:
         below = np.flatnonzero(values <= (values[0] + end) / 2)
@@ -76,20 +76,30 @@ def verdict(share: float) -> str:
     return "yes" if share >= MOST else "no" if share <= 1 - MOST + 1e-9 else "partly"
 
 
-def diagnose(run: Run, pair: tuple[str, str]) -> dict:
-    """Numbers, verdicts and advice for one pair of losses of a run; NaN and inf become None."""
-    falls = {kind: fall(run, name) for kind, name in zip(("cls", "box"), pair)}
-    cls, box = (in_force(run, name) for name in pair)
+def diagnose(run: Run, pair: tuple[str, str], runs: list[Run]) -> dict:
+    """Numbers, verdicts and advice for one pair of losses of a run; NaN and inf become None.
+
+    The losses' first window is the longest of `runs`, so that their falls can be compared. Weights
+    count from the first update on, before which they are 1 whatever the losses do.
+    """
+    window = max(other.window for other in runs)
+    falls = {kind: fall(run, name, window) for kind, name in zip(("cls", "box"), pair)}
+    courses = [in_force(run, name) for name in pair]
+    start = run.updates[0] if run.updates and run.updates[0] < run.iterations else 0
+    cls, box = (weights[start:] for weights in courses)
     low, high = np.minimum(cls, box), np.maximum(cls, box)
     gap = np.divide(low, high, out=np.zeros_like(low), where=high > 0)
     below, close = float(np.mean(low < 1)), float(np.mean(gap >= SMALLEST_RATIO))
     starts = [falls[kind]["first_window"] for kind in ("cls", "box")]
+    over = gain(run, runs)
     result = {
         "run": run.name,
         "pair": run.place(pair),
         "losses": [f"loss_{name}" for name in pair],
         "weights": run.rule_name,
         "AP": run.last("bbox/AP"),
+        "gain": {"AP": over[0], "over": over[1]} if over else None,
+        "window": window,
         "scale_ratio": starts[0] / starts[1] if starts[1] > 0 else None,
         "falls_faster": {"holds": faster(falls["cls"], falls["box"]), **falls},
         "below_one": {
@@ -105,7 +115,7 @@ def diagnose(run: Run, pair: tuple[str, str]) -> dict:
             "share": close,
         },
     }
-    result["advice"] = advise(run, pair, cls, result)
+    result["advice"] = advise(run, pair, courses[0], result)
     return finite(result)
 
 
@@ -145,12 +155,12 @@ def report(results: list[dict]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
     ]
     notes = f"""
-(i)   last tenth / first window of the unweighted loss (iteration with half of the fall done);
-      even: the two differ by at most {EVEN:.0%}
+(i)   last tenth / first {results[0]["window"]} iterations of the unweighted loss (iteration with half of the
+      fall done); even: the two differ by at most {EVEN:.0%}
 (ii)  mean weight of the classification loss, of the box loss; share of the iterations in which
-      one of them is below 1
+      one of them is below 1; from the first update on
 (iii) smaller / larger weight: mean and least; share of the iterations with at least
-      {SMALLEST_RATIO:g}, a rule of thumb from the paper's 0.25:0.5 and 0.5:0.75
+      {SMALLEST_RATIO:g}, a rule of thumb from the paper's 0.25:0.5 and 0.5:0.75; from the first update on
 yes: in at least {MOST:.0%} of the iterations; no: in at most {1 - MOST:.0%}; partly: between.
 One run is one seed: nothing here says that a run with other weights would be better.
 """
@@ -175,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
         for folder, run in zip(args.folders, runs):
             if not run.pairs:
                 raise ToolError(f"{folder}: no pair of losses among {', '.join(run.losses)}")
-        results = [diagnose(run, pair) for run in runs for pair in run.pairs]
+        results = [diagnose(run, pair, runs) for run in runs for pair in run.pairs]
         if args.json:
             args.json.parent.mkdir(parents=True, exist_ok=True)
             args.json.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")

@@ -54,14 +54,19 @@ def curve_of(samples: Sequence[Sample]) -> Curve:
     return Curve(scores, hits, sum(len(sample.truth) for sample in samples))
 
 
-def common_recall(curves: Sequence[Curve], score: float) -> float:
-    """The lowest recall of the detectors at `score`: all of them reach it."""
+def common_recall(curves: Sequence[Curve], score: float | None) -> float:
+    """The lowest recall of the detectors at `score`: all of them reach it.
+
+    Without a score the least of RECALLS, or the highest recall that all reach if that is less.
+    """
+    if score is None:
+        return min(RECALLS[0], *(curve.best for curve in curves))
     return min(curve.recall_at(score) for curve in curves)
 
 
-def false_positive_table(curves: Sequence[Curve], labels: Sequence[str], score: float) -> str:
-    """Plain text: for each recall the false positives of each detector and its threshold."""
-    common = common_recall(curves, score)
+def false_positive_table(curves: Sequence[Curve], labels: Sequence[str], common: float) -> str:
+    """Plain text: for each recall, and for that of the picture, the false positives of each
+    detector and its threshold."""
     rows = [["recall", *(f"{label}: FP (score)" for label in labels)]]
     if len(curves) == 2:
         rows[0].append("B - A")
@@ -78,5 +83,5 @@ def false_positive_table(curves: Sequence[Curve], labels: Sequence[str], score: 
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
     bests = ", ".join(f"{label} {curve.best:.3f}" for label, curve in zip(labels, curves))
-    lines += [f"* the lower recall of the two at score {score:g}", f"highest recall: {bests}"]
+    lines += ["* that of the picture"] * bool(common) + [f"highest recall: {bests}"]
     return "\n".join(lines)

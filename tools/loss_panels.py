@@ -1,17 +1,15 @@
 """Figures that compare losses: their scales in the first window, and trends of runs in a grid."""
 
 import math
-import re
 import textwrap
 
 import numpy as np
 from curves import HUES, draw_losses, headline, smooth, use_log_scale
 from matplotlib.figure import Figure
-from runs import Run, first_window, label
+from runs import Run, first_window, gain, label, short_name
 
-GRID_COLUMNS = 3
+COLUMNS = 3  # panels beside each other
 TITLE_WIDTH = 52  # characters above a panel
-HASH = r"-[0-9a-f]{12}$"  # the end of a name that sweep.py gave
 
 
 def scale_ratio(run: Run, pair: tuple[str, str]) -> float:
@@ -33,7 +31,7 @@ def draw_scales(axes, run: Run) -> None:
     high = max((mean for mean in means if mean > 0), default=1.0)
     axes.set_xlim(low, high * (high / low) ** 0.75)  # room for what is written
     for index, pair in enumerate(run.pairs):
-        text = f"{run.place(pair)}: class / box = {scale_ratio(run, pair):.3g}"
+        text = f"{run.place(pair)}: class / box = {scale_ratio(run, pair):.2g}"
         where = dict(transform=axes.get_yaxis_transform(), ha="right", va="center")
         axes.text(0.99, 2 * index + 0.5, text, **where, fontsize=11, weight="bold")
         if index:
@@ -41,17 +39,20 @@ def draw_scales(axes, run: Run) -> None:
     axes.set_yticks(range(len(names)), [label(name) for name in names])
     axes.invert_yaxis()
     reach = first_window(run, names[0])[0] if names else run.window
-    axes.set_xlabel(f"mean of the unweighted loss over the first {reach} iterations (log scale)")
+    axes.set_xlabel(f"mean of what is logged of the first {reach} iterations, unweighted (log scale)")
 
 
 def make_scales(runs: list[Run], title: str | None = None) -> Figure:
-    """One column per run: (a) losses over iterations, (b) their scale in the first window."""
+    """For each run (a) its losses over iterations, and below (b) their scale in the first window."""
     bars = max(1.2, 0.5 * max(2 * len(run.pairs) for run in runs))
-    figure = Figure(figsize=(8.2 * len(runs), 5.4 + bars), layout="constrained")
-    grid = figure.subplots(2, len(runs), squeeze=False, height_ratios=[4.2, bars])
-    for axes in grid[0, 1:]:
-        axes.sharey(grid[0, 0])
-    for run, (losses, scales) in zip(runs, grid.T):
+    wide = min(COLUMNS, len(runs))
+    high = -(-len(runs) // wide)
+    figure = Figure(figsize=(8.2 * wide, (5.4 + bars) * high), layout="constrained")
+    grid = figure.subplots(2 * high, wide, squeeze=False, height_ratios=[4.2, bars] * high)
+    upper, lower = list(grid[::2].flat), list(grid[1::2].flat)
+    for run, losses, scales in zip(runs, upper, lower):
+        if losses is not upper[0]:
+            losses.sharey(upper[0])
         losses.set_title(f"(a) {headline(run)}", fontsize=11, parse_math=False)
         draw_losses(losses, run)
         losses.set_xlabel("iteration")
@@ -61,38 +62,27 @@ def make_scales(runs: list[Run], title: str | None = None) -> Figure:
         losses.axvspan(0, reach, color="0.93", zorder=0, gid="first window")
         draw_scales(scales, run)
         scales.set_title("(b) how far apart the losses start (grey above)", fontsize=11)
-    use_log_scale(grid[0])
+    for axes in upper[len(runs) :] + lower[len(runs) :]:
+        axes.remove()
+    use_log_scale(upper[: len(runs)])
     if title:
         figure.suptitle(title, fontsize=13, parse_math=False)
     return figure
 
 
-def baseline(run: Run, runs: list[Run]) -> float | None:
-    """Mean AP of the runs with weights 1:1 that are like `run`, None if there is none.
-
-    Alike are the names of the losses and the number of iterations: a detector of another kind or a
-    longer training is no baseline. Data and network are not compared.
-    """
-    kind = (run.all_losses.keys(), run.iterations)
-    alike = [r for r in runs if (r.all_losses.keys(), r.iterations) == kind]
-    scores = [r.last("bbox/AP") for r in alike if r.fixed_weights == (1.0, 1.0)]
-    scores = [score for score in scores if score is not None and math.isfinite(score)]
-    return float(np.mean(scores)) if scores else None
-
-
-def grid_title(run: Run, base: float | None) -> str:
-    """Weights or rule of the run; its folder; its AP and the gain over weights 1:1."""
+def grid_title(run: Run, runs: list[Run]) -> str:
+    """Weights or rule of the run; its folder; its AP and the gain over its twin with weights 1:1."""
     weights = run.fixed_weights
     name = f"w_cls : w_box = {weights[0]:g} : {weights[1]:g}" if weights else run.rule_name
-    name += "\n" + textwrap.fill(re.sub(HASH, "", run.name), TITLE_WIDTH)
+    name += "\n" + textwrap.fill(short_name(run.name), TITLE_WIDTH)
     score = run.last("bbox/AP")
     if score is None or not math.isfinite(score):
         return f"{name}\nno AP: {'not evaluated' if score is None else score}"
     if weights == (1.0, 1.0):
-        gain = "weights 1:1"
-    else:
-        gain = "no such run with 1:1 given" if base is None else f"{score - base:+.1f} against 1:1"
-    return f"{name}\nAP {score:.1f}, {gain}"
+        return f"{name}\nAP {score:.1f}, weights 1:1"
+    found = gain(run, runs)
+    what = f"{found[0]:+.1f} against {found[1]}" if found else "no such run with 1:1 given"
+    return f"{name}\nAP {score:.1f}, {what}"
 
 
 def make_grid(runs: list[Run], title: str | None = None) -> Figure:
@@ -100,14 +90,14 @@ def make_grid(runs: list[Run], title: str | None = None) -> Figure:
 
     Losses that no weighter has, such as the RPN's where the head alone is weighted, are drawn too.
     """
-    wide = min(GRID_COLUMNS, len(runs))
+    wide = min(COLUMNS, len(runs))
     high = -(-len(runs) // wide)
     figure = Figure(figsize=(4.6 * wide, 0.9 + 3.6 * high), layout="constrained")
     grid = figure.subplots(high, wide, squeeze=False, sharex=True, sharey=True)
     names = list(dict.fromkeys(name for run in runs for name in run.all_losses))
     hues = dict(zip(names, HUES * len(names)))
     for axes, run in zip(grid.flat, runs):
-        axes.set_title(grid_title(run, baseline(run, runs)), fontsize=10, parse_math=False)
+        axes.set_title(grid_title(run, runs), fontsize=10, parse_math=False)
         for name, (iterations, values) in run.all_losses.items():
             axes.plot(iterations, values, ".", color=hues[name], ms=3, alpha=0.35)
             line = dict(color=hues[name], lw=2, label=f"{label(name)}", gid=f"trend {name}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from curves import draw_losses, draw_steps, headline, use_log_scale
 from loss_panels import make_grid, make_scales
 from matplotlib.figure import Figure
-from pictures import rasterise, save_png
+from pictures import png_path, rasterise, save_png
 from runs import STATISTIC, WEIGHT, Run, ToolError, load_run
 
 STATISTICS = {"ALWA_1": "mean + std", "ALWA_2": "std"}
@@ -53,6 +53,15 @@ def draw_column(panels, run: Run) -> None:
         axes.set_xlim(0, None)
 
 
+def scale_statistics(row) -> None:
+    """The common y axis of a line's statistics; runs with fixed weights have no such panel."""
+    if row:
+        row[0].tick_params(labelleft=True)  # which the first column has, and may not be there
+        use_log_scale(row, "\n(log scale)")
+        if row[0].get_yscale() == "log":  # room for the legend
+            row[0].set_ylim(top=3 * row[0].get_ylim()[1])
+
+
 def make_figure(runs: list[Run], title: str | None = None) -> Figure:
     """One column per run with the panels losses, weights and, if any run has them, statistics.
 
@@ -75,10 +84,7 @@ def make_figure(runs: list[Run], title: str | None = None) -> Figure:
             axes.remove()
         use_log_scale(grid[0, : len(line)])
         if measured:
-            present = [axes for axes in grid[2] if axes.figure is not None]
-            use_log_scale(present, "\n(log scale)")
-            if present[0].get_yscale() == "log":  # room for the legend
-                present[0].set_ylim(top=3 * present[0].get_ylim()[1])
+            scale_statistics([axes for axes in grid[2] if axes.figure is not None])
     if title:
         figure.suptitle(title, fontsize=13, parse_math=False)
     return figure
@@ -96,7 +102,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     grid = "one small panel per run on common axes, with the gain in AP over weights 1:1"
     kind.add_argument("--grid", dest="kind", action="store_const", const="grid", help=grid)
     where = "PNG file; default: losses.png, scales.png or grid.png in the first OUTPUT_DIR"
-    parser.add_argument("--output", type=Path, help=where)
+    parser.add_argument("--output", type=png_path, help=where)
     parser.add_argument("--title", help="a line above the whole figure")
     parser.set_defaults(kind="losses")
     return parser.parse_args(arguments)

@@ -1,6 +1,7 @@
 """Run folders of `train_net.py`, read and checked: what the other tools know of a finished run."""
 
 import json
+import math
 import re
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import yaml
 
 LABELS = {"cls": "classification", "box_reg": "box", "rpn_cls": "RPN class", "rpn_loc": "RPN box"}
 WEIGHT, STATISTIC = "alwa/weight_", "alwa/stat_"  # a loss's name follows
+HASH = r"-[0-9a-f]{12}$"  # the end of a folder's name that sweep.py gave
 
 
 class ToolError(Exception):
@@ -31,6 +33,8 @@ class Run:
     window: int  # MODEL.ALWA.INTERVAL, whatever the weighter
     frozen: int  # MODEL.ALWA.FREEZE_AFTER: no update after this iteration; 0 for never
     pairs: list[tuple[str, str]]  # names of (classification, box loss) that are weighted together
+    seed: int | None
+    rest: dict  # the config without seed, folder and what weights the losses
 
     @property
     def iterations(self) -> int:
@@ -112,14 +116,37 @@ def find_pairs(names: list[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def first_window(run: Run, name: str) -> tuple[int, float]:
+def short_name(name: str) -> str:
+    """A run's name without the hash that sweep.py puts at its end."""
+    return re.sub(HASH, "", name)
+
+
+def gain(run: Run, runs: list[Run]) -> tuple[float, str] | None:
+    """(AP over that of its twin with weights 1:1, what that is); None if there is none.
+
+    Twins have the same config but for what weights the losses, and the same number of iterations.
+    Best is the one of the same seed; else all of them are taken together.
+    """
+    twins = [r for r in runs if (r.rest, r.iterations) == (run.rest, run.iterations)]
+    scores = [(r.seed, r.last("bbox/AP")) for r in twins if r.fixed_weights == (1.0, 1.0)]
+    scores = [(s, score) for s, score in scores if score is not None and math.isfinite(score)]
+    same = [score for seed, score in scores if seed == run.seed]
+    chosen = same or [score for _, score in scores]
+    own = run.last("bbox/AP")
+    if own is None or not math.isfinite(own) or not chosen:
+        return None
+    what = "1:1" if len(chosen) == 1 else f"the mean of {len(chosen)} with 1:1"
+    return own - float(np.mean(chosen)), what
+
+
+def first_window(run: Run, name: str, window: int | None = None) -> tuple[int, float]:
     """(N, mean): of what is logged of the unweighted loss in the first N iterations.
 
-    N is MODEL.ALWA.INTERVAL, or reaches to the first line if that is later. A line is the median
-    of the iterations since the line before.
+    N is `window`, by default MODEL.ALWA.INTERVAL, or reaches to the first line if that is later. A
+    line is the median of the iterations since the line before.
     """
     iterations, values = run.series[f"unweighted/loss_{name}"]
-    reach = max(run.window, int(iterations[0]) + 1)
+    reach = max(window or run.window, int(iterations[0]) + 1)
     inside = values[(iterations < reach) & np.isfinite(values)]
     return reach, float(inside.mean()) if len(inside) else float("nan")
 
@@ -151,15 +178,23 @@ def read_metrics(path: Path) -> dict[int, dict[str, float]]:
     return records
 
 
-def read_settings(path: Path) -> tuple[str, str, str, int, int, list[list[str]]]:
-    """Weighter, variant, rule, interval, end of updates and pairs from a run's `config.yaml`."""
+def read_settings(path: Path) -> dict:
+    """What a run's `config.yaml` says, by the names of Run's fields; `pairs` as they stand there."""
     try:
-        model = yaml.safe_load(path.read_text(encoding="utf-8"))["MODEL"]
-        name, alwa = model["LOSS_WEIGHTER"]["NAME"], model["ALWA"]
-        pairs = [[str(loss) for loss in pair] for pair in alwa.get("PAIRS", [])]
-        frozen = int(alwa.get("FREEZE_AFTER", 0))
-        return name, alwa["VARIANT"], alwa["RULE"], int(alwa["INTERVAL"]), frozen, pairs
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        model = config["MODEL"]
+        name, alwa = model.pop("LOSS_WEIGHTER")["NAME"], model.pop("ALWA")
+        seed = config.pop("SEED", None)
+        config.pop("OUTPUT_DIR", None)
+        interval = int(alwa["INTERVAL"])
+        return {
+            **dict(weighter=name, variant=alwa["VARIANT"], rule=alwa["RULE"]),
+            **dict(interval=interval if name == "ALWA" else 0, window=interval),
+            "frozen": int(alwa.get("FREEZE_AFTER", 0)),
+            "pairs": [tuple(str(loss) for loss in pair) for pair in alwa.get("PAIRS", [])],
+            **dict(seed=seed, rest=config),
+        }
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ToolError(f"{path}: expected a run's config with MODEL.ALWA; {reason}") from error
 
@@ -187,9 +222,8 @@ def load_run(folder: str | Path) -> Run:
     missing = [key for key in needed or [f"{WEIGHT}<loss>"] if key not in series]
     if missing:
         raise ToolError(f"{metrics}: no line has {', '.join(missing)}, as train_net.py writes it")
-    weighter, variant, rule, window, frozen, given = read_settings(config)
-    given = [tuple(loss.removeprefix("loss_") for loss in pair) for pair in given]
+    settings = read_settings(config)
+    given = [tuple(loss.removeprefix("loss_") for loss in pair) for pair in settings["pairs"]]
     pairs = [pair for pair in given if set(pair) <= set(losses)] or find_pairs(losses)
-    interval = window if weighter == "ALWA" else 0
-    settings = weighter, variant, rule, interval, window, frozen
-    return Run(Path(folder).resolve().name, series, losses, *settings, pairs)
+    name = Path(folder).resolve().name
+    return Run(name, series, losses, **{**settings, "pairs": pairs})

@@ -16,7 +16,6 @@ MATCH_IOU = 0.5  # as in AP50
 # All in pixels of the sheet.
 TILE = 320  # longest side of an image
 GAP, TITLE, HEADER = 10, 22, 62  # between tiles, above each tile, above all of them
-LEGEND = 860  # width of the legend
 LINE, DASH = 2, 6  # width of a box's line, length of its dashes
 PAIRS = 2  # images in a row, two tiles each
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
@@ -162,16 +161,23 @@ def draw_tile(sheet: Image.Image, picture: Image.Image, corner, title: str, show
         draw.text((place[0] + 3, place[1]), mark.text, fill=mark.style.text, font=font(11))
 
 
+def legend_places(counts: Mapping) -> tuple[list[tuple[Style, str, int]], int]:
+    """Each kind of box with its text in the legend and where it begins, and where all end."""
+    places, x = [], GAP
+    for style in STYLES:
+        text = f"{style.meaning}: {counts[style]}"
+        places.append((style, text, x))
+        x += round(font(13).getlength(text)) + 57
+    return places, x
+
+
 def draw_header(sheet: Image.Image, title: str, counts: Mapping) -> None:
     """The sheet's title, and below it the legend with the number of boxes of each kind."""
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, 8), title, fill=BLACK, font=font(16))
-    x = GAP
-    for style in STYLES:
+    for style, text, x in legend_places(counts)[0]:
         draw_box(draw, (x + 1, 38, x + 25, 53), style)
-        text = f"{style.meaning}: {counts[style]}"
         draw.text((x + 33, 38), text, fill=BLACK, font=font(13))
-        x += round(draw.textlength(text, font(13))) + 57
 
 
 def make_sheet(
@@ -224,7 +230,8 @@ def lay_out(groups, title: str, counts: Mapping, columns: int, tile: int) -> Ima
     heights = [TITLE + GAP + max(picture.height for picture, *_ in row) for row in rows]
     tiles = max((len(shown) for _, shown in groups), default=1)
     step = tiles * (tile + GAP) + 2 * GAP  # from one group of tiles to the next
-    width = max(min(columns, len(pictures)) * step - GAP, LEGEND)
+    header = max(legend_places(counts)[1], 2 * GAP + round(font(16).getlength(title)))
+    width = max(min(columns, len(pictures)) * step - GAP, header)
     sheet = Image.new("RGB", (width, HEADER + sum(heights)), WHITE)
     draw_header(sheet, title, counts)
     for index, row in enumerate(rows):

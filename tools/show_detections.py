@@ -1,7 +1,7 @@
 """A sheet of test images: ground truth, and beside it what a trained detector finds.
 
     python tools/show_detections.py --config-file CONFIG [--output FILE] [--num-images 8]
-        [--score-thresh 0.5] [--dataset NAME] MODEL.WEIGHTS FILE [KEY VALUE ...]
+        [--score-thresh SCORE] [--dataset NAME] MODEL.WEIGHTS FILE [KEY VALUE ...]
     python tools/show_detections.py --compare RUN_A RUN_B [--output FILE] [...] [KEY VALUE ...]
 
 Writes `detections.png` into the config's OUTPUT_DIR. Detections that match a box of the ground
@@ -26,12 +26,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor
 from detectron2.structures import Boxes, BoxMode, Instances
-from equal_recall import common_recall, curve_of, false_positive_table
-from pictures import save_png
-from runs import ToolError
+from equal_recall import RECALLS, common_recall, curve_of, false_positive_table
+from pictures import png_path, save_png
+from runs import ToolError, short_name
 from sheet import BLACK, STYLES, TILE, Sample, make_comparison, make_sheet
 from tqdm import tqdm
 
+SCORE = 0.5  # of the detections shown of one model
 COLOURS = (BLACK, *(style.colour for style in STYLES))
 
 
@@ -96,8 +97,9 @@ def show(args: argparse.Namespace, setup_cfg) -> Path:
     """Draws one model's detections; returns where."""
     cfg = setup_cfg(args.config_file, args.opts)
     name = args.dataset or next(iter(cfg.DATASETS.TEST), "")
-    samples = load_samples(cfg, name, args.num_images, args.score_thresh)
-    title = f"{name}: {len(samples)} images, detections scored {args.score_thresh:g} or more"
+    score = SCORE if args.score_thresh is None else args.score_thresh
+    samples = load_samples(cfg, name, args.num_images, score)
+    title = f"{name}: {len(samples)} images, detections scored {score:g} or more"
     names = MetadataCatalog.get(name).get("thing_classes", [])
     output = args.output or Path(cfg.OUTPUT_DIR, "detections.png")
     save_png(lambda s: make_sheet(samples, names, title, round(TILE * s)), output, COLOURS)
@@ -125,13 +127,14 @@ def compare(args: argparse.Namespace, setup_cfg) -> Path:
             f"--compare: the runs' test sets are {name} and {other}; give one --dataset"
         )
     curves = [curve_of(samples) for samples in (first, second)]
-    labels = [f"{letter} {Path(run).resolve().name}" for letter, run in zip("AB", args.compare)]
-    print(f"{name}: {len(first)} images, {curves[0].truths} boxes")
-    print(false_positive_table(curves, labels, args.score_thresh))
+    folders = [short_name(Path(run).resolve().name) for run in args.compare]
+    labels = [f"{letter} {folder}" for letter, folder in zip("AB", folders)]
     recall = common_recall(curves, args.score_thresh)
+    print(f"{name}: {len(first)} images, {curves[0].truths} boxes")
+    print(false_positive_table(curves, labels, recall))
     points = [curve.at(recall) if recall else None for curve in curves]
-    limits = [point[0] if point else args.score_thresh for point in points]
-    titles = [f"score >= {limit:.2f}, {label}" for label, limit in zip(labels, limits)]
+    limits = [point[0] if point else args.score_thresh or SCORE for point in points]
+    titles = [f"{label}, >= {limit:.2f}" for label, limit in zip(labels, limits)]
     rows = []
     for index in spread(len(first), args.num_images):
         row = zip((first[index], second[index]), limits)
@@ -153,10 +156,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     both = "two finished runs, side by side, with a table of false positives at equal recall"
     what.add_argument("--compare", nargs=2, metavar=("RUN_A", "RUN_B"), help=both)
     where = "PNG file; default: detections.png in OUTPUT_DIR, or comparison.png in RUN_A"
-    parser.add_argument("--output", type=Path, help=where)
+    parser.add_argument("--output", type=png_path, help=where)
     parser.add_argument("--num-images", type=int, default=8, help="evenly spread; default: 8")
-    score = "lowest score shown; with --compare the score at which the lower recall is taken"
-    parser.add_argument("--score-thresh", type=float, default=0.5, help=score)
+    score = (
+        f"lowest score shown; default: {SCORE}. With --compare the score at which the lower recall "
+        f"is taken; default: recall {RECALLS[0]}, or what both reach"
+    )
+    parser.add_argument("--score-thresh", type=float, metavar="SCORE", help=score)
     parser.add_argument("--dataset", metavar="NAME", help="default: the first of DATASETS.TEST")
     opts = dict(metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[])
     parser.add_argument("opts", **opts, help="settings as train_net.py takes them; they come last")

@@ -52,16 +52,17 @@ def advise_low(run: Run, pair: tuple[str, str], weights: np.ndarray) -> str:
 def advise_course(run: Run, pair: tuple[str, str], weights: np.ndarray) -> list[str]:
     """Advice from how an adapted weight went."""
     values = levels(run, weights)
+    if run.pace > run.interval:
+        return [
+            f"The weight may change every {run.interval} iterations, and the log has a line every "
+            f"{run.pace}: what it did in between is not known. Logged were {values.min():.2g} to "
+            f"{values.max():.2g}."
+        ]
     if len(values) < 3:
         return [f"{len(values) - 1} update(s) in {run.iterations} iterations: too few to judge."]
     if (values >= NEAR_ONE).all():
         return [f"w_cls stayed at {values.min():.3g} or above: weighting has nothing to do here."]
     advice = [advise_low(run, pair, weights)] if values.min() <= LOW else []
-    if run.pace > run.interval:
-        return advice + [
-            f"The weight may change every {run.interval} iterations, and the log has a line every "
-            f"{run.pace}: what it did in between is not known."
-        ]
     if (values[1:] == values[1]).all():
         advice.append(
             f"w_cls was set once, to {values[1]:.3g} after the first window, and kept by all "
@@ -81,17 +82,21 @@ def advise(run: Run, pair: tuple[str, str], weights: np.ndarray, result: dict) -
     advice = advise_course(run, pair, weights) if run.interval else []
     if run.fixed_weights == (1.0, 1.0):
         advice.append("Weights 1:1, the baseline: nothing was weighted.")
-    elif not run.interval:
-        advice.append("Fixed weights: compare its AP with a run with weights 1:1.")
+    elif result["gain"]:
+        advice.append(
+            f"AP {result['gain']['AP']:+.1f} against {result['gain']['over']} of the same settings."
+        )
+    else:
+        advice.append("Compare its AP with a run with Fixed weights 1:1, given here along with it.")
     below = result["below_one"]["mean_cls"] < result["below_one"]["mean_box"]
     if result["falls_faster"]["holds"] == "no" and below:
         advice.append(
             "The box loss fell faster, while the classification loss was weighted down: the "
-            "paper's reason for that is not there. Compare with weights 1:1."
+            "paper's reason for that is not there."
         )
     if result["gap"]["holds"] != "yes":
         advice.append(
             "The weights are further apart than the paper recommends: compare with Fixed weights "
-            'of 1:1 and, with MODEL.LOSS_WEIGHTER.WEIGHTS "[0.5, 1.0]", of 0.5:1.'
+            'of 0.5:1 (MODEL.LOSS_WEIGHTER.WEIGHTS "[0.5, 1.0]").'
         )
-    return advice or ["Nothing in these numbers asks for a change."]
+    return advice
