@@ -173,9 +173,7 @@ def results_of(scores, **changes):
         for seed, score in scores[cell.labels["w"]].items():
             run = sweep_plan.Run(cell, seed, "0", REPO / "none")
             results.append(
-                sweep_table.Result(
-                    run, sweep_table.FINISHED, "", 1.0, {"bbox/AP": score}, {}, 0.1
-                )
+                sweep_table.Result(run, sweep_table.FINISHED, "", 1.0, {"bbox/AP": score}, {}, 0.1)
             )
     return spec, results
 
@@ -310,7 +308,10 @@ def test_scores_are_not_lost_with_their_folders(folder, capsys):
         (lambda text: text.replace(",finished", ",1,finished"), "run 1 has other columns"),
         (lambda text: text[: text.rindex(",")], "run 2 has other columns"),
         (lambda text: text.replace("10.0", "ten"), "could not convert string to float: 'ten'"),
-        (lambda text: "", "the first line has no bbox/AP, seconds_per_iteration, wall_seconds, status"),
+        (
+            lambda text: "",
+            "the first line has no bbox/AP, seconds_per_iteration, wall_seconds, status",
+        ),
         (None, "No such file"),
     ],
 )
@@ -642,7 +643,11 @@ def check_the_other_tools(folders, tmp_path, found):
     plot_losses, diagnose = load("plot_losses"), load("diagnose")
     for kind in ([], ["--scales"], ["--grid"]):
         assert plot_losses.main([*names, *kind]) == 0
-    assert {path.name for path in folders[0].glob("*.png")} == {"losses.png", "scales.png", "grid.png"}
+    assert {path.name for path in folders[0].glob("*.png")} == {
+        "losses.png",
+        "scales.png",
+        "grid.png",
+    }
     assert diagnose.main([*names, "--json", str(tmp_path / "a.json")]) == 0
     results = json.loads((tmp_path / "a.json").read_text())
     fixed, alwa = results[0], results[2]

@@ -110,7 +110,9 @@ def test_weights_and_statistics_step_at_the_updates(tmp_path):
     for axes in (weights, statistics):
         assert [x for x, _ in drawn(axes, "kept")] == [[50, 50], [150, 150], [200, 200]]
         assert [x for x, _ in drawn(axes, "changed")] == [[100, 100]]
-    assert drawn(statistics, "alwa/stat_box_reg") == [(list(range(59, 200, 20)), [0.2] * 8)]
+    # Logged first in iteration 59, and known since the first window's end.
+    expected = [50, *range(79, 200, 20)]
+    assert drawn(statistics, "alwa/stat_box_reg") == [(expected, [0.2] * 8)]
 
 
 def test_a_weight_logged_right_after_its_update_is_put_there():
@@ -151,7 +153,10 @@ def test_statistics_have_numbers_wherever_they_stand(tmp_path, fixed_first):
     figure = plot_losses.make_figure(given)
     (statistics,) = [axes for axes in figure.axes if axes.get_ylabel().startswith("S =")]
     figure.draw_without_rendering()
-    assert any(tick.label1.get_visible() and tick.label1.get_text() for tick in statistics.yaxis.get_major_ticks())
+    assert any(
+        tick.label1.get_visible() and tick.label1.get_text()
+        for tick in statistics.yaxis.get_major_ticks()
+    )
 
 
 def test_scales_of_many_runs_stand_below_each_other(tmp_path):

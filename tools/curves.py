@@ -81,6 +81,8 @@ def draw_steps(axes, run: Run, prefix: str, what: str) -> None:
             continue
         iterations, values = run.weights(name) if prefix == WEIGHT else run.series[prefix + name]
         positions = step_positions(iterations, values, run.interval) if run.interval else iterations
+        if prefix != WEIGHT and run.interval:  # there is none before a window's end
+            positions[0] = (iterations[0] + 1) // run.interval * run.interval or iterations[0]
         dot = dict(marker=".", ms=width + 4, markevery=[-1])  # a step at the very end has no line
         line = dict(gid=prefix + name, label=f"{what} of {label(name)} loss", lw=width)
         axes.step(positions, values, where="post", color=hue, **line, **dot)

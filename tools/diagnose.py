@@ -154,13 +154,15 @@ def report(results: list[dict]) -> str:
     table = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
     ]
+    window = results[0]["window"]
     notes = f"""
-(i)   last tenth / first {results[0]["window"]} iterations of the unweighted loss (iteration with half of the
+(i)   last tenth / first {window} iterations of the unweighted loss (iteration with half of the
       fall done); even: the two differ by at most {EVEN:.0%}
 (ii)  mean weight of the classification loss, of the box loss; share of the iterations in which
       one of them is below 1; from the first update on
 (iii) smaller / larger weight: mean and least; share of the iterations with at least
-      {SMALLEST_RATIO:g}, a rule of thumb from the paper's 0.25:0.5 and 0.5:0.75; from the first update on
+      {SMALLEST_RATIO:g}, a rule of thumb from the paper's 0.25:0.5 and 0.5:0.75; from the first
+      update on
 yes: in at least {MOST:.0%} of the iterations; no: in at most {1 - MOST:.0%}; partly: between.
 One run is one seed: nothing here says that a run with other weights would be better.
 """

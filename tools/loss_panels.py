@@ -3,7 +3,6 @@
 import math
 import textwrap
 
-import numpy as np
 from curves import HUES, draw_losses, headline, smooth, use_log_scale
 from matplotlib.figure import Figure
 from runs import Run, first_window, gain, label, short_name
@@ -39,11 +38,11 @@ def draw_scales(axes, run: Run) -> None:
     axes.set_yticks(range(len(names)), [label(name) for name in names])
     axes.invert_yaxis()
     reach = first_window(run, names[0])[0] if names else run.window
-    axes.set_xlabel(f"mean of what is logged of the first {reach} iterations, unweighted (log scale)")
+    axes.set_xlabel(f"unweighted, mean of what is logged of the first {reach} iterations")
 
 
 def make_scales(runs: list[Run], title: str | None = None) -> Figure:
-    """For each run (a) its losses over iterations, and below (b) their scale in the first window."""
+    """For each run (a) its losses over iterations, below (b) their scale in the first window."""
     bars = max(1.2, 0.5 * max(2 * len(run.pairs) for run in runs))
     wide = min(COLUMNS, len(runs))
     high = -(-len(runs) // wide)
@@ -71,7 +70,7 @@ def make_scales(runs: list[Run], title: str | None = None) -> Figure:
 
 
 def grid_title(run: Run, runs: list[Run]) -> str:
-    """Weights or rule of the run; its folder; its AP and the gain over its twin with weights 1:1."""
+    """Weights or rule of the run; its folder; its AP and the gain over its twin with 1:1."""
     weights = run.fixed_weights
     name = f"w_cls : w_box = {weights[0]:g} : {weights[1]:g}" if weights else run.rule_name
     name += "\n" + textwrap.fill(short_name(run.name), TITLE_WIDTH)

@@ -179,7 +179,7 @@ def read_metrics(path: Path) -> dict[int, dict[str, float]]:
 
 
 def read_settings(path: Path) -> dict:
-    """What a run's `config.yaml` says, by the names of Run's fields; `pairs` as they stand there."""
+    """What a run's `config.yaml` says, by the names of Run's fields; `pairs` as it has them."""
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         model = config["MODEL"]

@@ -146,9 +146,10 @@ def read_csv(path: Path, needed: list[str]) -> dict[str, dict[str, str]]:
 
 
 def fill_in(results: list[Result], path: Path, metrics: list[str]) -> list[Result]:
-    """The results, where none is finished that of a `results.csv` from elsewhere, by the run's hash."""
+    """The results, with those of a `results.csv` from elsewhere for runs not finished here."""
     try:
-        known = read_csv(path, [*metrics, "seconds_per_iteration", "wall_seconds", "status", "hash"])
+        columns = [*metrics, "seconds_per_iteration", "wall_seconds", "status", "hash"]
+        known = read_csv(path, columns)
         return [
             result
             if result.status == FINISHED or result.run.hash not in known
