@@ -1,5 +1,6 @@
 """False positives at equal recall, and the sheet of two runs, on detections made by hand."""
 
+import re
 import sys
 from types import SimpleNamespace
 
@@ -217,5 +218,13 @@ def test_a_config_or_two_runs_but_not_both(show, capsys):
 
 
 def test_every_tool_is_documented():
-    text = (REPO / "docs" / "analyses.md").read_text()
-    assert all(word in text for word in ("--scales", "--grid", "diagnose.py", "--compare"))
+    pages = [REPO / "README.md", REPO / "Makefile", *(REPO / "docs").glob("*.md")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    scripts = [
+        path for path in (REPO / "tools").glob("*.py") if "__main__" in path.read_text("utf-8")
+    ]
+    assert len(scripts) >= 6
+    for script in scripts:
+        assert f"tools/{script.name}" in text
+        for option in re.findall(r'"(--[a-z-]+)"', script.read_text("utf-8")):
+            assert option in text, f"{script.name} {option}"

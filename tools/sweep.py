@@ -1,6 +1,6 @@
 """Trains every run of a grid of settings that has not been trained yet, and tabulates the results.
 
-    python tools/sweep.py SWEEP.yaml [--jobs N] [--retry-failed] [KEY VALUE ...]
+    python tools/sweep.py SWEEP.yaml [--jobs N] [--retry-failed] [--results FILE] [KEY VALUE ...]
     python tools/sweep.py SWEEP.yaml --print-commands | --table-only [KEY VALUE ...]
 
 Each run is a `train_net.py` of its own with a folder of its own; docs/experiments.md has the rest.
