@@ -40,7 +40,7 @@ def step_positions(iterations: np.ndarray, values: np.ndarray, interval: int) ->
 def update_marks(run: Run) -> tuple[list[int], list[int]]:
     """Iterations at which the weighter ended a window: (no change logged, a weight changed).
 
-    None where windows are shorter than the log's period, as which one it was is not known.
+    Both are empty where windows are shorter than the log's period: it does not tell which it was.
     """
     if not run.interval or run.pace > run.interval:
         return [], []

@@ -184,16 +184,14 @@ def read_settings(path: Path) -> dict:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         model = config["MODEL"]
         name, alwa = model.pop("LOSS_WEIGHTER")["NAME"], model.pop("ALWA")
-        seed = config.pop("SEED", None)
+        settings = {"weighter": name, "variant": alwa["VARIANT"], "rule": alwa["RULE"]}
+        settings["window"] = int(alwa["INTERVAL"])
+        settings["interval"] = settings["window"] if name == "ALWA" else 0
+        settings["frozen"] = int(alwa.get("FREEZE_AFTER", 0))
+        settings["pairs"] = [tuple(str(loss) for loss in pair) for pair in alwa.get("PAIRS", [])]
+        settings["seed"] = config.pop("SEED", None)
         config.pop("OUTPUT_DIR", None)
-        interval = int(alwa["INTERVAL"])
-        return {
-            **dict(weighter=name, variant=alwa["VARIANT"], rule=alwa["RULE"]),
-            **dict(interval=interval if name == "ALWA" else 0, window=interval),
-            "frozen": int(alwa.get("FREEZE_AFTER", 0)),
-            "pairs": [tuple(str(loss) for loss in pair) for pair in alwa.get("PAIRS", [])],
-            **dict(seed=seed, rest=config),
-        }
+        return settings | {"rest": config}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ToolError(f"{path}: expected a run's config with MODEL.ALWA; {reason}") from error
@@ -226,4 +224,4 @@ def load_run(folder: str | Path) -> Run:
     given = [tuple(loss.removeprefix("loss_") for loss in pair) for pair in settings["pairs"]]
     pairs = [pair for pair in given if set(pair) <= set(losses)] or find_pairs(losses)
     name = Path(folder).resolve().name
-    return Run(name, series, losses, **{**settings, "pairs": pairs})
+    return Run(name, series, losses, **settings | {"pairs": pairs})
