@@ -59,9 +59,8 @@ def test_numbers_of_the_three_conclusions(tmp_path):
 def test_weights_count_from_the_first_update_on(tmp_path):
     # 0.5 in 40 to 119, 1 in 120 to 199: half of the 160 iterations; the least ratio 0.5.
     result = only(write(tmp_path / "a", FALLING, SLOWLY, [1.0] + 4 * [0.5] + 5 * [1.0]))
-    assert result["below_one"] == {
-        **{"holds": "partly", "mean_cls": 0.75, "mean_box": 1.0, "share": 0.5}
-    }
+    below = {"holds": "partly", "mean_cls": 0.75, "mean_box": 1.0, "share": 0.5}
+    assert result["below_one"] == below
     assert result["gap"]["mean_ratio"] == 0.75
     # No update but the one that ends the training.
     result = only(write(tmp_path / "b", FALLING, SLOWLY, [1.0] * 10, config(interval=200)))

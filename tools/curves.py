@@ -42,7 +42,7 @@ def update_marks(run: Run) -> tuple[list[int], list[int]]:
 
     Both are empty where windows are shorter than the log's period: it does not tell which it was.
     """
-    if not run.interval or run.pace > run.interval:
+    if not run.interval or run.hides_updates:
         return [], []
     changed: set[int] = set()
     for name in run.losses:
@@ -90,11 +90,9 @@ def draw_steps(axes, run: Run, prefix: str, what: str) -> None:
     handles = axes.get_legend_handles_labels()[0]
     handles += [Line2D([], [], **KEPT, label="update, no change logged")] if kept else []
     handles += [Line2D([], [], **CHANGED, label="update, a weight changed")] if changed else []
-    unseen = run.interval and run.pace > run.interval
     title = f"logged every {run.pace} iterations: changes in between are not shown"
-    axes.legend(
-        handles=handles, fontsize=8, ncols=2, title=title if unseen else None, title_fontsize=8
-    )
+    style = dict(fontsize=8, ncols=2, title_fontsize=8)
+    axes.legend(handles=handles, title=title if run.hides_updates else None, **style)
 
 
 def headline(run: Run) -> str:

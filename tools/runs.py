@@ -66,6 +66,11 @@ class Run:
         iterations = self.series[f"loss_{self.losses[0]}"][0]
         return int(np.median(np.diff(iterations, prepend=-1)))
 
+    @property
+    def hides_updates(self) -> bool:
+        """Whether more than one window may end between two lines of the log."""
+        return 0 < self.interval < self.pace
+
     def weights(self, name: str) -> np.ndarray:
         """The logged weight of a loss, (2, T), and before it the 1 that ALWA begins with."""
         logged = self.series[WEIGHT + name]

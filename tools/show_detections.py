@@ -93,11 +93,16 @@ def detect(predictor, record: dict, score: float) -> Sample:
     return Sample(str(record["image_id"]), rgb, truth, found)
 
 
+def lowest_score(args: argparse.Namespace) -> float:
+    """Of the detections that are shown, where no recall decides."""
+    return SCORE if args.score_thresh is None else args.score_thresh
+
+
 def show(args: argparse.Namespace, setup_cfg) -> Path:
     """Draws one model's detections; returns where."""
     cfg = setup_cfg(args.config_file, args.opts)
     name = args.dataset or next(iter(cfg.DATASETS.TEST), "")
-    score = SCORE if args.score_thresh is None else args.score_thresh
+    score = lowest_score(args)
     samples = load_samples(cfg, name, args.num_images, score)
     title = f"{name}: {len(samples)} images, detections scored {score:g} or more"
     names = MetadataCatalog.get(name).get("thing_classes", [])
@@ -133,7 +138,7 @@ def compare(args: argparse.Namespace, setup_cfg) -> Path:
     print(f"{name}: {len(first)} images, {curves[0].truths} boxes")
     print(false_positive_table(curves, labels, recall))
     points = [curve.at(recall) if recall else None for curve in curves]
-    limits = [point[0] if point else args.score_thresh or SCORE for point in points]
+    limits = [point[0] if point else lowest_score(args) for point in points]
     titles = [f"{label}, >= {limit:.2f}" for label, limit in zip(labels, limits)]
     rows = []
     for index in spread(len(first), args.num_images):

@@ -52,7 +52,7 @@ def advise_low(run: Run, pair: tuple[str, str], weights: np.ndarray) -> str:
 def advise_course(run: Run, pair: tuple[str, str], weights: np.ndarray) -> list[str]:
     """Advice from how an adapted weight went."""
     values = levels(run, weights)
-    if run.pace > run.interval:
+    if run.hides_updates:
         return [
             f"The weight may change every {run.interval} iterations, and the log has a line every "
             f"{run.pace}: what it did in between is not known. Logged were {values.min():.2g} to "
