@@ -679,25 +679,23 @@ def test_the_example_of_the_docs(tmp_path):
 
 
 @pytest.fixture
-def registered_bccd(bccd):
-    """What the sweep's DATASETS.REGISTER is to be here; forgotten again after the test."""
-    splits = ("train", "test")
-    names = [f"bccd_{split}" for split in splits]
-    yield [
-        {"name": name, "format": "voc", "root": str(bccd), "split": split}
-        for name, split in zip(names, splits)
-    ]
-    for name in names:
-        if name in DatasetCatalog:
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
-
-
-def opts_for(name, request):
-    """What the sweep of that name needs on the command line to be read here."""
-    if not name.startswith("bccd"):
-        return []
-    return ["DATASETS.REGISTER", repr(request.getfixturevalue("registered_bccd"))]
+def registered(path, request, tmp_path):
+    """The opts with which a sweep of ours finds its data sets here; forgotten again after the test."""
+    entries = yaml.safe_load(path.read_text())["opts"].get("DATASETS.REGISTER", [])
+    if path.stem == "bccd":
+        root = request.getfixturevalue("bccd")
+    else:  # the embedded set, which may not be drawn yet; no image is read here
+        root = tmp_path
+        for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+            (root / folder).mkdir(parents=True)
+        for split in ("train", "test"):
+            (root / "ImageSets" / "Main" / f"{split}.txt").write_text("000000\n")
+    entries = [{**entry, "root": str(root)} for entry in entries]
+    yield ["DATASETS.REGISTER", repr(entries)] if entries else []
+    for entry in entries:
+        if entry["name"] in DatasetCatalog:
+            DatasetCatalog.remove(entry["name"])
+            MetadataCatalog.remove(entry["name"])
 
 
 def test_our_own_sweeps_share_runs():
@@ -714,9 +712,8 @@ def test_our_own_sweeps_share_runs():
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_our_own_sweeps(path, request):
-    opts = opts_for(path.stem, request)
-    spec = sweep_plan.read_sweep(path, opts)
+def test_our_own_sweeps(path, registered):
+    spec = sweep_plan.read_sweep(path, registered)
     assert spec.seeds == ([0] if path.stem == "bccd" else [0, 1, 2])
     assert all(map(spec.baseline_of, spec.cells))
     runs = sweep_plan.make_runs(spec)
