@@ -92,7 +92,7 @@ def test_table_2_with_alwa(loss, weighting):
     assert row(loss, weighting, *found) in PAGE
 
 
-@pytest.mark.parametrize("read_cells", [table_2])
+@pytest.mark.parametrize("read_cells", [table_2, blood_cells])
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_over_the_box_losses(weighting, read_cells):
     cells, texts = read_cells(), []
@@ -115,3 +115,19 @@ def test_table_1_over_the_box_losses():
     for ratio in RATIOS[:-1]:
         texts.append(over_the_losses([(cells[x, ratio], cells[x, "1:1"]) for x in LOSSES]))
     assert f"| all five, mean | | {' | '.join(texts)} | {NONE} |\n" in PAGE
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_blood_cells_with_fixed_weights(loss):
+    stock = [blood_cells(metric)[loss, NONE, "1:1"] for metric in ("AP", "AP50", "AP75")]
+    half = blood_cells()[loss, NONE, "0.5:1"]
+    assert row(loss, *(f"{s[0]:.1f}" for s in stock), f"{gain(half, stock[0]):+.1f}") in PAGE
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_blood_cells_with_alwa(loss, weighting):
+    cells = blood_cells()
+    base = cells[loss, NONE, "1:1"]
+    found = [f"{gain(alwa(cells, loss, c, weighting), base):+.1f}" for c in WINDOWS]
+    assert row(loss, weighting, *found) in PAGE
