@@ -20,7 +20,7 @@ def read(name, axes, seeds=(0, 1, 2), metric="AP"):
     cells = {}
     with open(REPO / "docs" / "results" / f"{name}.csv", encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            if row["status"] == "finished":
+            if row.get("status", "finished") == "finished":
                 cell = cells.setdefault(tuple(row[axis] for axis in axes), {})
                 cell[int(row["seed"])] = float(row[f"bbox/{metric}"])
     return {key: cell for key, cell in cells.items() if cell.keys() == set(seeds)}
@@ -131,3 +131,13 @@ def test_blood_cells_with_alwa(loss, weighting):
     base = cells[loss, NONE, "1:1"]
     found = [f"{gain(alwa(cells, loss, c, weighting), base):+.1f}" for c in WINDOWS]
     assert row(loss, weighting, *found) in PAGE
+
+
+@pytest.mark.parametrize("first, then", [("0.5:1", "1:1"), ("1:1", "0.5:1")])
+@pytest.mark.parametrize("loss", ["giou", "smooth_l1"])
+def test_two_phases_of_fixed_weights(loss, first, then):
+    axes = ("box loss", "first 50", "then")
+    cells = [read("early", axes, metric=metric) for metric in ("AP", "AP50", "AP75")]
+    own = [cell[loss, first, then] for cell in cells]
+    change = delta(own[0], cells[0][loss, "1:1", "1:1"])
+    assert row(loss, first, then, *map(mean_and_sd, own), change) in PAGE
