@@ -141,3 +141,14 @@ def test_two_phases_of_fixed_weights(loss, first, then):
     own = [cell[loss, first, then] for cell in cells]
     change = delta(own[0], cells[0][loss, "1:1", "1:1"])
     assert row(loss, first, then, *map(mean_and_sd, own), change) in PAGE
+
+
+def test_many_classes():
+    cells = read("many_classes", ("weighting",))
+    five = table_2()
+    for label in ("authors, C 100", "balance, C 100", "balance, C 10"):
+        rule, c = label.split(", C ")
+        gains = delta(cells[label,], cells["1:1",]), delta(
+            five["giou", c, f"ALWA_2 {rule}"], five["giou", NONE, "1:1"]
+        )
+        assert f"| {label} | {mean_and_sd(cells[label,])} | {' | '.join(gains)} |" in PAGE
