@@ -148,7 +148,8 @@ def test_many_classes():
     five = table_2()
     for label in ("authors, C 100", "balance, C 100", "balance, C 10"):
         rule, c = label.split(", C ")
-        gains = delta(cells[label,], cells["1:1",]), delta(
-            five["giou", c, f"ALWA_2 {rule}"], five["giou", NONE, "1:1"]
+        gains = (
+            delta(cells[label,], cells["1:1",]),
+            delta(five["giou", c, f"ALWA_2 {rule}"], five["giou", NONE, "1:1"]),
         )
         assert f"| {label} | {mean_and_sd(cells[label,])} | {' | '.join(gains)} |" in PAGE
