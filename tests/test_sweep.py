@@ -20,6 +20,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from test_tools import load
 from test_train_net import INTERVAL, voc_root  # noqa: F401 (a fixture)
 
+from alwa_d2.data import SHAPES_CLASSES
+from alwa_d2.data.shapes import default_root
+
 sweep_plan, sweep_table, sweep_jobs, sweep = map(
     load, ("sweep_plan", "sweep_table", "sweep_jobs", "sweep")
 )
@@ -679,23 +682,16 @@ def test_the_example_of_the_docs(tmp_path):
 
 
 @pytest.fixture
-def registered(path, request, tmp_path):
+def registered(path, request):
     """The opts with which a sweep of ours finds its data sets here; forgotten again after the test."""
     entries = yaml.safe_load(path.read_text())["opts"].get("DATASETS.REGISTER", [])
-    if path.stem == "bccd":
-        root = request.getfixturevalue("bccd")
-    else:  # the embedded set, which may not be drawn yet; no image is read here
-        root = tmp_path
-        for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
-            (root / folder).mkdir(parents=True)
-        for split in ("train", "test"):
-            (root / "ImageSets" / "Main" / f"{split}.txt").write_text("000000\n")
+    # The embedded set may not be drawn yet: any folder in VOC layout will do, no image is read.
+    root = request.getfixturevalue("bccd" if path.stem == "bccd" else "voc_root")
     entries = [{**entry, "root": str(root)} for entry in entries]
     yield ["DATASETS.REGISTER", repr(entries)] if entries else []
     for entry in entries:
-        if entry["name"] in DatasetCatalog:
-            DatasetCatalog.remove(entry["name"])
-            MetadataCatalog.remove(entry["name"])
+        DatasetCatalog.pop(entry["name"], None)
+        MetadataCatalog.pop(entry["name"], None)
 
 
 def test_our_own_sweeps_share_runs():
@@ -709,6 +705,14 @@ def test_our_own_sweeps_share_runs():
         shared += len(runs[name] & seen)
         seen |= runs[name]
     assert f"share {shared} of their runs" in (REPO / "docs" / "experiments.md").read_text()
+
+
+def test_many_classes_are_those_of_the_embedded_set_and_empty_ones():
+    sweep = yaml.safe_load((REPO / "sweeps" / "many_classes.yaml").read_text())
+    for entry in sweep["opts"]["DATASETS.REGISTER"]:
+        assert os.path.basename(entry["root"]) == os.path.basename(default_root())
+        assert tuple(entry["classes"][:5]) == SHAPES_CLASSES
+        assert len(set(entry["classes"])) == sweep["opts"]["MODEL.RETINANET.NUM_CLASSES"]
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
