@@ -1,8 +1,8 @@
 #include <Python.h>
 #include <torch/library.h>
 
-// Every op of the extension; the implementations register themselves in <op>_cpu.cpp and
-// <op>_cuda.cu, the way to their gradients in <op>_autograd.cpp, the fake kernels in
+// Every op of the extension; the implementations register themselves in cpu/<op>.cpp and
+// cuda/<op>.cu, the way to their gradients in autograd/<op>.cpp, the fake kernels in
 // alwa_d2/layers/<op>.py.
 //
 // `deltas` and `logits` are one (N, R, K) tensor or a head's levels (N, A * K, H, W). Statistics

@@ -4,8 +4,8 @@
 #include <cstdlib>
 #include <vector>
 
-#include "focal_loops_cpu.h"
-#include "sum_loops_cpu.h"
+#include "cpu/focal_loops.h"
+#include "cpu/sum_loops.h"
 
 int main(int, char** argv) {
   using namespace alwa_d2;

@@ -36,7 +36,7 @@ def program(tmp_path_factory, setup_py):
         pytest.skip("needs an x86-64 processor with AVX2, for which the limits are")
     file = tmp_path_factory.mktemp("count") / "focal_loops"
     sources = [REPO / "tests" / "focal_loops.cpp"]
-    sources += [REPO / "csrc" / name for name in ("focal_loops_cpu.cpp", "sum_loops_cpu.cpp")]
+    sources += [REPO / "csrc" / name for name in ("cpu/focal_loops.cpp", "cpu/sum_loops.cpp")]
     command = ["g++", "-std=c++17", *setup_py.CXX_FLAGS, f"-I{REPO / 'csrc'}", *sources, "-o", file]
     subprocess.run(command, check=True)
     return file

@@ -29,7 +29,7 @@ def test_every_op_has_all_its_parts(op, stem):
     python = (REPO / "alwa_d2" / "layers" / f"{stem}.py").read_text()
     for name in (op,) if op in WITHOUT_GRADIENT else (op, f"{op}_backward"):
         assert f'"{name}(' in schemas
-        for source in (f"{stem}_cpu.cpp", f"{stem}_cuda.cu"):
+        for source in (f"cpu/{stem}.cpp", f"cuda/{stem}.cu"):
             assert f'm.impl("{name}"' in (REPO / "csrc" / source).read_text(), source
         assert name in tests
         overload = getattr(torch.ops.alwa_d2, name).default
@@ -38,7 +38,7 @@ def test_every_op_has_all_its_parts(op, stem):
         entry = torch._library.simple_registry.singleton.find(f"alwa_d2::{name}")
         assert entry.fake_impl.kernel is not None
     if op not in WITHOUT_GRADIENT:
-        assert f'm.impl("{op}"' in (REPO / "csrc" / f"{stem}_autograd.cpp").read_text()
+        assert f'm.impl("{op}"' in (REPO / "csrc" / "autograd" / f"{stem}.cpp").read_text()
     assert f'"{op}"' in python
     assert hasattr(importlib.import_module("alwa_d2.layers.reference"), op)
     assert getattr(layers, op).__doc__

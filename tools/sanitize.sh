@@ -2,7 +2,7 @@
 # Builds the CPU kernels with AddressSanitizer and UndefinedBehaviorSanitizer, and runs their tests.
 # The first report of either ends the run with an error. The ordinary build stays as it is.
 #
-# All versions of the loops that vectorize_cpu.h makes have the checks; as always, the ones that run
+# All versions of the loops that cpu/vectorize.h makes have the checks; as always, the ones that run
 # are those for the processor at hand.
 #
 #   tools/sanitize.sh -k giou -x            with .venv, or python3 where there is none; what follows

@@ -30,7 +30,7 @@ def register(op: str, *, fake) -> None:
     without numbers. The same for its gradient `alwa_d2::<op>_backward`, whose own is refused.
 
     Args:
-        op: name of the op; what leads to its gradient is in csrc/<op>_autograd.cpp
+        op: name of the op; what leads to its gradient is in csrc/autograd/<op>.cpp
         fake: (forward, backward), functions that check the arguments and return empty outputs;
             (forward,) for an op without gradient, whose outputs never require one
     """

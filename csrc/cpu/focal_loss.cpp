@@ -6,8 +6,8 @@
 #include <atomic>
 
 #include "focal_loss.h"
-#include "focal_segment_cpu.h"
-#include "pieces_cpu.h"
+#include "cpu/focal_segment.h"
+#include "cpu/pieces.h"
 
 namespace alwa_d2 {
 namespace {

@@ -12,7 +12,7 @@
 #include <optional>
 #include <utility>
 
-// What the ops' gradients (<op>_autograd.cpp) share. Each is a node in C++, since on a CPU the
+// What the ops' gradients (autograd/<op>.cpp) share. Each is a node in C++, since on a CPU the
 // gradient is worth computing together with the loss, and since small inputs would spend most of
 // their time in a node written in Python.
 

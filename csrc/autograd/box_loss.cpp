@@ -1,6 +1,6 @@
 #include <torch/library.h>
 
-#include "autograd.h"
+#include "autograd/node.h"
 #include "box_loss.h"
 
 namespace alwa_d2 {

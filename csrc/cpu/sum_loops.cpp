@@ -1,10 +1,10 @@
-#include "sum_loops_cpu.h"
+#include "cpu/sum_loops.h"
 
 #include <algorithm>
 #include <cstring>
 #include <limits>
 
-#include "vectorize_cpu.h"
+#include "cpu/vectorize.h"
 
 namespace alwa_d2 {
 namespace {

@@ -10,8 +10,8 @@
 #include <tuple>
 #include <vector>
 
-#include "anchor_chunks_cpu.h"
-#include "vectorize_cpu.h"
+#include "cpu/anchor_chunks.h"
+#include "cpu/vectorize.h"
 
 namespace alwa_d2 {
 namespace {

@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "box_loss.h"
-#include "pieces_cpu.h"
+#include "cpu/pieces.h"
 
 namespace alwa_d2 {
 namespace {

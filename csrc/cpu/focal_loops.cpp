@@ -1,8 +1,8 @@
-#include "focal_loops_cpu.h"
+#include "cpu/focal_loops.h"
 
 #include <algorithm>
 
-#include "vectorize_cpu.h"
+#include "cpu/vectorize.h"
 
 namespace alwa_d2 {
 namespace {

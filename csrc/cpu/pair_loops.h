@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "losses/box.h"
-#include "vectorize_cpu.h"
+#include "cpu/vectorize.h"
 
 namespace alwa_d2 {
 

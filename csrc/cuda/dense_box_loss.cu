@@ -4,7 +4,7 @@
 #include <torch/library.h>
 
 #include "box_loss.h"
-#include "launch_cuda.cuh"
+#include "cuda/launch.cuh"
 
 namespace alwa_d2 {
 namespace {

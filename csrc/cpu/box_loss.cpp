@@ -4,8 +4,8 @@
 #include <torch/library.h>
 
 #include "box_loss.h"
-#include "pair_loops_cpu.h"
-#include "pieces_cpu.h"
+#include "cpu/pair_loops.h"
+#include "cpu/pieces.h"
 
 namespace alwa_d2 {
 namespace {

@@ -6,7 +6,7 @@
 #include <tuple>
 #include <vector>
 
-#include "launch_cuda.cuh"
+#include "cuda/launch.cuh"
 #include "matching.h"
 
 namespace alwa_d2 {

@@ -4,9 +4,9 @@
 #include <type_traits>
 #include <vector>
 
-#include "focal_loops_cpu.h"
+#include "cpu/focal_loops.h"
 #include "levels.h"
-#include "sum_loops_cpu.h"
+#include "cpu/sum_loops.h"
 
 namespace alwa_d2 {
 

@@ -5,7 +5,7 @@
 #include <torch/library.h>
 
 #include "focal_loss.h"
-#include "launch_cuda.cuh"
+#include "cuda/launch.cuh"
 
 namespace alwa_d2 {
 namespace {
