@@ -56,18 +56,17 @@ def run(command):
 
 
 class Build:
-    """A variant of the library. `change(text, name)` may alter a file of csrc before it is read."""
+    """A variant of the library, with a fault (faults.py) in one of its objects or with none."""
 
-    def __init__(self, variant, change=None):
-        self.variant = variant
+    def __init__(self, variant, fault=None):
+        self.variant, self.fault = variant, fault
         self.compiler = os.environ.get("CXX", "g++")
         version = subprocess.run([self.compiler, "--version"], capture_output=True, text=True)
         self.toolchain = (version.stdout, torch.__version__, *includes())
         self.texts = {}
         for path in sorted((REPO / "csrc").rglob("*.*")):
             name = str(path.relative_to(REPO))
-            text = path.read_text()
-            self.texts[name] = rewrite(change(text, name) if change else text, name)
+            self.texts[name] = rewrite(path.read_text(), name)
 
     def with_includes(self, name, seen):
         """The texts of a file and of all files of csrc that it includes."""
@@ -78,6 +77,13 @@ class Build:
                 if path in self.texts and path not in seen:
                     self.with_includes(path, seen)
         return seen
+
+    def with_fault(self, name, texts):
+        if self.fault is None or name != f"csrc/cuda/{self.fault.unit}":
+            return texts
+        file = f"csrc/cuda/{self.fault.file}"
+        changed = self.fault.change((REPO / file).read_text())
+        return texts | {file: rewrite(changed, file)}
 
     def header(self, flags):
         """The folder of device.h, precompiled for these flags."""
@@ -113,7 +119,7 @@ class Build:
         flags = [*FLAGS, *VARIANTS[self.variant]]
         for name in self.texts:
             if name.endswith(".cu"):
-                yield name, flags, self.with_includes(name, {})
+                yield name, flags, self.with_fault(name, self.with_includes(name, {}))
             elif name.endswith(".cpp") and not name.startswith("csrc/cpu/"):
                 yield name, plain, self.with_includes(name, {})
         headers = {name: (HERE / name).read_text() for name in EMULATOR if name.endswith(".h")}
@@ -139,10 +145,11 @@ class Build:
         library.with_suffix(".part").rename(library)
         return library
 
-    def library(self, first=()):
-        """The built library. Of a function in several objects the first one's is linked: that of
-        the files named in `first`."""
-        units = sorted(self.units(), key=lambda unit: unit[0] not in first)
+    def library(self):
+        """The path of what is built. Of a function in several objects the first one's is linked:
+        the one with the fault."""
+        faulty = f"csrc/cuda/{self.fault.unit}" if self.fault else ""
+        units = sorted(self.units(), key=lambda unit: unit[0] != faulty)
         for flags in {tuple(unit[1]) for unit in units}:
             self.header(flags)
         with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count()))) as pool:

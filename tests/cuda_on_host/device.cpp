@@ -5,6 +5,8 @@
 #include "log.h"
 #include "state.h"
 
+#include <dlfcn.h>
+
 #include <bit>
 #include <cstring>
 #include <memory>
@@ -230,6 +232,15 @@ void trap(const char* what, const char* file, int line) {
   fail(c10::str(what, " (", file, ":", line, ")"));
   threads[running.thread]->fibre.wait();
   std::abort();
+}
+
+// The place in the library, for addr2line.
+void trap_at(const char* what, const void* code) {
+  Dl_info library{};
+  dladdr(code, &library);
+  const auto offset = static_cast<const char*>(code) - static_cast<const char*>(library.dli_fbase);
+  const std::string text = c10::str(what, ", addr2line -ipe ", library.dli_fname, " 0x", std::hex, offset - 1);
+  trap(text.c_str(), library.dli_fname, 0);
 }
 
 int barrier(const char* name, int value, Place at) {

@@ -24,6 +24,8 @@ uint64_t next_random();
 
 // The launch ends with this error as soon as the thread that runs waits or ends.
 void fail(const std::string& what);
+// Ends it at once, of the thread that runs; `code` is where in the library.
+[[noreturn]] void trap_at(const char* what, const void* code);
 
 // The arrays of a kernel are those that its threads have asked for.
 void forget_shared_arrays();
