@@ -46,6 +46,7 @@ def run(library, variant, *tests):
     """pytest in a process of its own, since one holds one library: (exit status, output)."""
     environment = os.environ | {
         "ALWA_D2_CUDA_ON_HOST": str(library),
+        "ALWA_D2_CUDA_ON_HOST_VARIANT": variant,
         "PYTHONPATH": os.pathsep.join([str(REPO), str(HERE.parent)]),
         "OMP_NUM_THREADS": "1",
     }
