@@ -200,7 +200,9 @@ void run_block(int64_t block) {
     running.kernel = true;
     fibre.resume();
     running.kernel = false;
-    release();
+    if (failure.empty()) {
+      release();
+    }
   }
   block_ended();
 }
