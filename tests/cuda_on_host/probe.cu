@@ -133,7 +133,8 @@ const std::map<std::string, void (*)()> kProbes = {
     {"shared memory beyond its end", [] {
        launch(1, 32, [] {
          __shared__ int a[31];
-         a[threadIdx.x] = 1;
+         int* first = a;
+         first[threadIdx.x] = 1;
        });
      }},
     {"shared memory without a barrier", [] {
