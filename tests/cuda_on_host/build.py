@@ -36,8 +36,8 @@ VARIANTS = {
     ],
 }
 RUNTIMES = {"sanitize": ["-fsanitize=address,undefined"]}
-EMULATOR = ("device.cpp", "fibre.cpp", "fibre.h", "log.cpp", "log.h", "races.cpp", "shared.cpp")
-EMULATOR += ("state.h",)
+EMULATOR = ("block.cpp", "block.h", "device.cpp", "fibre.cpp", "fibre.h", "log.cpp", "log.h")
+EMULATOR += ("races.cpp", "shared.cpp", "state.h")
 
 
 def includes():
@@ -136,12 +136,13 @@ class Build:
         if library.exists():
             return library
         library.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(torch.__file__).parent / "lib"
-        wanted, defined = (symbols(objects, kind) for kind in ("--undefined-only", "--defined-only"))
-        never = [x for x in sorted(wanted - defined) if "alwa_d2" in x]
+        torch_lib = Path(torch.__file__).parent / "lib"
+        missing = symbols(objects, "--undefined-only") - symbols(objects, "--defined-only")
+        never = [name for name in sorted(missing) if "alwa_d2" in name]
         command = [self.compiler, "-shared", "-Wl,-Bsymbolic", *RUNTIMES.get(self.variant, [])]
         command += [f"-Wl,--defsym={name}=cuda_on_host_never" for name in never]
-        command += [*objects, "-o", library.with_suffix(".part"), f"-L{folder}", f"-Wl,-rpath,{folder}"]
+        command += [*objects, "-o", library.with_suffix(".part")]
+        command += [f"-L{torch_lib}", f"-Wl,-rpath,{torch_lib}"]
         run([*command, "-lc10", "-ltorch_cpu", "-ltorch", "-ltorch_python"])
         library.with_suffix(".part").rename(library)
         return library

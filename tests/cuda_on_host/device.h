@@ -26,7 +26,8 @@
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
 
-// rewrite.py puts these in the place of __CUDACC__ and __CUDA_ARCH__, which PyTorch's headers look at.
+// rewrite.py puts these in the place of __CUDACC__ and __CUDA_ARCH__, which PyTorch's headers look
+// at.
 #define CUDA_ON_HOST_COMPILER 1
 #define CUDA_ON_HOST_ARCH 900
 

@@ -27,7 +27,7 @@ class Fibre {
   static void enter();
 
   void (*body_)();
-  void* top_ = nullptr;  // of the stack, where it is not running
+  void* top_ = nullptr;         // of the stack, where it is not running
   void* fake_stack_ = nullptr;  // AddressSanitizer's
 };
 

@@ -2,7 +2,8 @@
 
 // CUDA's functions of a thread, a warp and a block, as far as the project's kernels use them.
 
-// --- Barriers and votes ---------------------------------------------------------------------------
+// --- Barriers and votes
+// ---------------------------------------------------------------------------
 
 #define CUDA_ON_HOST_HERE ::cuda_on_host::Place at = ::cuda_on_host::Place::current()
 
@@ -41,7 +42,8 @@ inline int __all_sync(unsigned mask, int value, CUDA_ON_HOST_HERE) {
   return __ballot_sync(mask, !value, at) == 0;
 }
 
-// --- Shuffles -------------------------------------------------------------------------------------
+// --- Shuffles
+// -------------------------------------------------------------------------------------
 
 namespace cuda_on_host {
 
@@ -92,7 +94,8 @@ T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32, CUDA_ON_HOS
   return cuda_on_host::shuffle("__shfl_xor_sync", mask, value, width, from, at);
 }
 
-// --- Atomics --------------------------------------------------------------------------------------
+// --- Atomics
+// --------------------------------------------------------------------------------------
 
 namespace cuda_on_host {
 
@@ -111,8 +114,8 @@ __attribute__((noinline, no_sanitize("thread"))) T atomically(T* address, const 
 }  // namespace cuda_on_host
 
 // The types that CUDA has them for.
-#define CUDA_ON_HOST_ATOMIC(name, T, result) \
-  inline T name(T* address, T value) { \
+#define CUDA_ON_HOST_ATOMIC(name, T, result)                                      \
+  inline T name(T* address, T value) {                                            \
     return cuda_on_host::atomically(address, [=](T old) -> T { return result; }); \
   }
 CUDA_ON_HOST_ATOMIC(atomicAdd, int, old + value)
@@ -129,7 +132,8 @@ CUDA_ON_HOST_ATOMIC(atomicMin, long long, std::min(old, value))
 CUDA_ON_HOST_ATOMIC(atomicOr, int, old | value)
 CUDA_ON_HOST_ATOMIC(atomicOr, unsigned, old | value)
 
-// --- Numbers --------------------------------------------------------------------------------------
+// --- Numbers
+// --------------------------------------------------------------------------------------
 
 // Files are compiled without contraction where this matters (build.py), and so is CUDA's by name.
 namespace cuda_on_host {
@@ -148,15 +152,12 @@ inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(static_cast<unsigned>(x)); }
 
-// --- Vectors, and loads and stores with a hint for the cache --------------------------------------
+// --- Vectors, and loads and stores with a hint for the cache
+// --------------------------------------
 
-#define CUDA_ON_HOST_VECTORS(T, name, align2, align4) \
-  struct alignas(align2) name##2 { \
-    T x, y; \
-  }; \
-  struct alignas(align4) name##4 { \
-    T x, y, z, w; \
-  }; \
+#define CUDA_ON_HOST_VECTORS(T, name, align2, align4)        \
+  struct alignas(align2) name##2 { T x, y; };                \
+  struct alignas(align4) name##4 { T x, y, z, w; };          \
   inline name##2 make_##name##2(T x, T y) { return {x, y}; } \
   inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 CUDA_ON_HOST_VECTORS(int8_t, char, 2, 4)
@@ -171,14 +172,14 @@ CUDA_ON_HOST_VECTORS(long long, longlong, 16, 16)
 CUDA_ON_HOST_VECTORS(unsigned long long, ulonglong, 16, 16)
 
 #define CUDA_ON_HOST_LOAD(name) \
-  template <typename T> \
-  T name(const T* from) { \
-    return *from; \
+  template <typename T>         \
+  T name(const T* from) {       \
+    return *from;               \
   }
 #define CUDA_ON_HOST_STORE(name) \
-  template <typename T> \
-  void name(T* to, T value) { \
-    *to = value; \
+  template <typename T>          \
+  void name(T* to, T value) {    \
+    *to = value;                 \
   }
 CUDA_ON_HOST_LOAD(__ldg)
 CUDA_ON_HOST_LOAD(__ldca)

@@ -40,7 +40,8 @@ struct Functions {
     const int lane = threadIdx.x, id = lane + 32 * threadIdx.y;
     const long long value = 100 + lane;
     const auto expect = [](bool fine) { CUDA_KERNEL_ASSERT(fine); };
-    expect(__shfl_sync(~0u, value, 5) == 105 && __shfl_sync(~0u, value, 9, 8) == 101 + lane / 8 * 8);
+    expect(
+        __shfl_sync(~0u, value, 5) == 105 && __shfl_sync(~0u, value, 9, 8) == 101 + lane / 8 * 8);
     expect(__shfl_xor_sync(~0u, float(lane), 3) == (lane ^ 3));
     expect(__shfl_down_sync(~0u, lane, 2, 4) == (lane % 4 < 2 ? lane + 2 : lane));
     expect(__shfl_up_sync(~0u, lane, 1) == (lane == 0 ? 0 : lane - 1));
@@ -84,31 +85,45 @@ alignas(16) int numbers[4096];
 const std::map<std::string, void (*)()> kProbes = {
     {"functions", [] { launch(dim3(2, 2), dim3(32, 3), Functions()); }},
     {"templates", templates},
-    {"barrier after some have ended", [] {
-       launch(1, 64, [] { if (threadIdx.x < 32) __syncthreads(); });
-     }},
-    {"barriers of two places", [] {
+    {"barrier after some have ended",
+     [] {
        launch(1, 64, [] {
          if (threadIdx.x < 32) __syncthreads();
-         else __syncthreads();
        });
      }},
-    {"a warp waits for lanes at a barrier", [] {
+    {"barriers of two places",
+     [] {
+       launch(1, 64, [] {
+         if (threadIdx.x < 32)
+           __syncthreads();
+         else
+           __syncthreads();
+       });
+     }},
+    {"a warp waits for lanes at a barrier",
+     [] {
        launch(1, 32, [] {
-         if (threadIdx.x < 16) __syncthreads();
-         else __any_sync(~0u, 1);
+         if (threadIdx.x < 16)
+           __syncthreads();
+         else
+           __any_sync(~0u, 1);
        });
      }},
-    {"a shuffle from a lane that has ended", [] {
-       launch(1, 32, [] { if (threadIdx.x < 31) __shfl_sync(~0u, 1, 31); });
+    {"a shuffle from a lane that has ended",
+     [] {
+       launch(1, 32, [] {
+         if (threadIdx.x < 31) __shfl_sync(~0u, 1, 31);
+       });
      }},
     {"a mask without the lane", [] { launch(1, 32, [] { __any_sync(1u, 1); }); }},
-    {"misaligned", [] {
+    {"misaligned",
+     [] {
        launch(1, 1, [] {
          numbers[0] = static_cast<int>(reinterpret_cast<const float4*>(numbers + 1)->x);
        });
      }},
-    {"aligned", [] {
+    {"aligned",
+     [] {
        launch(1, 32, [] {
          const int4 four = __ldg(reinterpret_cast<const int4*>(numbers) + threadIdx.x);
          __stcs(reinterpret_cast<int4*>(numbers + 2048) + threadIdx.x, make_int4(four.w, 0, 0, 1));
@@ -119,32 +134,37 @@ const std::map<std::string, void (*)()> kProbes = {
     {"too high a grid", [] { launch(dim3(1, 65536), 1, [] {}); }},
     {"no block", [] { launch(0, 1, [] {}); }},
     {"too many threads", [] { launch(1, 1025, [] {}); }},
-    {"no check", [] {
+    {"no check",
+     [] {
        run_kernel<<<1, 1>>>([] {});
        launch(1, 1, [] {});
      }},
-    {"much shared memory", [] {
+    {"much shared memory",
+     [] {
        launch(1, 1, [] {
          __shared__ double a[6144];
          __shared__ char b;
          b = a[0] > 0;
        });
      }},
-    {"shared memory beyond its end", [] {
+    {"shared memory beyond its end",
+     [] {
        launch(1, 32, [] {
          __shared__ int a[31];
          int* first = a;
          first[threadIdx.x] = 1;
        });
      }},
-    {"shared memory without a barrier", [] {
+    {"shared memory without a barrier",
+     [] {
        launch(1, 64, [] {
          __shared__ int a[64];
          a[threadIdx.x] = 1;
          numbers[threadIdx.x] = a[63 - threadIdx.x];
        });
      }},
-    {"shared memory behind __syncwarp", [] {
+    {"shared memory behind __syncwarp",
+     [] {
        launch(2, 64, [] {
          __shared__ short a[64];
          a[threadIdx.x] = 1;
@@ -154,7 +174,8 @@ const std::map<std::string, void (*)()> kProbes = {
          a[threadIdx.x ^ 31] = 2;
        });
      }},
-    {"__syncwarp between two warps", [] {
+    {"__syncwarp between two warps",
+     [] {
        launch(1, 64, [] {
          __shared__ int a[64];
          a[threadIdx.x] = 1;
@@ -162,7 +183,8 @@ const std::map<std::string, void (*)()> kProbes = {
          numbers[threadIdx.x] = a[63 - threadIdx.x];
        });
      }},
-    {"a vote is no barrier", [] {
+    {"a vote is no barrier",
+     [] {
        launch(1, 32, [] {
          __shared__ int a[32];
          a[threadIdx.x] = 1;
@@ -171,14 +193,27 @@ const std::map<std::string, void (*)()> kProbes = {
        });
      }},
     {"blocks write one number", [] { launch(2, 1, [] { numbers[7] = 1; }); }},
-    {"a block reads what another has written", [] {
-       launch(2, 1, [] { if (blockIdx.x == 0) numbers[7] = 1; else numbers[8] = numbers[7]; });
+    {"a block reads what another has written",
+     [] {
+       launch(2, 1, [] {
+         if (blockIdx.x == 0)
+           numbers[7] = 1;
+         else
+           numbers[8] = numbers[7];
+       });
      }},
     {"blocks add to one number", [] { launch(9, 40, [] { atomicAdd(numbers + 7, 1); }); }},
-    {"an atomic and a plain one", [] {
-       launch(2, 1, [] { if (blockIdx.x == 0) atomicAdd(numbers + 7, 1); else numbers[7] = 1; });
+    {"an atomic and a plain one",
+     [] {
+       launch(2, 1, [] {
+         if (blockIdx.x == 0)
+           atomicAdd(numbers + 7, 1);
+         else
+           numbers[7] = 1;
+       });
      }},
-    {"threads write bytes side by side", [] {
+    {"threads write bytes side by side",
+     [] {
        launch(1, 64, [] {
          auto* bytes = reinterpret_cast<char*>(numbers);
          bytes[threadIdx.x] = static_cast<char>(bytes[threadIdx.x] + 1);
@@ -186,10 +221,13 @@ const std::map<std::string, void (*)()> kProbes = {
          numbers[64 + threadIdx.x] = numbers[threadIdx.x / 4];
        });
      }},
-    {"a wide load meets a narrow store", [] {
+    {"a wide load meets a narrow store",
+     [] {
        launch(1, 2, [] {
-         if (threadIdx.x == 0) reinterpret_cast<char*>(numbers)[13] = 1;
-         else numbers[64] = reinterpret_cast<const int4*>(numbers)->w;
+         if (threadIdx.x == 0)
+           reinterpret_cast<char*>(numbers)[13] = 1;
+         else
+           numbers[64] = reinterpret_cast<const int4*>(numbers)->w;
        });
      }},
 };

@@ -30,7 +30,9 @@ size_t bytes_used, arena_used;
 alignas(kGap) char arena[kMostBytes + 3 * kGap * kMostArrays];
 
 // Very large or NaN, very large or negative: in turn, since either may be without effect.
-void fill(const Array& array) { std::memset(array.data, next_random() % 2 ? 0x7f : 0xff, array.bytes); }
+void fill(const Array& array) {
+  std::memset(array.data, next_random() % 2 ? 0x7f : 0xff, array.bytes);
+}
 
 }  // namespace
 

@@ -10,12 +10,12 @@
 namespace cuda_on_host {
 
 struct Running {
-  bool kernel = false;  // else the host runs
-  int64_t block;        // its number in the grid
-  int thread;           // its number in the block
-  int epoch;            // barriers that the block has passed
-  int warp_epoch;       // __syncwarp of all its lanes that the warp has passed
-  const char* stack;    // the thread's
+  bool kernel = false;     // else the host runs
+  int64_t block;           // its number in the grid
+  int thread;              // its number in the block
+  int epoch;               // barriers that the block has passed
+  int warp_epoch;          // __syncwarp of all its lanes that the warp has passed
+  const char* stack;       // the thread's
   const char* host_stack;  // the part in use begins here
 };
 extern Running running;
@@ -24,6 +24,7 @@ uint64_t next_random();
 
 // The launch ends with this error as soon as the thread that runs waits or ends.
 void fail(const std::string& what);
+bool failed();
 // Ends it at once, of the thread that runs; `code` is where in the library.
 [[noreturn]] void trap_at(const char* what, const void* code);
 
