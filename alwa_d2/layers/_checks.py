@@ -115,21 +115,30 @@ def _check_level(name, level, first, flat, images, labels_name, labels):
     check_device(name, level, labels_name, labels)
 
 
-def check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale):
-    if fg_mask.dtype != torch.bool:
-        raise TypeError(f"fg_mask: expected bool, got {name_of(fg_mask.dtype)}")
-    values = check_predictions("deltas", deltas, "fg_mask", fg_mask)
-    images, count = fg_mask.shape
+def check_dense(anchors, deltas, gt_boxes, labels, num_classes, box_weights, scale):
+    is_mask = labels.dtype == torch.bool
+    if not is_mask and labels.dtype != torch.int64:
+        raise TypeError(f"labels: expected int64 or bool, got {name_of(labels.dtype)}")
+    if not is_mask and (num_classes is None or num_classes < 0):
+        raise ValueError(
+            f"num_classes: expected the number of classes with int64 labels, got {num_classes}"
+        )
+    if is_mask and num_classes is not None:
+        raise ValueError(
+            f"num_classes: expected None with labels that are a bool mask, got {num_classes}"
+        )
+    values = check_predictions("deltas", deltas, "labels", labels)
+    images, count = labels.shape
     if values != 4 and count != 0:
         raise ValueError(f"deltas: expected 4 values an anchor, got {values}")
     check_shape("anchors", anchors, (count, 4))
     check_shape("gt_boxes", gt_boxes, (images, count, 4))
     for name, x in (("anchors", anchors), ("gt_boxes", gt_boxes)):
         check_dtype(name, x)
-        check_device(name, x, "fg_mask", fg_mask)
+        check_device(name, x, "labels", labels)
     if len(box_weights) != 4:
         raise ValueError(f"box_weights: expected 4 numbers, got {len(box_weights)}")
-    check_scale(scale, "fg_mask", fg_mask)
+    check_scale(scale, "labels", labels)
 
 
 def check_focal(logits, labels, gamma, scale):

@@ -27,9 +27,10 @@ def box_loss(pred, target, kind, reduction="none", beta=0.0, eps=1e-7) -> Tensor
 
 
 def dense_box_loss(
-    anchors, deltas, gt_boxes, fg_mask, kind, *,
+    anchors, deltas, gt_boxes, labels, kind, *, num_classes=None,
     box_weights=(1.0, 1.0, 1.0, 1.0), beta=0.0, eps=1e-7, scale=None,
 ):  # fmt: skip
+    fg_mask = labels if num_classes is None else (labels >= 0) & (labels < num_classes)  # (N, R)
     deltas = _flat(deltas, fg_mask.shape[1])
     compute = reduced_dtype(deltas)
     deltas = deltas.to(compute)[fg_mask]  # (P, 4)
