@@ -59,13 +59,13 @@ def label_anchors(
         list(labels),
         allow_low_quality_matches,
         background,
-    )
+    )[:2]
 
 
-def _fake(anchors, gt_boxes, gt_classes, thresholds, labels, allow_low_quality_matches, background):
+def _fake(anchors, gt_boxes, gt_classes, thresholds, labels, allow_low_quality_matches, background, foreground=None):
     _checks.check_label_anchors(anchors, gt_boxes, gt_classes, thresholds, labels)
     shape = (len(gt_boxes), len(anchors))
-    return anchors.new_empty(shape, dtype=torch.int64), anchors.new_empty((*shape, 4))
+    return anchors.new_empty(shape, dtype=torch.int64), anchors.new_empty((*shape, 4)), anchors.new_empty((), dtype=torch.int64)
 
 
 _library.register("label_anchors", fake=(_fake,))

@@ -142,10 +142,10 @@ void label_images(
   });
 }
 
-std::tuple<at::Tensor, at::Tensor> label_anchors_cpu(
+std::tuple<at::Tensor, at::Tensor, at::Tensor> label_anchors_cpu(
     const at::Tensor& anchors, at::TensorList gt_boxes, at::TensorList gt_classes,
     at::ArrayRef<double> thresholds, at::IntArrayRef labels, bool allow_low_quality_matches,
-    int64_t background) {
+    int64_t background, std::optional<int64_t>) {
   check_label_anchors(anchors, gt_boxes, gt_classes, thresholds, labels);
   const int64_t n = gt_boxes.size(), r = anchors.size(0);
   at::Tensor out_labels = at::empty({n, r}, anchors.options().dtype(at::kLong));
@@ -164,7 +164,7 @@ std::tuple<at::Tensor, at::Tensor> label_anchors_cpu(
     }
     label_images(rows, images, rule, allow_low_quality_matches);
   });
-  return {out_labels, out_boxes};
+  return {out_labels, out_boxes, (out_labels.ge(0) & out_labels.ne(background)).sum()};
 }
 
 TORCH_LIBRARY_IMPL(alwa_d2, CPU, m) { m.impl("label_anchors", &label_anchors_cpu); }
