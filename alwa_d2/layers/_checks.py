@@ -5,6 +5,7 @@ import torch
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 MOST_LEVELS = 16
 MOST_THRESHOLDS = 8
+MOST_WEIGHTS = 16
 
 
 def shape_of(x) -> list:
@@ -173,22 +174,49 @@ def check_rule(thresholds, labels):
             raise ValueError(f"labels: expected each to be -1, 0 or 1, got {label}")
 
 
-def check_label_anchors(anchors, gt_boxes, gt_classes, thresholds, labels):
+def check_label_anchors(anchors, gt_boxes, gt_classes, thresholds, labels, foreground):
     if anchors.dim() != 2 or anchors.shape[1] != 4:
         raise ValueError(f"anchors: expected shape (R, 4), got {shape_of(anchors)}")
     if anchors.dtype not in (torch.float64, torch.float32):
         raise TypeError(f"anchors: expected float64 or float32, got {name_of(anchors.dtype)}")
-    if len(gt_classes) != len(gt_boxes):
+    without_classes = foreground is not None and len(gt_classes) == 0
+    if not without_classes and len(gt_classes) != len(gt_boxes):
         raise ValueError(
             f"gt_classes: expected {len(gt_boxes)} images as in gt_boxes, got {len(gt_classes)}"
         )
-    for boxes, classes in zip(gt_boxes, gt_classes):
+    for i, boxes in enumerate(gt_boxes):
         if boxes.dim() != 2 or boxes.shape[1] != 4:
             raise ValueError(f"gt_boxes: expected shape (G, 4), got {shape_of(boxes)}")
         check_dtype("gt_boxes", boxes)
         check_device("gt_boxes", boxes, "anchors", anchors)
-        if classes.dtype != torch.int64:
-            raise TypeError(f"gt_classes: expected int64, got {name_of(classes.dtype)}")
-        check_shape("gt_classes", classes, boxes.shape[:1])
-        check_device("gt_classes", classes, "anchors", anchors)
+        if not without_classes:
+            _check_classes(gt_classes[i], boxes, anchors)
     check_rule(thresholds, labels)
+
+
+def _check_classes(classes, boxes, anchors):
+    if classes.dtype != torch.int64:
+        raise TypeError(f"gt_classes: expected int64, got {name_of(classes.dtype)}")
+    check_shape("gt_classes", classes, boxes.shape[:1])
+    check_device("gt_classes", classes, "anchors", anchors)
+
+
+def check_loss_scales(num_foreground, normalizer, weights):
+    check_shape("num_foreground", num_foreground, ())
+    check_shape("normalizer", normalizer, ())
+    if num_foreground.dtype not in (torch.int64, torch.float64):
+        raise TypeError(
+            f"num_foreground: expected int64 or float64, got {name_of(num_foreground.dtype)}"
+        )
+    if normalizer.dtype != torch.float64:
+        raise TypeError(f"normalizer: expected float64, got {name_of(normalizer.dtype)}")
+    check_device("num_foreground", num_foreground, "normalizer", normalizer)
+    if len(weights) > MOST_WEIGHTS:
+        raise ValueError(
+            f"weights: expected at most {MOST_WEIGHTS} tensors, got {len(weights)}"
+        )
+    for weight in weights:
+        check_shape("weights", weight, ())
+        if weight.dtype != torch.float64:
+            raise TypeError(f"weights: expected float64, got {name_of(weight.dtype)}")
+        check_device("weights", weight, "normalizer", normalizer)
