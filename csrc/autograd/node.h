@@ -44,6 +44,12 @@ inline bool is_plain(const at::Tensor& x) {
       !c10::impl::TorchDispatchModeTLS::any_modes_set();
 }
 
+inline bool is_batched(const at::Tensor& x) {
+  constexpr c10::DispatchKeySet keys(
+      {c10::DispatchKey::Batched, c10::DispatchKey::FuncTorchBatched});
+  return x.key_set().has_any(keys);
+}
+
 // Whether the gradient by the first of an op's tensors is computed with the loss, for an incoming
 // gradient of 1. Not in float16: there the incoming gradient is GradScaler's factor, which has to
 // be in the product before it is rounded.
@@ -118,6 +124,10 @@ struct Kept : torch::CustomClassHolder {
   template <typename F>
   static variable_list gradients(
       AutogradContext* ctx, const at::Tensor& grad, size_t before, size_t after, const F& compute) {
+    TORCH_CHECK(
+        !grad.defined() || !is_batched(grad),
+        "alwa_d2's losses take one incoming gradient at a time, not a batch of them"
+        " (is_grads_batched, vmap)");
     auto& kept = *static_cast<Kept*>(ctx->saved_data["kept"].toCapsule().get());
     variable_list result = std::exchange(kept.ahead, {});
     if (!grad.defined()) {
