@@ -1,4 +1,4 @@
-"""The CUDA kernels' machine code in numbers, and the times to be expected from it: two tables.
+"""The CUDA kernels' machine code in numbers, and the times to be expected from it: three tables.
 
     python scripts/sass.py                 # Markdown, for docs/kernels.md
     python scripts/sass.py --arch sm_90    # of one architecture
@@ -67,28 +67,36 @@ def widths(code):
 
 def focal_rows(arch, kernels):
     """A logit's cost in each loop over logits."""
-    for k in sorted(filter(sass_focal.is_focal, kernels), key=lambda k: k.name):
+    for k in focal_kernels(kernels):
         for loop in sass_focal.loops_over_logits(k):
-            totals = [sass_focal.range_per_logit(loop, classes) for classes in CLASSES]
+            totals = [sass_focal.per_logit(loop, classes) for classes in CLASSES]
             yield [
                 f"`{k.name}`, {widths(loop.code)}",
                 arch,
                 f"{loop.per_logit:.1f}",
-                *(f"{least:.1f} to {most:.1f}" for least, most in totals),
+                *(f"{total[0]:.1f} to {total[1]:.1f}" if total else "" for total in totals),
                 f"{loop.special_per_logit:.1f}",
                 loop.code.doubles,
                 sass_focal.bytes_in_flight(loop.code),
             ]
 
 
+def focal_kernels(kernels):
+    """Those for gamma = 2, without float64's."""
+    found = filter(sass_focal.is_focal, kernels)
+    found = [k for k in found if sass_focal.gamma_is_two(k) and sass_focal.element_size(k) < 8]
+    return sorted(found, key=lambda k: k.name)
+
+
 def time_rows(arch, kernels):
     """The focal loss with its gradient, in one pass, at the sizes of benchmarks/inputs.py."""
-    for k in sorted(filter(sass_focal.is_focal, kernels), key=lambda k: k.name):
-        if sass_focal.has_gradient(k) and sass_focal.element_size(k) < 8:
-            loop = sass_focal.loops_over_logits(k)[0]
-            for gpu in (gpu for gpu in sass_model.GPUS if gpu.arch == arch):
-                for size in inputs.SIZES:
-                    seconds, bound = focal_time(gpu, loop, *anchors_and_classes(size))
+    for k in focal_kernels(kernels):
+        loop = sass_focal.loops_over_logits(k)[0]
+        for gpu in (gpu for gpu in sass_model.GPUS if gpu.arch == arch):
+            for size in inputs.SIZES:
+                anchors, classes = anchors_and_classes(size)
+                if sass_focal.per_logit(loop, classes):
+                    seconds, bound = focal_time(gpu, loop, anchors, classes)
                     yield [f"`{k.name}`", gpu.name, size, f"{seconds * 1e6:.0f}", bound, ""]
 
 
@@ -101,13 +109,25 @@ def anchors_and_classes(size):
 
 def focal_time(gpu, loop, anchors, classes):
     """(seconds, what bounds them), with the most instructions that a logit can take."""
-    logits = anchors * classes
-    share = sass_focal.range_per_logit(loop, classes)[1] / loop.per_logit
-    floats = loop.code.count("FADD", "FMUL", "FFMA")
-    work = [n * share / loop.logits * logits for n in (len(loop.code), floats)]
-    work.append(loop.special_per_logit * logits)
+    _, most = sass_focal.per_logit(loop, classes)
+    # The rest of the kernel is taken to have as large a part of float32 in it as the loop.
+    floats = most * loop.code.count("FADD", "FMUL", "FFMA") / len(loop.code)
+    work = [n * anchors * classes for n in (most, floats, loop.special_per_logit)]
     moved = sass_model.focal_bytes(anchors, classes, sass_focal.element_size(loop.kernel))
     return sass_model.predicted_time(gpu, moved, work, LAUNCHES)
+
+
+def assumptions():
+    gpus = "; ".join(
+        f"{gpu.name} {gpu.bandwidth / 1e12:.2f} TB/s, {gpu.multiprocessors} multiprocessors at "
+        f"{gpu.clock / 1e9:.1f} GHz, {gpu.bytes_in_flight / 1024:.0f} KB in flight for each"
+        for gpu in sass_model.GPUS
+    )
+    return (
+        "Predicted, not measured: the longest of bytes / bandwidth and instructions / rate (all, "
+        f"float32, MUFU), and {sass_model.LAUNCH * 1e6:.0f} us for each of {LAUNCHES} launches. "
+        f"Assumed: {gpus}; a latency of {sass_model.LATENCY * 1e9:.0f} ns.\n"
+    )
 
 
 def main():
@@ -126,6 +146,7 @@ def main():
     header += [f"all, K = {classes}" for classes in CLASSES]
     header += ["MUFU a logit", "float64", "bytes in flight a thread"]
     print("\n" + table(header, [row for arch in found for row in focal_rows(arch, found[arch])]))
+    print("\n" + assumptions())
     header = ["focal loss, one pass", "", "", "predicted, us", "bound by", "measured, us"]
     print("\n" + table(header, [row for arch in found for row in time_rows(arch, found[arch])]))
 

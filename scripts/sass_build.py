@@ -60,7 +60,8 @@ def flags():
 
     # BuildExtension adds these two, and the standard, to what setup.py says.
     result = [*cpp_extension.COMMON_NVCC_FLAGS, *setup_py().NVCC_FLAGS, "-std=c++20"]
-    result += [f"-isystem={folder}" for folder in cpp_extension.include_paths()]  # nvcc knows its own
+    # Without the toolkit's folder, which nvcc knows.
+    result += [f"-isystem={folder}" for folder in cpp_extension.include_paths()]
     return [*result, f"-isystem={sysconfig.get_paths()['include']}", f"-I{REPO / 'csrc'}"]
 
 

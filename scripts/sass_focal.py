@@ -4,27 +4,35 @@ import heapq
 import re
 from dataclasses import dataclass
 
-from sass_code import Code, Kernel
+from sass_code import Code, Kernel, reverse
 
 SIZES = {"double": 8, "float": 4, "Half": 2, "BFloat16": 2}
-LAYOUTS = {"planes_kernel": "planes", "rows_kernel": "rows"}
+# The kernels of csrc/cuda/focal_kernels.cuh and the parameters of their templates.
+TEMPLATES = {
+    "focal_planes_kernel": ("gamma_is_two", "T", "scalar_t"),
+    "focal_rows_kernel": ("gamma_is_two", "vectors", "T", "scalar_t"),
+}
 
 
 @dataclass(frozen=True)
 class FocalLoop:
-    """A loop over logits.
+    """A loop over logits, with what lies around it.
 
     Attributes:
-        least: instructions of the shortest way through the rest of the kernel: from its start to
-            the loop, and from the loop to an end
-        most: instructions of all the rest but for other loops over logits (the same for rows that
-            are not aligned) and called functions, each counted once: seldom taken branches too
+        code: the loop; all of it counts, whether there are branches in it or not
+        around: (least, most) instructions in the loop over anchors that it lies in, (0, 0) if it
+            lies in none
+        rest: (least, most) instructions of the kernel outside these loops
+
+    `least` is the shortest way that takes every barrier, `most` is everything, rare branches too,
+    but for other loops over logits, which take this one's place, and called functions; small loops
+    count once.
     """
 
     kernel: Kernel
     code: Code
-    least: int
-    most: int
+    around: tuple
+    rest: tuple
 
     @property
     def logits(self):
@@ -39,93 +47,137 @@ class FocalLoop:
     def special_per_logit(self):
         return self.code.count("MUFU") / self.logits
 
-    def total_per_logit(self, classes, lanes, anchors, rest):
-        """Instructions a logit with everything that belongs to an anchor: labels, sums, addresses.
+    def with_anchors(self, classes, lanes, anchors):
+        """(least, most) instructions a logit with everything that belongs to an anchor: labels,
+        sums, addresses.
 
-        `lanes` threads share `anchors` anchors of K classes, so that each runs through the loop
-        ceil(K anchors / (lanes logits)) times, and through the `rest`, `least` or `most`, once.
-        Idle lanes and last iterations that are not full count as if they worked.
+        Takes `lanes` threads for `anchors` anchors of K classes at a time, `lanes` times, so that
+        K anchors logits come to each thread:
+
+            (rest + lanes (around + ceil(K anchors / (lanes logits)) loop)) / (K anchors)
+
+        Idle lanes and a last iteration that is not full count as if they worked.
         """
         iterations = -(-classes * anchors // (lanes * self.logits))
-        return (iterations * len(self.code) + rest) * lanes / (classes * anchors)
+        return tuple(
+            (rest + lanes * (around + iterations * len(self.code))) / (classes * anchors)
+            for around, rest in zip(self.around, self.rest)
+        )
 
 
-def is_focal(kernel, gamma_is_two=True):
-    """Whether it is one of the focal loss's two, <scalar, T, gamma is two, with gradient, ...>."""
-    found = kernel.name.partition("<")[0] in LAYOUTS
-    return found and (kernel.arguments[2] == "true") == gamma_is_two
+def is_focal(kernel):
+    return kernel.name.partition("<")[0] in TEMPLATES
+
+
+def parameters(kernel):
+    """{parameter: argument} of a focal kernel's template, strings."""
+    return dict(zip(TEMPLATES[kernel.name.partition("<")[0]], kernel.arguments))
+
+
+def gamma_is_two(kernel):
+    return parameters(kernel)["gamma_is_two"] == "true"
 
 
 def layout(kernel):
-    return LAYOUTS[kernel.name.partition("<")[0]]
+    """planes, rows, or strided: rows without vectors."""
+    vectors = parameters(kernel).get("vectors")
+    return {"true": "rows", "false": "strided"}.get(vectors, "planes")
 
 
 def element_size(kernel):
-    return SIZES[kernel.arguments[0]]
+    return SIZES[parameters(kernel)["scalar_t"]]
 
 
-def has_gradient(kernel):
-    return kernel.arguments[3] == "true"
-
-
-def range_per_logit(loop, classes):
-    """(least, most) instructions a logit with everything that belongs to an anchor."""
-    lanes, anchors = share(loop, classes)
-    return tuple(
-        loop.total_per_logit(classes, lanes, anchors, rest) for rest in (loop.least, loop.most)
-    )
-
-
-def share(loop, classes):
-    """(lanes, anchors): so many threads take so many anchors together.
-
-    Planes: a thread takes as many neighbouring positions as 16 bytes hold. Rows: an anchor is
-    taken by 1, 2, 4, ... or 32 lanes, of which the number is supposed that costs least.
-    """
+def per_logit(loop, classes):
+    """(least, most) instructions a logit with everything that belongs to an anchor, for K =
+    `classes`; None where the kernel does not take that K."""
+    per_vector = 16 // element_size(loop.kernel)
     if layout(loop.kernel) == "planes":
-        return 1, 16 // element_size(loop.kernel)
-    groups = [2**i for i in range(6)]
-    return min(groups, key=lambda n: loop.total_per_logit(classes, n, 1, loop.least)), 1
+        return loop.with_anchors(classes, 1, per_vector)
+    if layout(loop.kernel) == "strided":
+        return loop.with_anchors(classes, lanes(classes), 1)
+    if classes % per_vector == 0:
+        return loop.with_anchors(classes, lanes(classes // per_vector), 1)
+    return None
+
+
+def lanes(count):
+    """Threads for an anchor of `count` vectors or logits, as plan_rows of csrc/cuda/focal_loss.cu
+    chooses them."""
+    result = 1
+    while result < 32 and 8 * result <= count:
+        result *= 2
+    return result
 
 
 def loops_over_logits(kernel):
-    """[FocalLoop], the one with the most logits an iteration first.
+    """[FocalLoop], the main one first: most loads of 128 bits, then most logits an iteration.
 
     A kernel without a loop of its own over an anchor's logits, since they are unrolled, has the
     loop over anchors here, or all of itself.
     """
-    loops = [x for x in kernel.loops() if kernel.instructions(x).exponentials]
+    all_loops = kernel.loops()
+    loops = [x for x in all_loops if kernel.instructions(x).exponentials]
+    # The loop around may hold single exponentials too: those of the anchor's own class.
     loops = [loop for loop in loops if not any(other < loop for other in loops)]
     if not loops and kernel.instructions(kernel.reached).exponentials:
         loops = [kernel.reached]
-    others = kernel.reached - set().union(*loops)
+    everything = set().union(*loops)
     result = []
     for loop in loops:
-        most = len(kernel.instructions(others))
-        result.append(FocalLoop(kernel, kernel.instructions(loop), least(kernel, loop), most))
-    return sorted(result, key=lambda loop: -loop.logits)
+        outer = min((x for x in all_loops if loop < x), key=len, default=loop)
+        around = len(kernel.instructions(outer - everything))
+        rest = len(kernel.instructions(kernel.reached - outer - everything))
+        result.append(
+            FocalLoop(
+                kernel,
+                kernel.instructions(loop),
+                (least_around(kernel, loop, outer), around),
+                (least_rest(kernel, outer), rest),
+            )
+        )
+    return sorted(result, key=lambda x: (-x.code.widths("LDG").get(16, 0), -x.logits))
 
 
-def least(kernel, loop):
-    """Instructions on the shortest way to the loop, and from it to an end of the kernel."""
-    lengths = [0 if i in loop else len(block) for i, block in enumerate(kernel.blocks)]
+def least_around(kernel, loop, outer):
+    """Instructions on the shortest way round `outer` that passes through `loop`, without it."""
+    before = reverse(kernel.after)
+    heads = {i for i in outer - loop if before[i] - outer}
+    if not heads:
+        return 0
+    to_loop, _ = shortest(kernel, loop, heads, loop)
+    back, _ = shortest(kernel, loop, loop, heads)
+    return to_loop + back
+
+
+def least_rest(kernel, loop):
+    """Instructions on the shortest way to `loop`, and from it past all barriers to an end."""
+    length, _ = shortest(kernel, loop, {0}, loop)
+    at = loop
+    blocks = sorted(kernel.reached - loop)
+    barriers = [{i} for i in blocks if any(x.kind == "BAR" for x in kernel.blocks[i])]
     ends = {i for i in kernel.reached if any(x.kind == "EXIT" for x in kernel.blocks[i])}
-    to_loop = shortest(kernel.after, lengths, {0}, loop)
-    return to_loop + shortest(kernel.after, lengths, loop, ends)
+    for goal in (*barriers, ends):
+        leg, reached = shortest(kernel, loop, at, goal)
+        if reached is not None:  # it is None for a barrier before the loop
+            length, at = length + leg, {reached}
+    return length + sum(len(kernel.blocks[i]) for i in at - loop)
 
 
-def shortest(after, lengths, starts, ends):
-    """Least sum of lengths from one of `starts` to one of `ends`, with both."""
-    waiting, done = [(lengths[i], i) for i in sorted(starts)], set()
+def shortest(kernel, free, starts, ends):
+    """(instructions on the shortest way from one of `starts` to one of `ends`, that end): without
+    those of the end and of the blocks in `free`; (0, None) where there is no way."""
+    waiting, done = [(0, i) for i in sorted(starts)], set()
     while waiting:
         length, i = heapq.heappop(waiting)
         if i in ends:
-            return length
+            return length, i
         if i not in done:
             done.add(i)
-            for j in after[i] - done:
-                heapq.heappush(waiting, (length + lengths[j], j))
-    raise ValueError(f"no way from blocks {sorted(starts)} to {sorted(ends)}")
+            length += 0 if i in free else len(kernel.blocks[i])
+            for j in kernel.after[i] - done:
+                heapq.heappush(waiting, (length, j))
+    return 0, None
 
 
 def bytes_in_flight(code):

@@ -1,15 +1,14 @@
 """What GPUs have of each thing that a kernel needs, and the times that follow from it.
 
-Nothing here has been measured by this project on a GPU: the figures of a GPU are assumptions,
-which a table of times says beside them.
+The figures of a GPU are assumptions, not measurements of this project.
 """
 
 from dataclasses import dataclass
 
 LANES = 32
-BLOCK = 256  # threads; kThreads in csrc/cuda/launch.cuh
+BLOCK = 256  # threads; kThreads in csrc/cuda
 LATENCY = 700e-9  # seconds from a load to its data when memory is busy; 600 to 700 ns assumed
-LAUNCH = 2e-6  # seconds that a kernel adds to those before it: start, and waiting for the last block
+LAUNCH = 2e-6  # seconds that a kernel adds: its start, and the wait for the last block before it
 
 
 @dataclass(frozen=True)

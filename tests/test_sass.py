@@ -11,7 +11,7 @@ import sass_focal
 import sass_model
 
 
-def make_kernel(*lines, name="rows_kernel<float, float, true, true>", usage="REG:32 STACK:0 SHARED:0 LOCAL:0"):
+def make_kernel(*lines, name="focal_rows_kernel<true, true, float, float>", usage="REG:32 STACK:0 SHARED:0 LOCAL:0"):
     """A kernel of one instruction a line, at the addresses 0x0000, 0x0010, ..."""
     text = ["\t\tFunction : _k", '\t.headerflags\t@"EF_CUDA_SM90"']
     for i, line in enumerate(lines):
@@ -155,25 +155,46 @@ def test_the_loop_with_most_logits_comes_first():
     assert (main.per_logit, main.special_per_logit) == (1.5, 1)
 
 
-def test_the_rest_of_the_kernel():
+def test_what_lies_around_the_loop():
     kernel = make_kernel(
         "MOV R0, RZ",
         "@P0 BRA 0x40",
         "MOV R1, RZ",
         "MOV R1, RZ",
-        "MUFU.EX2 R2, R3",  # 40  the loop
-        "@P1 BRA 0x40",
-        "@P2 BRA 0x80",
+        "MOV R1, RZ",  # 40  the loop over anchors
+        "MUFU.EX2 R2, R3",  # 50  the loop over logits
+        "@P1 BRA 0x50",
+        "@P2 BRA 0x90",
         "FADD R0, R0, R1",  # seldom
-        "STG.E [R4.64], R0",  # 80
-        "EXIT",
+        "@P3 BRA 0x40",  # 90
+        "@P4 BRA 0xe0",
+        "BAR.SYNC.DEFER_BLOCKING 0x0",
+        "FADD R0, R0, R1",
+        "BRA 0xe0",
+        "EXIT",  # e0
     )
     (loop,) = sass_focal.loops_over_logits(kernel)
-    assert (len(loop.code), loop.least, loop.most) == (2, 2 + 3, 4 + 4)
-    # 80 classes on 32 lanes: three iterations; the rest once a lane.
-    assert loop.total_per_logit(80, lanes=32, anchors=1, rest=5) == (3 * 2 + 5) * 32 / 80
-    # A thread with four anchors of 80 classes.
-    assert loop.total_per_logit(80, lanes=1, anchors=4, rest=8) == (320 * 2 + 8) / 320
+    assert len(loop.code) == 2
+    assert loop.around == (3, 4)
+    assert loop.rest == (2 + 5, 4 + 5)
+    # 80 classes on 32 lanes: three iterations for each of 32 anchors.
+    least, most = loop.with_anchors(80, lanes=32, anchors=1)
+    assert least == (7 + 32 * (3 + 3 * 2)) / 80 and most == (9 + 32 * (4 + 3 * 2)) / 80
+
+
+def test_a_thread_with_several_anchors():
+    kernel = make_kernel("MOV R0, RZ", "MUFU.EX2 R2, R3", "@P1 BRA 0x10", "EXIT")
+    (loop,) = sass_focal.loops_over_logits(kernel)
+    assert (loop.around, loop.rest) == ((0, 0), (2, 2))
+    assert loop.with_anchors(80, lanes=1, anchors=4) == ((320 * 2 + 2) / 320,) * 2
+
+
+@pytest.mark.parametrize("kind, lanes", [("float, float", 4), ("float, BFloat16", 2)])
+def test_lanes_of_an_anchor(kind, lanes):
+    kernel = make_kernel("MUFU.EX2 R2, R3", "EXIT", name=f"focal_rows_kernel<true, true, {kind}>")
+    (loop,) = sass_focal.loops_over_logits(kernel)
+    assert sass_focal.per_logit(loop, 80) == loop.with_anchors(80, lanes, 1)
+    assert sass_focal.per_logit(loop, 3) is None
 
 
 def test_unrolled_logits_lie_in_the_loop_over_anchors():
@@ -181,7 +202,7 @@ def test_unrolled_logits_lie_in_the_loop_over_anchors():
     assert sass_focal.loops_over_logits(kernel)[0].logits == 2
     kernel = make_kernel("MUFU.EX2 R2, R3", "EXIT")
     (loop,) = sass_focal.loops_over_logits(kernel)
-    assert (loop.logits, loop.least, loop.most) == (1, 0, 0)
+    assert (loop.logits, loop.around, loop.rest) == (1, (0, 0), (0, 0))
 
 
 def test_bytes_in_flight():
@@ -212,8 +233,8 @@ def test_resident_warps(registers, shared, warps):
 
 
 def test_blocks_are_as_large_as_the_model_says():
-    text = (REPO / "csrc" / "cuda" / "launch.cuh").read_text()
-    assert f"kThreads = {sass_model.BLOCK};" in text
+    text = "".join(path.read_text() for path in (REPO / "csrc" / "cuda").glob("*.cuh"))
+    assert f"int kThreads = {sass_model.BLOCK};" in text
 
 
 def test_predicted_times():
