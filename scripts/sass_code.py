@@ -5,7 +5,7 @@ nvcc also puts seldom used blocks behind the rest of a kernel, and they too jump
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@(!?U?P\w+)\s+)?([A-Z][\w.]*)\s*(.*?)\s*;")
 RESOURCES = re.compile(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
@@ -45,9 +45,9 @@ class Instruction:
 
     @property
     def target(self):
-        """Address that a branch leads to, None for other instructions."""
-        found = re.search(r"0x([0-9a-f]+)$", self.operands) if self.kind == "BRA" else None
-        return int(found[1], 16) if found else None
+        """Address that a branch or a call leads to, None for other instructions."""
+        found = re.search(r"0x([0-9a-f]+)$", self.operands)
+        return int(found[1], 16) if found and self.kind in ("BRA", "CALL") else None
 
 
 class Code(list):
@@ -88,6 +88,7 @@ class Kernel:
     reached: set = field(init=False)  # blocks that are not a called function's, nor padding
 
     def __post_init__(self):
+        self.code = calls_that_are_jumps(self.code)
         self.blocks, self.after = basic_blocks(self.code)
         self.reached = reach(self.after, 0)
 
@@ -111,8 +112,25 @@ class Kernel:
         return [loops[head] for head in sorted(loops)]
 
 
+def calls_that_are_jumps(code):
+    """The code with BRA.CALL for calls whose target never returns.
+
+    For sm_80, nvcc leaves a loop with @P0 CALL.REL.NOINC to what follows it; functions that are
+    called end with RET.
+    """
+    blocks, after = basic_blocks(code)
+    number = {block[0].address: i for i, block in enumerate(blocks)}
+
+    def is_jump(x):
+        if x.kind != "CALL" or x.target not in number:
+            return False
+        return all(blocks[i][-1].kind != "RET" for i in reach(after, number[x.target]))
+
+    return Code(replace(x, opcode="BRA.CALL") if is_jump(x) else x for x in code)
+
+
 def basic_blocks(code):
-    """(blocks, which may follow each)."""
+    """(blocks, which may follow each); what is called does not follow."""
     places = {x.address: i for i, x in enumerate(code)}
     starts = {0} | {places[x.target] for x in code if x.target in places}
     starts |= {i + 1 for i, x in enumerate(code) if x.target is not None or not x.may_go_on}
@@ -121,8 +139,9 @@ def basic_blocks(code):
     number = {block[0].address: i for i, block in enumerate(blocks)}
     after = []
     for i, block in enumerate(blocks):
-        follow = {number[block[-1].target]} if block[-1].target in number else set()
-        if block[-1].may_go_on and i + 1 < len(blocks):
+        last = block[-1]
+        follow = {number[last.target]} if last.kind == "BRA" and last.target in number else set()
+        if last.may_go_on and i + 1 < len(blocks):
             follow.add(i + 1)
         after.append(follow)
     return blocks, after

@@ -131,6 +131,22 @@ def test_called_functions_are_not_the_kernel():
     assert kernel.instructions(kernel.reached).doubles == 0
 
 
+def test_a_call_that_never_returns_is_a_jump():
+    """As nvcc leaves loops for sm_80; without it the outer loop would not be seen."""
+    kernel = make_kernel(
+        "MOV R0, RZ",
+        "MUFU.EX2 R2, R3",  # 10  both loops from here
+        "@P0 CALL.REL.NOINC 0x40",
+        "BRA 0x10",
+        "@P1 CALL.REL.NOINC 0x60",  # 40
+        "BRA 0x0",
+        "EXIT",  # 60
+    )
+    outer, inner = kernel.loops()
+    assert addresses(kernel, inner) == ["0x10", "0x20", "0x30"] and inner < outer
+    assert kernel.code.count("CALL") == 0 and len(kernel.instructions(kernel.reached)) == 7
+
+
 def test_a_loop_that_is_entered_in_its_middle():
     kernel = make_kernel("@P0 BRA 0x20", "MUFU.EX2 R0, R0", "DADD R2, R2, R4", "@P1 BRA 0x10", "EXIT")
     assert max(kernel.instructions(loop).doubles for loop in kernel.loops()) == 1
