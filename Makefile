@@ -63,7 +63,7 @@ gpu-check:
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
 	rm -f alwa_d2/_C.*.so $(EXTENSION)
-	find alwa_d2 tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find alwa_d2 tests tools scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PACKAGES): requirements.txt requirements-detectron2.txt tools/setup_env.sh
 	tools/setup_env.sh packages
