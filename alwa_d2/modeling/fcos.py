@@ -78,6 +78,19 @@ class AlwaFCOS(LossNormalizer, FCOS):
         check_pair(self.loss_weighter, losses)
         return self.loss_weighter(losses, {"loss_fcos_cls": stats})
 
+    def compute_ctrness_targets(self, anchors, gt_boxes):
+        """
+        Detectron2's, (N, R), but not indexed by lists, which would be copied to the device.
+
+        Args:
+            anchors: Boxes of each level
+            gt_boxes: (R, 4) of each of the N images
+        """
+        points = cat_anchors(anchors).tensor
+        sides = [self.box2box_transform.get_deltas(points, boxes) for boxes in gt_boxes]
+        sides = torch.stack(sides).unflatten(-1, (2, 2))  # (left, top), (right, bottom)
+        return (sides.amin(dim=-2) / sides.amax(dim=-2)).prod(dim=-1).sqrt()
+
     def _box_loss(self, points, deltas, gt_boxes, foreground):
         """Sum over the foreground, from (N, R, 4) each and (N, R)."""
         deltas = _masked(deltas, foreground[..., None]).flatten(0, 1)
