@@ -37,9 +37,7 @@ class GraphedModel:
 
     @staticmethod
     def pad(instances):
-        boxes, classes = pad_ground_truth(
-            instances.gt_boxes.tensor, instances.gt_classes, PADDED
-        )
+        boxes, classes = pad_ground_truth(instances.gt_boxes.tensor, instances.gt_classes, PADDED)
         return Instances(instances.image_size, gt_boxes=Boxes(boxes), gt_classes=classes)
 
     def network_features(self):

@@ -30,9 +30,7 @@ IMAGES, SIZE, CLASSES = 2, 128, test_retinanet.NUM_CLASSES
 
 def levels_of(channels, device):
     """Predictions of a head, (N, C, H, W) of each level."""
-    return [
-        torch.zeros(IMAGES, channels, h, w, device=device).requires_grad_() for h, w in LEVELS
-    ]
+    return [torch.zeros(IMAGES, channels, h, w, device=device).requires_grad_() for h, w in LEVELS]
 
 
 def anchors_of(per_position, device):
