@@ -212,9 +212,7 @@ def check_loss_scales(num_foreground, normalizer, weights):
         raise TypeError(f"normalizer: expected float64, got {name_of(normalizer.dtype)}")
     check_device("num_foreground", num_foreground, "normalizer", normalizer)
     if len(weights) > MOST_WEIGHTS:
-        raise ValueError(
-            f"weights: expected at most {MOST_WEIGHTS} tensors, got {len(weights)}"
-        )
+        raise ValueError(f"weights: expected at most {MOST_WEIGHTS} tensors, got {len(weights)}")
     for weight in weights:
         check_shape("weights", weight, ())
         if weight.dtype != torch.float64:
