@@ -8,8 +8,8 @@
 #   make bench        times the losses and a training step against their peers; minutes; BENCH_ARGS="--sizes coco
 #                     --kept" and the like go to benchmarks/bench_losses.py
 #   make env          only the environment
-#   make sanitize     the CPU kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer;
-#                     minutes; needs GCC; PYTEST_ARGS as above
+#   make sanitize     the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer, the
+#                     CUDA ones on the host; minutes; needs GCC; PYTEST_ARGS as above
 #   make gpu-check    every check that needs a GPU; uses PYTHON as it is, installs nothing
 #   make clean        removes what was built, keeps .venv
 #
@@ -56,6 +56,7 @@ env: $(EXTENSION)
 
 sanitize: $(PACKAGES)
 	PYTHON=$(RUN) tools/sanitize.sh $(PYTEST_ARGS)
+	$(RUN) tests/cuda_on_host/run.py sanitize $(PYTEST_ARGS)
 
 gpu-check:
 	tools/gpu_check.sh

@@ -24,12 +24,12 @@ struct alignas(16) Vector {
 // also what keeps the compiler from making several loads and stores of one.
 template <typename scalar_t>
 __device__ Vector<scalar_t> load_vector(const scalar_t* from) {
-  return bit_cast<Vector<scalar_t>>(__ldcs(reinterpret_cast<const uint4*>(from)));
+  return alwa_d2::bit_cast<Vector<scalar_t>>(__ldcs(reinterpret_cast<const uint4*>(from)));
 }
 
 template <typename scalar_t>
 __device__ void store_vector(scalar_t* to, const Vector<scalar_t>& vector) {
-  __stcs(reinterpret_cast<uint4*>(to), bit_cast<uint4>(vector));
+  __stcs(reinterpret_cast<uint4*>(to), alwa_d2::bit_cast<uint4>(vector));
 }
 
 // How a launch's blocks are spread over the images and levels of a batch.

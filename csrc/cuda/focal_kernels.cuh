@@ -37,6 +37,13 @@ struct FocalPass {
     return static_cast<int>(label);
   }
 
+  // Of a class that is not the anchor's.
+  template <bool gamma_is_two>
+  __device__ auto term(scalar_t x) const {
+    constexpr bool rough = sizeof(scalar_t) == 2;
+    return focal.template term<gamma_is_two, rough>(static_cast<T>(x));
+  }
+
   // The loss of an anchor's own class; writes its gradient.
   __device__ T own(scalar_t x, scalar_t* dx, T factor) const {
     const auto term = focal(static_cast<T>(x), true);
@@ -99,8 +106,7 @@ __device__ Stats focal_planes(
         Vector<scalar_t> slopes;
 #pragma unroll
         for (int j = 0; j < V; ++j) {
-          const auto term =
-              pass.focal.template term<gamma_is_two>(static_cast<T>(logits[u].x[j]));
+          const auto term = pass.template term<gamma_is_two>(logits[u].x[j]);
           sum[j] = label[j] == k + u ? sum[j] : sum[j] + term.value;
           slopes.x[j] = static_cast<scalar_t>(factor[j] * term.slope);
         }
@@ -192,8 +198,7 @@ __device__ T focal_row(
         Vector<scalar_t> slopes;
 #pragma unroll
         for (int j = 0; j < V; ++j) {
-          const auto term =
-              pass.focal.template term<gamma_is_two>(static_cast<T>(logits[u].x[j]));
+          const auto term = pass.template term<gamma_is_two>(logits[u].x[j]);
           sum = label == at + j ? sum : sum + term.value;
           slopes.x[j] = static_cast<scalar_t>(factor * term.slope);
         }
@@ -251,8 +256,9 @@ __global__ void __launch_bounds__(kThreads, (kResidentBlocks<gamma_is_two, scala
       } else {
         const int64_t r = in.first + first + n;
         loss = focal_row<gamma_is_two, false>(
-            pass, in.values(place.image, r), in.stride_value, out.values(place.image, r),
-            out.stride_value, label, lane, common);
+            pass, in.values(place.image, r), in.stride_value,
+            pass.with_gradients ? out.values(place.image, r) : nullptr, out.stride_value, label,
+            lane, common);
       }
     }
     for (int other = pass.lanes / 2; other > 0; other /= 2) {

@@ -122,6 +122,7 @@ class Build:
                 yield name, flags, self.with_fault(name, self.with_includes(name, {}))
             elif name.endswith(".cpp") and not name.startswith("csrc/cpu/"):
                 yield name, plain, self.with_includes(name, {})
+        yield "probe.cu", flags, {"probe.cu": rewrite((HERE / "probe.cu").read_text(), "probe.cu")}
         headers = {name: (HERE / name).read_text() for name in EMULATOR if name.endswith(".h")}
         told = [flag for flag in flags if flag.startswith("-DCUDA_ON_HOST")]
         for name in EMULATOR:

@@ -14,6 +14,7 @@
 #include <numeric>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace cuda_on_host {
@@ -199,13 +200,16 @@ void run_block(int64_t block) {
     running.kernel = true;
     fibre.resume();
     running.kernel = false;
-    release();
+    if (failure.empty()) {
+      release();
+    }
   }
   block_ended();
 }
 
 void check_launch(const char* name, dim3 grid, dim3 block, size_t parameter_bytes) {
-  TORCH_CHECK(!unchecked, "cuda_on_host: C10_CUDA_KERNEL_LAUNCH_CHECK is missing before ", name);
+  const bool was_unchecked = std::exchange(unchecked, false);
+  TORCH_CHECK(!was_unchecked, "cuda_on_host: C10_CUDA_KERNEL_LAUNCH_CHECK is missing before ", name);
   TORCH_CHECK(
       grid.x >= 1 && grid.x <= 0x7fffffff && grid.y >= 1 && grid.y <= 65535 && grid.z >= 1 &&
           grid.z <= 65535 && count >= 1 && count <= kMostThreads && block.z <= 64,

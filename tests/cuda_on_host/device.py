@@ -34,6 +34,8 @@ def load(path):
     library = ctypes.CDLL(path)
     library.cuda_on_host_seed.argtypes = [ctypes.c_uint64]
     library.cuda_on_host_recorded.restype = ctypes.c_char_p
+    library.cuda_on_host_probe.argtypes = [ctypes.c_char_p]
+    library.cuda_on_host_probe.restype = ctypes.c_char_p
     return library
 
 
@@ -74,6 +76,11 @@ def record():
         LIBRARY.cuda_on_host_record(0)
         lines = LIBRARY.cuda_on_host_recorded().decode().splitlines()
         recorded.events = [tuple(f"{line} ".split(" ")[:2]) for line in lines]
+
+
+def probe(name):
+    """The message of the error that a launch of probe.cu ends with, empty where it does not."""
+    return LIBRARY.cuda_on_host_probe(name.encode()).decode()
 
 
 @pytest.hookimpl(tryfirst=True)

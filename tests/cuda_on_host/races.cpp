@@ -179,6 +179,15 @@ void __tsan_vptr_read(void**) {}
 void __tsan_atomic_thread_fence(int) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 // Of the host's code in the same files: reference counts and the like. No kernel has them.
+#define HOST_FETCH(bits, T, what) \
+  T __tsan_atomic##bits##_fetch_##what(volatile T* p, T value, int) { \
+    return __atomic_fetch_##what(p, value, __ATOMIC_SEQ_CST); \
+  }
+#define HOST_COMPARE(bits, T, how) \
+  int __tsan_atomic##bits##_compare_exchange_##how(volatile T* p, T* old, T value, int, int) { \
+    return __atomic_compare_exchange_n( \
+        p, old, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
+  }
 #define HOST_ATOMICS(bits, T) \
   T __tsan_atomic##bits##_load(const volatile T* p, int) { \
     return __atomic_load_n(p, __ATOMIC_SEQ_CST); \
@@ -189,15 +198,8 @@ void __tsan_atomic_thread_fence(int) { __atomic_thread_fence(__ATOMIC_SEQ_CST); 
   T __tsan_atomic##bits##_exchange(volatile T* p, T value, int) { \
     return __atomic_exchange_n(p, value, __ATOMIC_SEQ_CST); \
   } \
-  T __tsan_atomic##bits##_fetch_add(volatile T* p, T value, int) { \
-    return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST); \
-  } \
-  T __tsan_atomic##bits##_fetch_sub(volatile T* p, T value, int) { \
-    return __atomic_fetch_sub(p, value, __ATOMIC_SEQ_CST); \
-  } \
-  int __tsan_atomic##bits##_compare_exchange_strong(volatile T* p, T* old, T value, int, int) { \
-    return __atomic_compare_exchange_n( \
-        p, old, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
-  }
-HOST_ATOMICS(8, uint8_t) HOST_ATOMICS(32, uint32_t) HOST_ATOMICS(64, uint64_t)
+  HOST_FETCH(bits, T, add) HOST_FETCH(bits, T, sub) HOST_FETCH(bits, T, and) \
+  HOST_FETCH(bits, T, or) HOST_FETCH(bits, T, xor) \
+  HOST_COMPARE(bits, T, strong) HOST_COMPARE(bits, T, weak)
+HOST_ATOMICS(8, uint8_t) HOST_ATOMICS(16, uint16_t) HOST_ATOMICS(32, uint32_t) HOST_ATOMICS(64, uint64_t)
 }
