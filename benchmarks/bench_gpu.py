@@ -111,7 +111,8 @@ def bench_copy(device, size=COPY_BYTES, rounds=31):
     """Figures of one large copy; bytes read and bytes written both count."""
     source = torch.ones(size // 4, device=device)
     seconds = take_turns({"copy": Replay(copy_of([source]), device)}, rounds)["copy"]
-    return {"bytes_moved": 2 * source.numel() * 4, "gb_per_s": 2 * source.numel() * 4 / seconds / 1e9}
+    moved = 2 * source.numel() * source.element_size()
+    return {"bytes_moved": moved, "gb_per_s": moved / seconds / 1e9}
 
 
 def bench_losses(args):
@@ -170,7 +171,8 @@ def main(arguments=None):
     print(", ".join(f"{key}: {value}" for key, value in figures.items()))
     if args.copy:
         figures |= bench_copy(args.device)
-        line = f"{figures['gb_per_s']:.0f} GB/s, read and written, copying {COPY_BYTES / 1e6:.0f} MB"
+        megabytes = COPY_BYTES // 10**6
+        line = f"{figures['gb_per_s']:.0f} GB/s, read and written, copying {megabytes} MB"
     else:
         figures["rows"] = bench_losses(args)
         line = summary(figures["rows"])

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Every check that needs a GPU, the cheapest and most telling first, and a table at the end.
 
-    python3 scripts/gpu_check.py                                everything
-    python3 scripts/gpu_check.py --only losses --budget 540     one step, and what it needs
-    python3 scripts/gpu_check.py --rehearse                     without a GPU: up to the first launch
+    python3 scripts/gpu_check.py                             everything
+    python3 scripts/gpu_check.py --only losses --budget 540  one step, and what it needs
+    python3 scripts/gpu_check.py --rehearse                  without a GPU: up to the first launch
     python3 scripts/gpu_check.py --list
 
 It needs no network and installs nothing into the Python that it uses: PYTHON, or else the one in
 .venv (VENV), or else python3. What that Python lacks is unpacked from the folder `wheels`, which
 scripts/gpu_wheels.py fills. Table, logs and figures go to --out, or else $OUT, or else
-build/gpu-check/out: at most seven files, no folders. The exit status is 1 where a step failed or did not run.
+build/gpu-check/out: at most eight files, no folders. The exit status is 1 where a step failed or
+did not run.
 """
 
 import argparse

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Builds apex's and mmcv's focal kernels from folders that a user brings, for benchmarks/cuda_peers.py.
+"""Builds apex's and mmcv's focal kernels, for the benchmarks, from folders that a user brings.
 
     APEX_SOURCE=... MMCV_SOURCE=... python scripts/gpu_peers.py FOLDER
 
@@ -8,6 +8,7 @@ put on PYTHONPATH, goes what benchmarks import: `apex.contrib.focal_loss.focal_l
 with nothing of these packages but the focal loss. None of their code is part of this project.
 """
 
+import importlib
 import importlib.util
 import os
 import shutil
@@ -17,14 +18,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 APEX = "apex/contrib/csrc/focal_loss"
 MMCV = "mmcv/ops/csrc"
-# mmcv's own binding covers all its operations. Their launchers' signatures, as its .cu file has them.
+# mmcv's own binding covers all its operations; this one only the launchers that are built here.
 MMCV_BINDING = """\
 #include <torch/extension.h>
 
 using at::Tensor;
 
 void SigmoidFocalLossForwardCUDAKernelLauncher(
-    Tensor input, Tensor target, Tensor weight, Tensor output, const float gamma, const float alpha);
+    Tensor input, Tensor target, Tensor weight, Tensor output, const float gamma,
+    const float alpha);
 void SigmoidFocalLossBackwardCUDAKernelLauncher(
     Tensor input, Tensor target, Tensor weight, Tensor grad_input, const float gamma,
     const float alpha);
@@ -99,7 +101,9 @@ def build_apex(source, folder):
     compile_into(folder, "focal_loss_cuda", files, extra_cuda_cflags=flags)
     for package in ("apex", "apex/contrib", "apex/contrib/focal_loss"):
         write(folder / package / "__init__.py")
-    shutil.copy(source / "apex/contrib/focal_loss/focal_loss.py", folder / "apex/contrib/focal_loss")
+    shutil.copy(
+        source / "apex/contrib/focal_loss/focal_loss.py", folder / "apex/contrib/focal_loss"
+    )
 
 
 def build_mmcv(source, folder):
@@ -121,7 +125,11 @@ def build_mmcv(source, folder):
     shutil.copy(source / "mmcv/ops/focal_loss.py", folder / "mmcv/ops")
 
 
-BUILDERS = {"APEX_SOURCE": build_apex, "MMCV_SOURCE": build_mmcv}
+# Variable -> function that builds, and module that benchmarks import.
+BUILDERS = {
+    "APEX_SOURCE": (build_apex, "apex.contrib.focal_loss.focal_loss"),
+    "MMCV_SOURCE": (build_mmcv, "mmcv.ops"),
+}
 
 
 def main():
@@ -129,13 +137,15 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     use_toolkit()
     words, failed = [], False
-    for variable, make in BUILDERS.items():
+    sys.path.insert(0, str(folder))
+    for variable, (make, module) in BUILDERS.items():
         name = variable.split("_")[0].lower()
         if not os.environ.get(variable):
             words.append(f"{name} left out, set {variable}")
             continue
         try:
             make(Path(os.environ[variable]).resolve(), folder)
+            importlib.import_module(module)
             words.append(f"{name} built")
         except Exception as error:  # the other one may be built all the same
             failed = True

@@ -1,4 +1,4 @@
-"""Steps run one after the other within a time, each with a log, a verdict and a line that says most."""
+"""Steps run one after the other within a time, each with a log, a verdict and a line."""
 
 import json
 import os
