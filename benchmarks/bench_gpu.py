@@ -102,8 +102,9 @@ def box_cases(x, kinds):
     deltas = x.plain("deltas")
     copy = copy_of([y.detach() for y in x.deltas])
     for kind in kinds:
-        args = (x.anchors, deltas, x.gt_boxes, x.fg_mask, kind)
-        loss = lambda args=args: dense_box_loss(*args, scale=SCALE)[0]  # noqa: E731
+        args = (x.anchors, deltas, x.gt_boxes, x.labels, kind)
+        keys = {"num_classes": x.classes, "scale": SCALE}
+        loss = lambda args=args, keys=keys: dense_box_loss(*args, **keys)[0]  # noqa: E731
         yield kind, copy, gradients_of(loss, x.deltas)
 
 

@@ -14,7 +14,7 @@ from gpu_run import Failed, LeftOut, Step, last_line
 
 NEEDS_GPU = "needs a GPU"  # why tests/conftest.py skips
 SIZES = ("small", "voc", "coco")
-SMALL_TESTS = ("box_loss", "dense_box_loss", "focal_loss", "label_anchors")
+SMALL_TESTS = ("box_loss", "dense_box_loss", "focal_loss", "label_anchors", "loss_scales")
 # Which of the wheels' packages a Python has, and their versions.
 HAS = """
 import json, sys
@@ -171,8 +171,11 @@ def best_to_ours(rows):
     for row in rows:
         if row["gpu_ms"]:
             times.setdefault(row["form"], {})[row["peer"]] = row["gpu_ms"]
-    ours = {form: of_form.pop("alwa_d2") for form, of_form in times.items()}
-    return min(min(of_form.values()) / ours[form] for form, of_form in times.items())
+    ratios = []
+    for of_form in times.values():  # there may be rows of ours besides the plain call
+        best = min(ms for name, ms in of_form.items() if not name.startswith("alwa_d2"))
+        ratios.append(best / of_form["alwa_d2"])
+    return min(ratios)
 
 
 def peers(check):

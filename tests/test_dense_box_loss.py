@@ -189,7 +189,7 @@ def test_opcheck(device):
     scale = torch.tensor(0.5, device=device, dtype=torch.float64)
     for kind in BOX_KINDS:
         for scales in ((scale,), (None, 0.5)):
-            args = (gt_boxes, fg_mask, kind, [1.0, 1.0, 1.0, 1.0], 0.5, 1e-7, *scales)
+            args = (gt_boxes, fg_mask, None, kind, [1.0, 1.0, 1.0, 1.0], 0.5, 1e-7, *scales)
             torch.library.opcheck(OPS.dense_box_loss.default, (anchors, deltas, *args))
             detached = [level.detach() for level in deltas]
             op = OPS.dense_box_loss_backward.default
@@ -238,14 +238,14 @@ def levels_of(*shapes):
 @pytest.mark.parametrize(
     "change, error, words",
     [
-        (dict(fg_mask=torch.zeros(2, 6)), TypeError, "fg_mask: expected bool"),
-        (dict(fg_mask=torch.zeros(6, dtype=torch.bool)), ValueError, r"fg_mask: expected shape \(N, R\), got \[6\]"),
+        (dict(labels=torch.zeros(2, 6)), TypeError, "labels: expected int64 or bool"),
+        (dict(labels=torch.zeros(6, dtype=torch.bool)), ValueError, r"labels: expected shape \(N, R\), got \[6\]"),
         (dict(anchors=torch.zeros(5, 4)), ValueError, r"anchors: expected shape \[6, 4\], got \[5, 4\]"),
         (dict(gt_boxes=torch.zeros(2, 5, 4)), ValueError, r"gt_boxes: expected shape \[2, 6, 4\]"),
         (dict(deltas=[torch.zeros(2, 0, 2, 3)]), ValueError, "deltas: expected the values of 6 anchors"),
         (dict(deltas=torch.zeros(2, 6, 5)), ValueError, "deltas: expected 4 values an anchor, got 5"),
         (dict(deltas=torch.zeros(2, 5, 4)), ValueError, r"deltas: expected the values of 6 anchors .* got shapes \[2, 5, 4\]"),
-        (dict(deltas=torch.zeros(3, 6, 4)), ValueError, r"deltas: expected 2 images as in fg_mask, got shape \[3, 6, 4\]"),
+        (dict(deltas=torch.zeros(3, 6, 4)), ValueError, r"deltas: expected 2 images as in labels, got shape \[3, 6, 4\]"),
         (dict(deltas=levels_of((2, 8, 1, 2), (2, 4, 1, 1))), ValueError, r"same A .* got shapes \[2, 8, 1, 2\], \[2, 4, 1, 1\]"),
         (dict(deltas=levels_of((2, 8, 1, 2), (2, 6, 4))), ValueError, r"levels of shape \(N, A \* K, H, W\), got \[2, 6, 4\]"),
         (dict(deltas=[]), ValueError, "deltas: expected 1 to 16 levels, got 0"),
@@ -262,7 +262,7 @@ def test_refusals(change, error, words, mode):
         anchors=torch.zeros(6, 4),
         deltas=torch.zeros(2, 6, 4),
         gt_boxes=torch.zeros(2, 6, 4),
-        fg_mask=torch.zeros(2, 6, dtype=torch.bool),
+        labels=torch.zeros(2, 6, dtype=torch.bool),
         kind="iou",
     )
     arguments |= change

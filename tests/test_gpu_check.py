@@ -289,6 +289,7 @@ def test_the_best_peer_is_compared_form_by_form(load):
 
     rows = [row("flat", "alwa_d2", 1.0), row("flat", "a", 5.0), row("flat", "b", 3.0)]
     rows += [row("nchw", "alwa_d2", 2.0), row("nchw", "a", 4.0), row("nchw", "copy", None)]
+    rows += [row("nchw", "alwa_d2, divided outside", 2.5)]
     assert load("gpu_steps").best_to_ours(rows) == 2.0
 
 

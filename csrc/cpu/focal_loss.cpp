@@ -137,14 +137,7 @@ std::vector<at::Tensor> sigmoid_focal_loss_backward_cpu(
   return result;
 }
 
-TORCH_LIBRARY_IMPL(alwa_d2, CPU, m) {
-  m.impl("sigmoid_focal_loss", &sigmoid_focal_loss_cpu);
-  m.impl("sigmoid_focal_loss_backward", &sigmoid_focal_loss_backward_cpu);
-}
-
-}  // namespace
-
-std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> sigmoid_focal_loss_with_gradient_cpu(
+std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> sigmoid_focal_loss_ahead_cpu(
     at::TensorList logits, const at::Tensor& labels, double alpha, double gamma,
     const std::optional<at::Tensor>& scale, double factor) {
   const DenseShape shape = check_focal(logits, labels, gamma, scale);
@@ -155,4 +148,11 @@ std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> sigmoid_focal_loss_w
   return {std::move(loss), std::move(values), std::move(gradients)};
 }
 
+TORCH_LIBRARY_IMPL(alwa_d2, CPU, m) {
+  m.impl("sigmoid_focal_loss", &sigmoid_focal_loss_cpu);
+  m.impl("sigmoid_focal_loss_backward", &sigmoid_focal_loss_backward_cpu);
+  m.impl("_sigmoid_focal_loss_ahead", &sigmoid_focal_loss_ahead_cpu);
+}
+
+}  // namespace
 }  // namespace alwa_d2

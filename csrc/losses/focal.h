@@ -34,16 +34,17 @@ struct Focal {
   ALWA_HOST_DEVICE Term term(T z) const {
     const T distance = std::abs(z);
     const T e = exp_minus(distance, exp_limit);
-    const T inverse = 1 / (1 + e), rest = e * inverse;
+    const T inverse = reciprocal(1 + e), rest = e * inverse;
     const bool above = z > 0;
-    const T q = above ? inverse : rest, one_minus_q = above ? rest : inverse;
+    const T q = above ? inverse : rest;
     const T l = log1p_unit(e);
     const T cross_entropy = (above ? z : T(0)) + l;
     if constexpr (gamma_is_two) {
-      const T q_squared = q * q;
-      return {
-          q_squared * cross_entropy, q_squared * (q + (one_minus_q + one_minus_q) * cross_entropy)};
+      // 1 - q is a difference here: what it loses near q = 1 is small beside q.
+      const T q_squared = q * q, twice_the_rest = 2 - 2 * q;
+      return {q_squared * cross_entropy, q_squared * (q + twice_the_rest * cross_entropy)};
     } else {
+      const T one_minus_q = above ? rest : inverse;
       const T largest = std::numeric_limits<T>::max();  // not infinity, for gamma = 0
       const T minus_log_q = (above ? T(0) : (distance > largest ? largest : distance)) + l;
       const T q_to_gamma = exp_minus(gamma * minus_log_q, exp_limit);
