@@ -15,8 +15,7 @@ constexpr size_t kMostWeights = 16;  // they travel to CUDA kernels by value
 
 // The moving average after a batch with this number of foreground anchors. Product and sum are
 // rounded together, as PyTorch's add_(x, alpha) does on CUDA and on processors that can.
-ALWA_HOST_DEVICE double next_normalizer(
-    double normalizer, double num_foreground, double momentum) {
+ALWA_HOST_DEVICE double next_normalizer(double normalizer, double num_foreground, double momentum) {
   const double count = num_foreground < 1 ? 1 : num_foreground;
 #if defined(__CUDA_ARCH__)
   return __fma_rn(1 - momentum, count, __dmul_rn(momentum, normalizer));

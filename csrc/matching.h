@@ -94,7 +94,7 @@ struct LabelRule {
     }
   }
 
-  // What the Matcher says of an anchor with this highest IoU: 1 foreground, 0 background, -1 ignore.
+  // The Matcher's word on an anchor with this highest IoU: 1 foreground, 0 background, -1 ignore.
   ALWA_HOST_DEVICE int match(T iou) const {
     int i = 0;
     while (i < count && iou >= thresholds[i]) {
@@ -106,7 +106,7 @@ struct LabelRule {
   // The label of a foreground anchor whose box has this class.
   ALWA_HOST_DEVICE int64_t own(int64_t cls) const { return agnostic ? foreground : cls; }
 
-  // The label of an anchor that the Matcher says this of.
+  // The label of an anchor of which the Matcher says `match`.
   ALWA_HOST_DEVICE int64_t label(int match, int64_t cls) const {
     return match == 1 ? own(cls) : match == 0 ? background : -1;
   }
@@ -159,8 +159,8 @@ inline void check_label_anchors(
   // Where the foreground has one label, the classes need not be known.
   const bool without_classes = foreground.has_value() && gt_classes.empty();
   TORCH_CHECK_VALUE(
-      without_classes || gt_classes.size() == gt_boxes.size(), "gt_classes: expected ", gt_boxes.size(),
-      " images as in gt_boxes, got ", gt_classes.size());
+      without_classes || gt_classes.size() == gt_boxes.size(), "gt_classes: expected ",
+      gt_boxes.size(), " images as in gt_boxes, got ", gt_classes.size());
   for (size_t i = 0; i < gt_boxes.size(); ++i) {
     const at::Tensor& boxes = gt_boxes[i];
     TORCH_CHECK_VALUE(

@@ -12,6 +12,8 @@ TEMPLATES = {
     "focal_planes_kernel": ("gamma_is_two", "T", "scalar_t"),
     "focal_rows_kernel": ("gamma_is_two", "vectors", "T", "scalar_t"),
 }
+# Anchors of a block for each of its threads where they lie in rows: kRowAnchors / kThreads.
+ROW_TURNS = 2
 
 
 @dataclass(frozen=True)
@@ -47,20 +49,21 @@ class FocalLoop:
     def special_per_logit(self):
         return self.code.count("MUFU") / self.logits
 
-    def with_anchors(self, classes, lanes, anchors):
+    def with_anchors(self, classes, lanes, anchors, turns=1):
         """(least, most) instructions a logit with everything that belongs to an anchor: labels,
         sums, addresses.
 
-        Takes `lanes` threads for `anchors` anchors of K classes at a time, `lanes` times, so that
-        K anchors logits come to each thread:
+        Takes `lanes` threads for `anchors` anchors of K classes at a time, `turns` times `lanes`
+        times, so that K anchors turns logits come to each thread:
 
-            (rest + lanes (around + ceil(K anchors / (lanes logits)) loop)) / (K anchors)
+            (rest + turns lanes (around + ceil(K anchors / (lanes logits)) loop))
+            / (K anchors turns)
 
         Idle lanes and a last iteration that is not full count as if they worked.
         """
         iterations = -(-classes * anchors // (lanes * self.logits))
         return tuple(
-            (rest + lanes * (around + iterations * len(self.code))) / (classes * anchors)
+            (rest / turns + lanes * (around + iterations * len(self.code))) / (classes * anchors)
             for around, rest in zip(self.around, self.rest)
         )
 
@@ -95,9 +98,9 @@ def per_logit(loop, classes):
     if layout(loop.kernel) == "planes":
         return loop.with_anchors(classes, 1, per_vector)
     if layout(loop.kernel) == "strided":
-        return loop.with_anchors(classes, lanes(classes), 1)
+        return loop.with_anchors(classes, lanes(classes), 1, ROW_TURNS)
     if classes % per_vector == 0:
-        return loop.with_anchors(classes, lanes(classes // per_vector), 1)
+        return loop.with_anchors(classes, lanes(classes // per_vector), 1, ROW_TURNS)
     return None
 
 

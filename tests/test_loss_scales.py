@@ -1,4 +1,4 @@
-"""loss_scales: worked values, Detectron2's moving average, the bits of the operators it replaces."""
+"""loss_scales: worked values, Detectron2's moving average, the bits of what it replaces."""
 
 import pytest
 import torch

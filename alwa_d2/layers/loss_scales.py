@@ -1,4 +1,4 @@
-"""What a dense head's losses are multiplied with: weights, over the number of foreground anchors."""
+"""What a dense head's losses are multiplied with: weights over the number of foreground anchors."""
 
 from collections.abc import Sequence
 

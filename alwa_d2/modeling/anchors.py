@@ -31,7 +31,7 @@ def cat_anchors(anchors: list[Boxes]) -> Boxes:
     return anchors[0] if len(anchors) == 1 else Boxes.cat(anchors)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Kept:
     """Anchors, and what they were made of."""
 

@@ -54,20 +54,16 @@ class AlwaFCOS(LossNormalizer, FCOS):
         (scale,) = self.update_normalizer(foreground.sum(), len(gt_labels)).unbind()
         loss_cls, stats = sigmoid_focal_loss(
             [x.mT[..., None] for x in pred_logits],  # (N, K, Hi * Wi, 1)
-            gt_labels,
-            alpha=self.focal_loss_alpha,
-            gamma=self.focal_loss_gamma,
-            scale=scale,
-        )
+            gt_labels, alpha=self.focal_loss_alpha, gamma=self.focal_loss_gamma, scale=scale,
+        )  # fmt: skip
         # Background is masked, not left out: how much is left would have to be read on the host.
         # Each point's own square is its box there, which keeps every value finite.
         points = cat_anchors(anchors).tensor.expand_as(gt_boxes)  # (N, R, 4)
         gt_boxes = torch.where(foreground[..., None], gt_boxes, points)
-        loss_loc = self._box_loss(
-            points, torch.cat(pred_anchor_deltas, dim=1), gt_boxes, foreground
-        )
+        deltas, centerness = torch.cat(pred_anchor_deltas, 1), torch.cat(pred_centerness, 1)
+        loss_loc = self._box_loss(points, deltas, gt_boxes, foreground)
         loss_ctr = binary_cross_entropy_with_logits(
-            _masked(torch.cat(pred_centerness, dim=1).squeeze(dim=2), foreground),
+            _masked(centerness.squeeze(dim=2), foreground),
             self.compute_ctrness_targets(anchors, gt_boxes),
             weight=foreground.float(),
             reduction="sum",
@@ -79,6 +75,19 @@ class AlwaFCOS(LossNormalizer, FCOS):
         }
         check_pair(self.loss_weighter, losses)
         return self.loss_weighter(losses, {"loss_fcos_cls": stats})
+
+    def compute_ctrness_targets(self, anchors, gt_boxes):
+        """
+        Detectron2's, (N, R), but not indexed by lists, which would be copied to the device.
+
+        Args:
+            anchors: Boxes of each level
+            gt_boxes: (R, 4) of each of the N images
+        """
+        points = cat_anchors(anchors).tensor
+        sides = [self.box2box_transform.get_deltas(points, boxes) for boxes in gt_boxes]
+        sides = torch.stack(sides).unflatten(-1, (2, 2))  # (left, top), (right, bottom)
+        return (sides.amin(dim=-2) / sides.amax(dim=-2)).prod(dim=-1).sqrt()
 
     def _box_loss(self, points, deltas, gt_boxes, foreground):
         """Sum over the foreground, from (N, R, 4) each and (N, R)."""

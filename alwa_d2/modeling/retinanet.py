@@ -89,13 +89,7 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
         if num_foreground is None:
             num_foreground = ((gt_labels >= 0) & (gt_labels != self.num_classes)).sum()
         weights = self.loss_weighter.weights
-        # Known weights go into the kernels; a learnt one gets its gradient from a product outside.
-        learnt = {key for key, weight in weights.items() if weight.requires_grad}
-        known = {key: weight for key, weight in weights.items() if key not in learnt}
-        *scales, inverse = self.update_normalizer(
-            num_foreground, len(gt_labels), known.values()
-        ).unbind()
-        scale = dict.fromkeys(learnt, inverse) | dict(zip(known, scales, strict=True))
+        scale = self._scales(weights, num_foreground, len(gt_labels))
         losses, stats = {}, {}
         losses["loss_cls"], stats["loss_cls"] = sigmoid_focal_loss(
             pred_logits, gt_labels,
@@ -106,12 +100,22 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
             num_classes=self.num_classes, box_weights=self.box2box_transform.weights,
             beta=self.smooth_l1_beta, scale=scale["loss_box_reg"],
         )  # fmt: skip
-        for key in learnt:
-            losses[key] = losses[key] * weights[key].to(losses[key].dtype)
+        for key, weight in weights.items():
+            if weight.requires_grad:
+                losses[key] = losses[key] * weight.to(losses[key].dtype)
         if self.loss_weighter.observing:
             unweighted = {key: value.sum / self.loss_normalizer for key, value in stats.items()}
             self.loss_weighter.observe(unweighted, stats)
         return losses
+
+    def _scales(self, weights, num_foreground, images):
+        """
+        Loss -> what its kernel multiplies with, over the normaliser: a known weight, or 1 for a
+        learnt one, which gets its gradient from a product outside.
+        """
+        known = {key: weight for key, weight in weights.items() if not weight.requires_grad}
+        *scales, inverse = self.update_normalizer(num_foreground, images, known.values()).unbind()
+        return dict.fromkeys(weights, inverse) | dict(zip(known, scales, strict=True))
 
     def label_anchors(self, anchors, gt_instances):
         """

@@ -31,9 +31,7 @@ class FocalPass {
         bad_label_(shape.values) {}
 
   Stats run() {
-    // Pieces long enough for the loops, and many enough for the threads.
-    const int64_t n = shape_.images * shape_.anchors;
-    const int64_t size = std::clamp<int64_t>(n / 32 / kPiece * kPiece, kPiece, 8 * kPiece);
+    const int64_t n = shape_.images * shape_.anchors, size = piece_size(n);
     // With fewer logits than this a thread may be done before another has woken up.
     const int64_t logits_a_piece = size * std::max<int64_t>(shape_.values, 1);
     const int64_t grain = at::internal::GRAIN_SIZE / logits_a_piece + 1;

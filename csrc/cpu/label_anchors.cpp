@@ -113,8 +113,10 @@ struct Image {
     return more;
   }
 
-  // It keeps the ground truth that it overlaps most, the first of several: what `match` finds too.
-  bool label_low_quality(const MatchBox<T>& anchor, int64_t* label, const LabelRule<T>& rule) const {
+  // Makes an anchor foreground; whether it was not before. It keeps the ground truth that it overlaps
+  // most, the first of several: what `match` finds too.
+  bool label_low_quality(
+      const MatchBox<T>& anchor, int64_t* label, const LabelRule<T>& rule) const {
     T most = 0;
     size_t index = 0;
     for (size_t g = 0; g < gts.size(); ++g) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "levels.h"
+#include "losses/elementary.h"
 #include "stats.h"
 
 // What kernels share on the device: vectors of 16 bytes, which block takes what, and sums that do
@@ -19,14 +20,16 @@ struct alignas(16) Vector {
   scalar_t x[kSize];
 };
 
+// What is read once and what is written for later: it need not stay in the caches. The intrinsics are
+// also what keeps the compiler from making several loads and stores of one.
 template <typename scalar_t>
 __device__ Vector<scalar_t> load_vector(const scalar_t* from) {
-  return *reinterpret_cast<const Vector<scalar_t>*>(from);
+  return bit_cast<Vector<scalar_t>>(__ldcs(reinterpret_cast<const uint4*>(from)));
 }
 
 template <typename scalar_t>
 __device__ void store_vector(scalar_t* to, const Vector<scalar_t>& vector) {
-  *reinterpret_cast<Vector<scalar_t>*>(to) = vector;
+  __stcs(reinterpret_cast<uint4*>(to), bit_cast<uint4>(vector));
 }
 
 // How a launch's blocks are spread over the images and levels of a batch.

@@ -15,7 +15,7 @@ namespace alwa_d2 {
 // Blocks that fit on a multiprocessor by their threads' registers, 24 or 16 warps: few, but each
 // thread has 4 or 5 loads of 16 bytes under way, which together are more than memory can answer.
 template <bool gamma_is_two, typename scalar_t>
-constexpr int kResidentBlocks = gamma_is_two && sizeof(scalar_t) >= 4 ? 3 : 2;
+constexpr int kResidentBlocks = gamma_is_two && sizeof(scalar_t) == 4 ? 3 : 2;
 
 template <typename T, typename scalar_t>
 struct FocalPass {
@@ -33,7 +33,7 @@ struct FocalPass {
 
   __device__ int label(int64_t i) const {
     const int64_t label = labels[i];
-    CUDA_KERNEL_ASSERT(-1 <= label && label <= values);
+    CUDA_KERNEL_ASSERT(static_cast<uint64_t>(label + 1) <= static_cast<uint64_t>(values) + 1);
     return static_cast<int>(label);
   }
 
@@ -197,7 +197,7 @@ __device__ T focal_row(
           sum = label == at + j ? sum : sum + term.value;
           slopes.x[j] = static_cast<scalar_t>(factor * term.slope);
         }
-        if (dx) {
+        if (pass.with_gradients) {
           if constexpr (vectors) {
             store_vector(dx + at, slopes);
           } else {
@@ -208,48 +208,51 @@ __device__ T focal_row(
     }
   }
   T loss = pass.focal.alpha_negative * sum;
-  if (0 <= label && label < pass.values && label / V % pass.lanes == lane) {
+  if (0 <= label && label < pass.values && (label / V & (pass.lanes - 1)) == lane) {
     loss += pass.own(x[label * x_step], dx + label * dx_step, common);
+  }
+  if (label < 0 && pass.with_gradients && !is_finite(loss)) {
+    for (int at = lane; at < end; at += pass.lanes) {  // a factor of 0 is not enough for inf and NaN
+      for (int j = 0; j < V; ++j) {
+        dx[(at * V + j) * dx_step] = 0;
+      }
+    }
   }
   return loss;
 }
 
+constexpr int kRowAnchors = 2 * kThreads;  // of a level of an image, a block's
+
 // Everything else: anchor by anchor, best where an anchor's logits lie side by side (flat,
-// channels last). A block takes kThreads anchors of a level of an image.
+// channels last).
 template <bool gamma_is_two, bool vectors, typename T, typename scalar_t>
 __global__ void __launch_bounds__(kThreads, (kResidentBlocks<gamma_is_two, scalar_t>))
     focal_rows_kernel(const __grid_constant__ FocalPass<T, scalar_t> pass) {
-  __shared__ T losses[kThreads];
+  __shared__ T losses[kRowAnchors];
   const Plan::Place place = pass.plan.place();
   const auto& in = pass.in.items[place.level];
   const auto& out = pass.out.items[place.level];
-  const int64_t first = int64_t(place.block) * kThreads;  // among the level's anchors
-  const int count = static_cast<int>(min(int64_t(kThreads), in.anchors - first));
+  const int64_t first = int64_t(place.block) * kRowAnchors;  // among the level's anchors
+  const int count = static_cast<int>(min(int64_t(kRowAnchors), in.anchors - first));
   const int64_t batch_first = place.image * pass.anchors + in.first + first;
+  const scalar_t* const x = in.data + place.image * in.stride_image + first * pass.values;
+  scalar_t* const dx = out.data + place.image * out.stride_image + first * pass.values;
   const int lane = threadIdx.x & (pass.lanes - 1);
   const T common = pass.common();
 
-  for (int n = threadIdx.x / pass.lanes; n < kThreads; n += kThreads / pass.lanes) {
+  for (int n = threadIdx.x / pass.lanes; n < kRowAnchors; n += kThreads / pass.lanes) {
     T loss = 0;
     if (n < count) {
-      // Rows need no division to be found.
-      const int64_t r = in.first + first + n;
-      const scalar_t* x = vectors ? in.data + place.image * in.stride_image + (first + n) * pass.values
-                                  : in.values(place.image, r);
-      scalar_t* dx = !pass.with_gradients ? nullptr
-          : vectors ? out.data + place.image * out.stride_image + (first + n) * pass.values
-                    : out.values(place.image, r);
-      const int64_t x_step = vectors ? 1 : in.stride_value, dx_step = vectors ? 1 : out.stride_value;
       const int label = pass.label(batch_first + n);
-      loss = focal_row<gamma_is_two, vectors>(pass, x, x_step, dx, dx_step, label, lane, common);
-      if (label < 0 && dx && !is_finite(loss)) {
-        // A factor of 0 is not enough for inf and NaN, which this thread has seen.
-        for (int k = lane * (vectors ? Vector<scalar_t>::kSize : 1); k < pass.values;) {
-          for (int j = 0; j < (vectors ? Vector<scalar_t>::kSize : 1); ++j) {
-            dx[(k + j) * dx_step] = 0;
-          }
-          k += pass.lanes * (vectors ? Vector<scalar_t>::kSize : 1);
-        }
+      if constexpr (vectors) {
+        const int64_t at = int64_t(n) * pass.values;
+        loss = focal_row<gamma_is_two, true>(
+            pass, x + at, 1, dx + at, 1, label, lane, common);
+      } else {
+        const int64_t r = in.first + first + n;
+        loss = focal_row<gamma_is_two, false>(
+            pass, in.values(place.image, r), in.stride_value, out.values(place.image, r),
+            out.stride_value, label, lane, common);
       }
     }
     for (int other = pass.lanes / 2; other > 0; other /= 2) {
@@ -262,8 +265,10 @@ __global__ void __launch_bounds__(kThreads, (kResidentBlocks<gamma_is_two, scala
   if (pass.parts) {
     __syncthreads();
     Stats stats;
-    if (threadIdx.x < count && pass.labels[batch_first + threadIdx.x] >= 0) {
-      stats.add(losses[threadIdx.x]);
+    for (int n = threadIdx.x; n < count; n += kThreads) {
+      if (pass.labels[batch_first + n] >= 0) {
+        stats.add(losses[n]);
+      }
     }
     store_part(stats, pass.parts);
   }

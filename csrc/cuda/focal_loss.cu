@@ -35,7 +35,7 @@ void plan_planes(FocalPass<T, scalar_t>& pass, size_t levels, int64_t images) {
 template <typename T, typename scalar_t>
 void plan_rows(FocalPass<T, scalar_t>& pass, size_t levels, int64_t images, bool vectors) {
   pass.plan = make_plan(levels, images, [&](size_t i) {
-    return (pass.in.items[i].anchors + kThreads - 1) / kThreads;
+    return (pass.in.items[i].anchors + kRowAnchors - 1) / kRowAnchors;
   });
   // At least four vectors a thread, whose loads are under way together.
   const int count = pass.values / (vectors ? Vector<scalar_t>::kSize : 1);
