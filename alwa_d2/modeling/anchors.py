@@ -47,7 +47,8 @@ class _Kept:
 
 class KeptAnchorGenerator(DefaultAnchorGenerator):
     """
-    Detectron2's anchor generator that keeps the anchors of the last 16 sizes of feature maps.
+    Detectron2's anchor generator that keeps the anchors of the last 16 sizes of feature maps (16
+    bytes an anchor: 3 MB for RetinaNet's 201,600 of an image of 800 x 1333 pixels).
 
     Those whose cell anchors were moved, replaced or changed since, and those that somebody changed,
     are made anew. While a model is traced, scripted, compiled or exported nothing is kept or

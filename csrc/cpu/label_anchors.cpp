@@ -113,8 +113,8 @@ struct Image {
     return more;
   }
 
-  // Makes an anchor foreground; whether it was not before. It keeps the ground truth that it overlaps
-  // most, the first of several: what `match` finds too.
+  // Makes an anchor foreground; whether it was not before. It keeps the ground truth that it
+  // overlaps most, the first of several: what `match` finds too.
   bool label_low_quality(
       const MatchBox<T>& anchor, int64_t* label, const LabelRule<T>& rule) const {
     T most = 0;
