@@ -10,7 +10,9 @@
 #   make env          only the environment
 #   make sanitize     the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer, the
 #                     CUDA ones on the host; minutes; needs GCC; PYTEST_ARGS as above
-#   make gpu-check    every check that needs a GPU; uses PYTHON as it is, installs nothing
+#   make gpu-check    every check that needs a GPU; uses PYTHON as it is, installs nothing, needs no
+#                     network; GPU_CHECK_ARGS="--only losses --budget 540" and the like; docs/gpu_check.md
+#   make gpu-wheels   collects in wheels/ what a machine with only PyTorch lacks for gpu-check
 #   make clean        removes what was built, keeps .venv
 #
 # PYTHON=python3.12 chooses the Python that makes .venv; more in tools/setup_env.sh and setup.py.
@@ -26,7 +28,7 @@ LINTERS := $(VENV)/.linters-ready
 # Folders too: their time changes when a file comes or goes.
 SOURCES := setup.py pyproject.toml $(shell find csrc -type d -o -name '*.h' -o -name '*.c*')
 
-.PHONY: demo test test-all lint format bench env sanitize gpu-check clean
+.PHONY: demo test test-all lint format bench env sanitize gpu-check gpu-wheels clean
 .DELETE_ON_ERROR:
 
 demo: $(EXTENSION)
@@ -59,12 +61,15 @@ sanitize: $(PACKAGES)
 	$(RUN) tests/cuda_on_host/run.py sanitize $(PYTEST_ARGS)
 
 gpu-check:
-	tools/gpu_check.sh
+	python3 scripts/gpu_check.py $(GPU_CHECK_ARGS)
+
+gpu-wheels:
+	$(if $(wildcard $(RUN)),$(RUN),python3) scripts/gpu_wheels.py $(GPU_WHEELS_ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
 	rm -f alwa_d2/_C.*.so $(EXTENSION)
-	find alwa_d2 tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find alwa_d2 tests tools scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PACKAGES): requirements.txt requirements-detectron2.txt tools/setup_env.sh
 	tools/setup_env.sh packages

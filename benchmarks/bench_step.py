@@ -1,20 +1,23 @@
 """Times a training step of Detectron2's RetinaNet and of AlwaRetinaNet, whole and by part.
 
-    python benchmarks/bench_step.py [--sizes small voc] [--rounds 5] [--json FILE]
+    python benchmarks/bench_step.py [--sizes small voc] [--rounds 5] [--graph] [--json FILE]
 
 Both have the same random weights (ResNet-18-FPN, configs/retina_alwa.yaml) and random images, and
 take turns; a figure is the median over the rounds. Their losses and the gradients of these to the
 head's outputs are compared first. The loss side is timed by itself too: anchor labelling, losses,
-weighting, and the backward to the head's outputs. Making the anchors is Detectron2's in both, and a
-line of its own.
+weighting, and the backward to the head's outputs. Making the anchors, which ours does once for each
+size of image, is a line of its own. With --graph, on a GPU, it is instead our step by itself, as it
+is and in CUDA graphs.
 """
 
 import argparse
 import statistics
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 
+import graphs
 import measure
 import torch
 from detectron2.config import get_cfg
@@ -122,8 +125,7 @@ class Trainee:
         return {name: 1000 * seconds for name, seconds in parts.items()}
 
 
-def make_trainees(size, device):
-    """peer -> :class:`Trainee`, of the same weights and with the same batch."""
+def make_batch(size):
     images, height, width, classes, boxes = SIZES[size]
     torch.manual_seed(0)
     batch = []
@@ -134,15 +136,25 @@ def make_trainees(size, device):
         instances.gt_boxes = Boxes(torch.cat([corner, corner + extent], 1))
         instances.gt_classes = torch.randint(classes, (boxes,))
         batch.append({"image": torch.rand(3, height, width) * 255, "instances": instances})
+    return batch
+
+
+def make_model(architecture, size, device):
+    cfg = get_cfg()
+    add_alwa_config(cfg)
+    cfg.merge_from_file(str(CONFIG))
+    cfg.MODEL.META_ARCHITECTURE = architecture
+    cfg.MODEL.DEVICE = device
+    cfg.MODEL.RETINANET.NUM_CLASSES = SIZES[size][3]
+    return build_model(cfg).train()
+
+
+def make_trainees(size, device):
+    """peer -> :class:`Trainee`, of the same weights and with the same batch."""
+    batch = make_batch(size)
     trainees, weights = {}, None
     for peer, architecture in MODELS.items():
-        cfg = get_cfg()
-        add_alwa_config(cfg)
-        cfg.merge_from_file(str(CONFIG))
-        cfg.MODEL.META_ARCHITECTURE = architecture
-        cfg.MODEL.DEVICE = device
-        cfg.MODEL.RETINANET.NUM_CLASSES = classes
-        model = build_model(cfg).train()
+        model = make_model(architecture, size, device)
         weights = weights or model.state_dict()
         model.load_state_dict(weights, strict=False)  # only AlwaRetinaNet has a normaliser in it
         trainees[peer] = Trainee(model, batch, device)
@@ -181,14 +193,23 @@ def bench(size, device, rounds):
     return rows
 
 
+def bench_one(size, device, args):
+    if args.graph:
+        return graphs.bench(size, make_model("AlwaRetinaNet", size, device), make_batch(size))
+    return bench(size, device, args.rounds)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="default: PyTorch's")
     parser.add_argument("--kept", action="store_true", help="the allocator keeps freed blocks")
+    parser.add_argument("--graph", action="store_true", help="CUDA graphs; needs a GPU")
     parser.add_argument("--json", help="file for the figures")
     args = parser.parse_args()
+    if args.graph and not torch.cuda.is_available():
+        sys.exit("--graph: expected a GPU, got none: CUDA graphs are measured on one")
     if args.kept:
         measure.keep_freed_blocks()
     if args.threads:
@@ -197,7 +218,7 @@ def main():
     about = measure.describe(device)
     print(", ".join(f"{key}: {value}" for key, value in about.items()))
     with EventStorage():
-        rows = [row for size in args.sizes for row in bench(size, device, args.rounds)]
+        rows = [row for size in args.sizes for row in bench_one(size, device, args)]
     if args.json:
         measure.write_json(args.json, **about, rows=rows)
 

@@ -1,7 +1,8 @@
 """Other implementations of the box losses: Detectron2's, fvcore's, torchvision's, compiled ones.
 
 The compiled ones are the formulas of alwa_d2.layers.reference, whose loss and gradient come from
-one compiled pass over the foreground. Timed on one AVX-512 core, CIoU, ms at small and voc:
+one compiled pass over the foreground. Timed on one AVX-512 core, CIoU, from a mask, ms at small and
+voc:
 
     gathering, loss, zeros and scattering in one compiled function      0.18   0.9
     only the loss of gathered rows compiled                             0.15   0.55
@@ -20,34 +21,35 @@ from torch.nn import functional as F
 
 from alwa_d2.layers import box_loss, dense_box_loss, reference
 
-SCALE = 1 / 100  # normaliser and weight
+NORMALIZER = 100.0
+SCALE = 1 / NORMALIZER
 BETA = 0.1  # of smooth_l1, so that it is another loss than l1
 EPS = 1e-7
 
 
 def dense_peers(x, kind, with_compiled=True):
-    """name -> function of the deltas (a list) that gives the loss; `x` are the other inputs."""
+    """name -> function of the deltas (a list) that gives the loss; `x` are the other inputs.
 
-    def fused(deltas):
+    Each starts from the labels, as a training step does.
+    """
+
+    def fused(deltas, scale=SCALE):
+        deltas = deltas[0] if x.form == "flat" else deltas
         return dense_box_loss(
-            x.anchors,
-            deltas[0] if x.form == "flat" else deltas,
-            x.gt_boxes,
-            x.fg_mask,
-            kind,
-            beta=BETA,
-            scale=SCALE,
-        )[0]
+            x.anchors, deltas, x.gt_boxes, x.labels, kind,
+            num_classes=x.classes, beta=BETA, scale=scale,
+        )[0]  # fmt: skip
 
     def detectron2(deltas):
         if x.form != "flat":
             deltas = [permute_to_N_HWA_K(level, 4) for level in deltas]
         transform = Box2BoxTransform((1.0, 1.0, 1.0, 1.0))
         name, beta = ("smooth_l1", 0.0) if kind == "l1" else (kind, BETA)
-        args = ([x.anchors], transform, deltas, list(x.gt_boxes), x.fg_mask, name, beta)
+        args = ([x.anchors], transform, deltas, list(x.gt_boxes), x.foreground(), name, beta)
         return _dense_box_regression_loss(*args) * SCALE
 
     peers = {"alwa_d2": fused}
+    peers["alwa_d2, loss / n outside"] = lambda deltas: fused(deltas, None) / NORMALIZER
     if kind != "iou":
         peers["Detectron2"] = detectron2
     if with_compiled:
@@ -121,7 +123,8 @@ def compiled_whole(x, kind):
 
     def loss_and_grads(deltas):
         flats = in_memory_order(deltas, x.form)
-        loss, grad = function(flats, rare(x.fg_mask.view(-1)), x.anchors, x.gt_boxes.view(-1, 4))
+        rows = rare(x.foreground().view(-1))
+        loss, grad = function(flats, rows, x.anchors, x.gt_boxes.view(-1, 4))
         return loss, like_levels(grad, deltas, x.form)
 
     function = torch.compile(whole, options=OPTIONS)
@@ -132,7 +135,7 @@ def compiled_rows(x, kind):
     """The loss of gathered rows is compiled; the flat form alone."""
 
     def loss_and_grads(deltas):
-        rows = rare(x.fg_mask.view(-1))
+        rows = rare(x.foreground().view(-1))
         flat = deltas[0].view(-1, 4)
         gathered = (flat[rows], x.anchors[rows % len(x.anchors)], x.gt_boxes.view(-1, 4)[rows])
         for some in gathered:

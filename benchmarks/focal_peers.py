@@ -30,7 +30,8 @@ from torch.nn import functional as F
 from alwa_d2.layers import sigmoid_focal_loss
 
 ALPHA, GAMMA = 0.25, 2.0
-SCALE = 1 / 100  # normaliser and weight
+NORMALIZER = 100.0
+SCALE = 1 / NORMALIZER
 
 
 def focal_peers(x, with_compiled=True):
@@ -46,12 +47,13 @@ def focal_peers(x, with_compiled=True):
 
         return loss
 
-    def fused(logits):
+    def fused(logits, scale=SCALE):
         logits = logits[0] if x.form == "flat" else logits
-        return sigmoid_focal_loss(logits, x.labels, alpha=ALPHA, gamma=GAMMA, scale=SCALE)[0]
+        return sigmoid_focal_loss(logits, x.labels, alpha=ALPHA, gamma=GAMMA, scale=scale)[0]
 
     peers = {
         "alwa_d2": fused,
+        "alwa_d2, loss / n outside": lambda logits: fused(logits, None) / NORMALIZER,
         "Detectron2": of_targets(sigmoid_focal_loss_jit),
         "torchvision": of_targets(torchvision.ops.sigmoid_focal_loss),
     }

@@ -27,7 +27,6 @@ class Inputs:
         shapes: (H, W) of each level
         logits, deltas: one (N, R, K) and (N, R, 4), or levels of (N, A * K, H, W), (N, A * 4, H, W)
         labels: (N, R) int64: -1 ignore, 0 to K - 1 foreground, K background
-        fg_mask: (N, R) bool
         anchors: (R, 4) XYXY, pixels
         gt_boxes: (N, R, 4) XYXY, pixels
     """
@@ -38,9 +37,12 @@ class Inputs:
     logits: list[Tensor]
     deltas: list[Tensor]
     labels: Tensor
-    fg_mask: Tensor
     anchors: Tensor
     gt_boxes: Tensor
+
+    def foreground(self):
+        """(N, R) bool, made of the labels anew, as Detectron2's losses begin."""
+        return (self.labels >= 0) & (self.labels != self.classes)
 
     def plain(self, name):
         """`logits` or `deltas` as alwa_d2's functions take them."""
@@ -68,7 +70,6 @@ def make_inputs(size, form="flat", dtype=torch.float32, device="cpu"):
         logits=[x.to(device, dtype) for x in in_form(logits, form, shapes)],
         deltas=[x.to(device, dtype) for x in in_form(deltas, form, shapes)],
         labels=labels.to(device),
-        fg_mask=((labels >= 0) & (labels < classes)).to(device),
         anchors=boxes.to(device),
         gt_boxes=moved.to(device),
     )

@@ -96,6 +96,20 @@ class Run:
         return peak / 2**20
 
 
+def gpu_milliseconds(function, calls=10):
+    """What the GPU works for one call, launches and waiting not counted: for short kernels."""
+    function()
+    torch.cuda.synchronize()
+    kinds = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=kinds) as profile:
+        for _ in range(calls):
+            function()
+        torch.cuda.synchronize()
+    events = profile.profiler.kineto_results.events()
+    events = (e for e in events if e.device_type() == torch.autograd.DeviceType.CUDA)
+    return sum(e.duration_ns() for e in events) / calls / 1e6
+
+
 class Copy:
     """A copy into new memory that reads and writes so many bytes in all."""
 
@@ -157,10 +171,11 @@ def check_agreement(runs, ours, tolerance):
 
 
 HEADER = f"{'':28}{'':26}{'median ms':>10}{'/ best peer':>13}{'/ copy':>9}{'MiB':>10}"
+HEADER += f"{'GPU ms':>10}" * torch.cuda.is_available()
 
 
 def compare(title, runs, moved, rounds, tolerance, ours="alwa_d2"):
-    """Rows of the table, printed as well: our loss among its peers.
+    """Rows of the table, printed as well: our loss, in one form or several, among its peers.
 
     Args:
         title: name -> text, what tells this case from others
@@ -172,7 +187,8 @@ def compare(title, runs, moved, rounds, tolerance, ours="alwa_d2"):
     check_agreement(runs, ours, tolerance)
     device = runs[ours].leaves[0].device
     times = take_turns(runs | {"copy": Copy(moved, device)}, rounds)
-    best = min((times[name] for name in runs if name != ours), default=None)
+    gpu = {name: gpu_milliseconds(run) for name, run in runs.items() if device.type == "cuda"}
+    best = min((times[name] for name in runs if not name.startswith(ours)), default=None)
     rows = []
     for name, milliseconds in times.items():
         row = title | {
@@ -181,6 +197,7 @@ def compare(title, runs, moved, rounds, tolerance, ours="alwa_d2"):
             "to_best_peer": best and milliseconds / best,
             "to_copy": milliseconds / times["copy"],
             "mib": runs[name].mebibytes() if name in runs else None,
+            "gpu_ms": gpu.get(name),
         }
         rows.append(row)
         print_row(row)
@@ -192,7 +209,8 @@ def print_row(row):
     ratio, mib = (row[key] for key in ("to_best_peer", "mib"))
     ratio = "" if ratio is None or row["peer"] == "copy" else f"{ratio:.2f}"
     mib = "" if mib is None else f"{mib:.2f}"
+    gpu = f"{row['gpu_ms']:10.4f}" if row["gpu_ms"] is not None else ""
     print(
-        f"{case:28}{row['peer']:26}{row['ms']:10.3f}{ratio:>13}{row['to_copy']:9.1f}{mib:>10}",
+        f"{case:28}{row['peer']:26}{row['ms']:10.3f}{ratio:>13}{row['to_copy']:9.1f}{mib:>10}{gpu}",
         flush=True,
     )

@@ -4,8 +4,8 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/string_view.h>
 
-#include <tuple>
-#include <vector>
+#include <optional>
+#include <string>
 
 #include "checks.h"
 #include "losses/box_transform.h"
@@ -58,12 +58,21 @@ inline void check_pair_grad(const at::Tensor& grad, const at::Tensor& pred, Redu
 
 inline DenseShape check_dense(
     const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
-    const at::Tensor& fg_mask, at::ArrayRef<double> box_weights,
+    const at::Tensor& labels, std::optional<int64_t> num_classes, at::ArrayRef<double> box_weights,
     const std::optional<at::Tensor>& scale) {
+  const bool is_mask = labels.scalar_type() == at::kBool;
   TORCH_CHECK_TYPE(
-      fg_mask.scalar_type() == at::kBool, "fg_mask: expected bool, got ",
-      name_of(fg_mask.scalar_type()));
-  const DenseShape shape = check_predictions("deltas", deltas, "fg_mask", fg_mask);
+      is_mask || labels.scalar_type() == at::kLong, "labels: expected int64 or bool, got ",
+      name_of(labels.scalar_type()));
+  TORCH_CHECK_VALUE(
+      is_mask || (num_classes.has_value() && *num_classes >= 0),
+      "num_classes: expected the number of classes with int64 labels, got ",
+      num_classes.has_value() ? std::to_string(*num_classes) : "None");
+  TORCH_CHECK_VALUE(
+      !is_mask || !num_classes.has_value(),
+      "num_classes: expected None with labels that are a bool mask, got ",
+      num_classes.value_or(0));
+  const DenseShape shape = check_predictions("deltas", deltas, "labels", labels);
   TORCH_CHECK_VALUE(
       shape.values == 4 || shape.anchors == 0, "deltas: expected 4 values an anchor, got ",
       shape.values);
@@ -71,11 +80,11 @@ inline DenseShape check_dense(
   check_shape("gt_boxes", gt_boxes, {shape.images, shape.anchors, 4});
   check_dtype("anchors", anchors);
   check_dtype("gt_boxes", gt_boxes);
-  check_same("anchors", anchors, "fg_mask", fg_mask);
-  check_same("gt_boxes", gt_boxes, "fg_mask", fg_mask);
+  check_same("anchors", anchors, "labels", labels);
+  check_same("gt_boxes", gt_boxes, "labels", labels);
   TORCH_CHECK_VALUE(
       box_weights.size() == 4, "box_weights: expected 4 numbers, got ", box_weights.size());
-  check_scale(scale, "fg_mask", fg_mask);
+  check_scale(scale, "labels", labels);
   return {shape.images, shape.anchors, 4};
 }
 
@@ -87,13 +96,30 @@ ALWA_HOST_DEVICE void store_gradient(const PairLoss<T>& pair, T factor, scalar_t
   }
 }
 
-// The foreground among a batch's anchors: i counts anchors over all images.
+// Which of a batch's anchors are foreground: i counts them over all images.
+struct IsForeground {
+  const bool* mask;       // (N, R), or null where there are labels
+  const int64_t* labels;  // (N, R)
+  int64_t num_classes;
+
+  // `labels` is contiguous.
+  IsForeground(const at::Tensor& labels_, std::optional<int64_t> num_classes_)
+      : mask(num_classes_ ? nullptr : labels_.const_data_ptr<bool>()),
+        labels(num_classes_ ? labels_.const_data_ptr<int64_t>() : nullptr),
+        num_classes(num_classes_.value_or(0)) {}
+
+  ALWA_HOST_DEVICE bool operator()(int64_t i) const {
+    // Negative labels are the largest unsigned numbers.
+    return mask ? mask[i] : static_cast<uint64_t>(labels[i]) < static_cast<uint64_t>(num_classes);
+  }
+};
+
+// The box loss of a batch's anchors: i counts them over all images.
 template <typename T, typename scalar_t, typename Loss>
-struct Foreground {
+struct AnchorLosses {
   Levels<const scalar_t> deltas;
-  const T* anchors;     // (R, 4)
-  const T* gt_boxes;    // (N, R, 4)
-  const bool* fg_mask;  // (N, R)
+  const T* anchors;   // (R, 4)
+  const T* gt_boxes;  // (N, R, 4)
   int64_t anchors_per_image;
   BoxTransform<T> transform;
   Loss loss;
@@ -118,12 +144,12 @@ struct Foreground {
   }
 };
 
-// Calls run with the Foreground of arguments that check_dense has passed; `mask` is contiguous.
+// Calls run with the AnchorLosses of arguments that check_dense has passed.
 template <typename scalar_t, typename F>
-void with_foreground(
+void with_anchor_losses(
     const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
-    const at::Tensor& mask, c10::string_view kind, at::ArrayRef<double> box_weights, double beta,
-    double eps, const DenseShape& shape, F&& run) {
+    c10::string_view kind, at::ArrayRef<double> box_weights, double beta, double eps,
+    const DenseShape& shape, F&& run) {
   using T = at::opmath_type<scalar_t>;
   const auto dtype = c10::CppTypeToScalarType<T>::value;
   const at::Tensor a = anchors.to(dtype).contiguous();
@@ -133,20 +159,10 @@ void with_foreground(
     transform.weights[i] = static_cast<T>(box_weights[i]);
   }
   with_kind<T>(kind, beta, eps, [&](auto loss) {
-    run(Foreground<T, scalar_t, decltype(loss)>{
+    run(AnchorLosses<T, scalar_t, decltype(loss)>{
         make_levels<const scalar_t>(deltas, shape), a.template const_data_ptr<T>(),
-        gt.template const_data_ptr<T>(), mask.const_data_ptr<bool>(), shape.anchors, transform,
-        loss});
+        gt.template const_data_ptr<T>(), shape.anchors, transform, loss});
   });
 }
-
-// The ops' results, and the gradient for an incoming gradient of 1: of the same pass.
-std::tuple<at::Tensor, at::Tensor> box_loss_with_gradient_cpu(
-    const at::Tensor& pred, const at::Tensor& target, c10::string_view kind,
-    c10::string_view reduction, double beta, double eps);
-std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> dense_box_loss_with_gradient_cpu(
-    const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
-    const at::Tensor& fg_mask, c10::string_view kind, at::ArrayRef<double> box_weights, double beta,
-    double eps, const std::optional<at::Tensor>& scale, double factor);
 
 }  // namespace alwa_d2

@@ -65,6 +65,14 @@ inline void check_pairs(const at::Tensor& pred, const at::Tensor& target) {
   check_same("target", target, "pred", pred);
 }
 
+inline std::string shapes_of(at::TensorList x) {
+  std::string shapes;
+  for (const at::Tensor& level : x) {
+    shapes += (shapes.empty() ? "" : ", ") + c10::str(level.sizes());
+  }
+  return shapes;
+}
+
 // One (N, R, K) tensor, or levels (N, A * K, H, W) with A = R / sum of H * W, for N and R as the
 // labels (or the foreground mask) have them.
 inline DenseShape check_predictions(
@@ -77,7 +85,6 @@ inline DenseShape check_predictions(
       Levels<float>::kMost, " levels, got ", x.size());
   const bool flat = x.size() == 1 && x[0].dim() == 3;
   int64_t positions = 0;
-  std::string shapes;
   for (const at::Tensor& level : x) {
     TORCH_CHECK_VALUE(
         flat || level.dim() == 4, name,
@@ -91,7 +98,6 @@ inline DenseShape check_predictions(
         name_of(x[0].scalar_type()), " and ", name_of(level.scalar_type()));
     check_same(name, level, labels_name, labels);
     positions += flat ? level.size(1) : level.size(2) * level.size(3);
-    shapes += (shapes.empty() ? "" : ", ") + c10::str(level.sizes());
   }
   const int64_t channels = flat ? x[0].size(2) : x[0].size(1);
   const int64_t per_position = positions == 0 ? 1 : anchors / positions;
@@ -104,7 +110,8 @@ inline DenseShape check_predictions(
   fits = fits && (anchors == 0 || channels > 0);
   TORCH_CHECK_VALUE(
       fits, name, ": expected the values of ", anchors, " anchors an image as in ", labels_name,
-      " (on all levels the same A anchors a position, and A * K channels), got shapes ", shapes);
+      " (on all levels the same A anchors a position, and A * K channels), got shapes ",
+      shapes_of(x));
   return {images, anchors, per_position == 0 ? 0 : channels / per_position};
 }
 

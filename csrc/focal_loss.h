@@ -2,8 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <tuple>
-#include <vector>
+#include <optional>
 
 #include "checks.h"
 #include "losses/focal.h"
@@ -23,10 +22,5 @@ inline DenseShape check_focal(
   check_scale(scale, "labels", labels);
   return shape;
 }
-
-// The op's two results, and the gradient for an incoming gradient of 1: of the same pass.
-std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> sigmoid_focal_loss_with_gradient_cpu(
-    at::TensorList logits, const at::Tensor& labels, double alpha, double gamma,
-    const std::optional<at::Tensor>& scale, double factor);
 
 }  // namespace alwa_d2

@@ -69,11 +69,6 @@ struct DenseShape {
   int64_t images, anchors, values;  // N, R, K
 };
 
-// A flat (N, R, K) tensor is a level of one column: the (N, K, R, 1) view of it, with A = 1.
-inline at::Tensor as_level(const at::Tensor& x) {
-  return x.dim() == 3 ? x.transpose(1, 2).unsqueeze(-1) : x;
-}
-
 // Reading does not undo what a copy-on-write tensor has saved.
 template <typename scalar_t>
 scalar_t* memory_of(const at::Tensor& x) {
@@ -87,6 +82,7 @@ scalar_t* memory_of(const at::Tensor& x) {
 // A tensor for each level's gradient, without values or of zeros.
 inline std::vector<at::Tensor> empty_like(at::TensorList levels) {
   std::vector<at::Tensor> result;
+  result.reserve(levels.size());
   for (const at::Tensor& level : levels) {
     result.push_back(at::empty_like(level));
   }
@@ -95,25 +91,31 @@ inline std::vector<at::Tensor> empty_like(at::TensorList levels) {
 
 inline std::vector<at::Tensor> zeros_like(at::TensorList levels) {
   std::vector<at::Tensor> result;
+  result.reserve(levels.size());
   for (const at::Tensor& level : levels) {
     result.push_back(at::zeros_like(level));
   }
   return result;
 }
 
-// Describes predictions that check_predictions (checks.h) has passed.
+// Describes predictions that check_predictions (checks.h) has passed. A flat (N, R, K) tensor is a
+// level of one column: as if it were its (N, K, R, 1) view, with A = 1.
 template <typename scalar_t>
 Levels<scalar_t> make_levels(at::TensorList predictions, const DenseShape& shape) {
   Levels<scalar_t> levels{};
   int64_t first = 0;
   for (size_t i = 0; i < predictions.size(); ++i) {
-    const at::Tensor x = as_level(predictions[i]);
+    const at::Tensor& x = predictions[i];
+    const bool flat = x.dim() == 3;
+    const int channel = flat ? 2 : 1, row = flat ? 1 : 2;  // dimensions
+    const int64_t width = flat ? 1 : x.size(3), stride_column = flat ? 1 : x.stride(3);
     const int64_t per_position =
-        std::max<int64_t>(x.size(1) / std::max<int64_t>(shape.values, 1), 1);
-    const int64_t anchors = x.size(2) * x.size(3) * per_position;
+        std::max<int64_t>(x.size(channel) / std::max<int64_t>(shape.values, 1), 1);
+    const int64_t anchors = x.size(row) * width * per_position;
+    const int64_t stride_value = x.stride(channel), stride_anchor = stride_value * shape.values;
     levels.items[i] = {
-        memory_of<scalar_t>(x),     first,       anchors,     per_position, x.size(3), x.stride(0),
-        x.stride(1) * shape.values, x.stride(1), x.stride(2), x.stride(3)};
+        memory_of<scalar_t>(x), first,         anchors,      per_position,  width,
+        x.stride(0),            stride_anchor, stride_value, x.stride(row), stride_column};
     first += anchors;
   }
   return levels;

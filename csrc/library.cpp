@@ -7,6 +7,9 @@
 //
 // `deltas` and `logits` are one (N, R, K) tensor or a head's levels (N, A * K, H, W). Statistics
 // are the five numbers of csrc/stats.h. A scaled loss is multiplied with scale * factor.
+//
+// `_<op>_ahead` gives the loss and, of the same pass, its gradient for an incoming gradient of 1:
+// for the nodes in autograd/ alone, as is _multiply_.
 TORCH_LIBRARY(alwa_d2, m) {
   m.def(
       "box_loss(Tensor pred, Tensor target, str kind, str reduction, float beta, float eps)"
@@ -15,23 +18,37 @@ TORCH_LIBRARY(alwa_d2, m) {
       "box_loss_backward(Tensor grad, Tensor pred, Tensor target, str kind, str reduction,"
       " float beta, float eps) -> Tensor");
   m.def(
-      "dense_box_loss(Tensor anchors, Tensor[] deltas, Tensor gt_boxes, Tensor fg_mask, str kind,"
-      " float[] box_weights, float beta, float eps, Tensor? scale, float factor=1.0)"
-      " -> (Tensor loss, Tensor stats)");
+      "_box_loss_ahead(Tensor pred, Tensor target, str kind, str reduction, float beta, float eps)"
+      " -> (Tensor loss, Tensor gradient)");
+  m.def(
+      "dense_box_loss(Tensor anchors, Tensor[] deltas, Tensor gt_boxes, Tensor labels,"
+      " int? num_classes, str kind, float[] box_weights, float beta, float eps, Tensor? scale,"
+      " float factor=1.0) -> (Tensor loss, Tensor stats)");
   m.def(
       "dense_box_loss_backward(Tensor grad, Tensor anchors, Tensor[] deltas, Tensor gt_boxes,"
-      " Tensor fg_mask, str kind, float[] box_weights, float beta, float eps, Tensor? scale,"
-      " float factor=1.0) -> Tensor[]");
+      " Tensor labels, int? num_classes, str kind, float[] box_weights, float beta, float eps,"
+      " Tensor? scale, float factor=1.0) -> Tensor[]");
+  m.def(
+      "_dense_box_loss_ahead(Tensor anchors, Tensor[] deltas, Tensor gt_boxes, Tensor labels,"
+      " int? num_classes, str kind, float[] box_weights, float beta, float eps, Tensor? scale,"
+      " float factor=1.0) -> (Tensor loss, Tensor stats, Tensor[] gradients)");
   m.def(
       "label_anchors(Tensor anchors, Tensor[] gt_boxes, Tensor[] gt_classes, float[] thresholds,"
-      " int[] labels, bool allow_low_quality_matches, int background)"
-      " -> (Tensor labels, Tensor boxes)");
+      " int[] labels, bool allow_low_quality_matches, int background, int? foreground=None)"
+      " -> (Tensor labels, Tensor boxes, Tensor num_foreground)");
+  m.def(
+      "loss_scales(Tensor num_foreground, Tensor(a!) normalizer, Tensor[] weights, float momentum,"
+      " bool update) -> Tensor");
   m.def(
       "sigmoid_focal_loss(Tensor[] logits, Tensor labels, float alpha, float gamma, Tensor? scale,"
       " float factor=1.0) -> (Tensor loss, Tensor stats)");
   m.def(
       "sigmoid_focal_loss_backward(Tensor grad, Tensor[] logits, Tensor labels, float alpha,"
       " float gamma, Tensor? scale, float factor=1.0) -> Tensor[]");
+  m.def(
+      "_sigmoid_focal_loss_ahead(Tensor[] logits, Tensor labels, float alpha, float gamma,"
+      " Tensor? scale, float factor=1.0) -> (Tensor loss, Tensor stats, Tensor[] gradients)");
+  m.def("_multiply_(Tensor(a!)[] gradients, Tensor grad) -> ()");
 }
 
 // The ops live in torch.ops.alwa_d2. The Python module alwa_d2._C is empty: importing it loads

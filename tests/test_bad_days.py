@@ -61,8 +61,11 @@ class Plant(HookBase):
         original = getattr(labeller, name)
 
         def label(*args):
-            labels, boxes = original(*args)
-            return (labels.fill_(-1) if self.ignores else labels), boxes
+            labels, boxes, *count = original(*args)
+            if self.ignores:
+                labels.fill_(-1)
+                count = [x.zero_() for x in count]
+            return labels, boxes, *count
 
         setattr(labeller, name, label)
 

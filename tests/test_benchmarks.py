@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import subprocess
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
 from conftest import BOX_KINDS, REPO
+from detectron2.utils.events import EventStorage
 
 
 @pytest.fixture
@@ -69,6 +71,46 @@ def test_step(run):
     }
     for row in rows:
         assert set(row["ms"]) == {"Detectron2", "alwa_d2"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_graphs_without_a_gpu_are_refused_in_one_line():
+    script = str(REPO / "benchmarks" / "bench_step.py")
+    done = subprocess.run([sys.executable, script, "--graph"], capture_output=True, text=True)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert lines[-1].startswith("--graph: expected a GPU, got none"), done.stderr
+    assert not done.stdout and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_graphs(run):
+    rows = run("bench_step", "--sizes", "small", "--graph")["rows"]
+    assert rows[0]["part"] == "loss side" and rows[0]["ms"].keys() == {"eager", "graph"}
+
+
+def test_what_is_captured_is_the_training_step(load):
+    """Padded, cut off from the network and without the weighter's step: the same gradients."""
+    bench_step, graphs = load("bench_step"), load("graphs")
+    batch = bench_step.make_batch("small")
+    models = [bench_step.make_model("AlwaRetinaNet", "small", "cpu") for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    with EventStorage():
+        losses = models[0](batch)
+    sum(losses.values()).backward()
+    expected = [p.grad for p in models[0].parameters() if p.grad is not None]
+    graphed = graphs.GraphedModel(models[1], batch)
+    state = graphed.saved_state()
+    side = graphed.loss_side()
+    models[1].load_state_dict(state)
+    for found, loss in zip(side, losses.values()):
+        torch.testing.assert_close(found, loss)
+    assert all(x.shape == y.shape for x, y in zip(side[2:], sum(graphed.predictions, [])))
+    for found, other in zip(graphed.whole_step()[2:], expected, strict=True):
+        torch.testing.assert_close(found, other)
+    graphed.end_iteration()
+    assert torch.equal(models[0].loss_normalizer, models[1].loss_normalizer)
+    assert torch.equal(models[0].loss_weighter.window[0], models[1].loss_weighter.window[0])
 
 
 def test_a_wrong_peer_is_not_timed(load):

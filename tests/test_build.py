@@ -269,24 +269,9 @@ def test_setuptools_stays_below_81():
 
 
 def test_scripts_can_be_run():
-    for name in (".ci/run", "tools/setup_env.sh", "tools/sanitize.sh", "tools/gpu_check.sh"):
+    for name in (".ci/run", "tools/setup_env.sh", "tools/sanitize.sh"):
         assert os.access(REPO / name, os.X_OK), name
         subprocess.run(["bash", "-n", str(REPO / name)], check=True)
-
-
-def test_gpu_check_without_a_gpu_says_so_in_one_line(tmp_path):
-    """A Python without PyTorch stands for a machine without a GPU."""
-    python = tmp_path / "python"
-    python.write_text("#!/bin/sh\nexit 1\n")
-    python.chmod(0o755)
-    result = subprocess.run(
-        [str(REPO / "tools" / "gpu_check.sh")],
-        env=os.environ | {"PYTHON": str(python)},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 1
-    assert result.stdout.count("\n") == 1 and "can use a GPU" in result.stdout
 
 
 def test_setup_refuses_a_python_that_is_too_old(tmp_path):

@@ -4,12 +4,18 @@ import pytest
 import torch
 from conftest import LEVEL_SHAPES, random_boxes
 
-from alwa_d2.layers import dense_box_loss, label_anchors, sigmoid_focal_loss
+from alwa_d2.layers import (
+    dense_box_loss,
+    label_anchors,
+    loss_scales,
+    pad_ground_truth,
+    sigmoid_focal_loss,
+)
 from alwa_d2.weighting import ALWA
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
-CLASSES, ANCHORS = 4, 3
+CLASSES, ANCHORS, PADDED = 4, 3, 8
 
 
 class LossSide:
@@ -25,20 +31,21 @@ class LossSide:
         self.anchors = random_boxes(ANCHORS * sum(h * w for h, w in LEVEL_SHAPES)).float().cuda()
         boxes = [random_boxes(5).float().cuda(), random_boxes(0).float().cuda()]
         classes = [torch.arange(5).cuda() % CLASSES, torch.zeros(0, dtype=torch.int64).cuda()]
-        self.truth = boxes, classes
+        # Boxes and classes of a fixed number, into whose memory `move` puts others.
+        self.padded = [pad_ground_truth(*truth, PADDED) for truth in zip(boxes, classes)]
         self.weighter = ALWA(interval=interval).cuda().train()
         self.normalizer = torch.tensor(100.0, dtype=torch.float64).cuda()
         for x in self.logits + self.deltas:
             x.requires_grad_()
 
     def forward(self):
-        labels, boxes = label_anchors(self.anchors, *self.truth, background=CLASSES)
-        mask = (labels >= 0) & (labels != CLASSES)
-        self.normalizer.mul_(0.9).add_(mask.sum().clamp(min=1), alpha=0.1)
-        scale = {key: weight / self.normalizer for key, weight in self.weighter.weights.items()}
-        cls, cls_stats = sigmoid_focal_loss(self.logits, labels, scale=scale["loss_cls"])
+        boxes, classes = zip(*self.padded)
+        labels, boxes, count = label_anchors(self.anchors, boxes, classes, background=CLASSES)
+        weights = self.weighter.weights.values()
+        cls_scale, reg_scale, _ = loss_scales(count, self.normalizer, weights).unbind()
+        cls, cls_stats = sigmoid_focal_loss(self.logits, labels, scale=cls_scale)
         reg, reg_stats = dense_box_loss(
-            self.anchors, self.deltas, boxes, mask, "ciou", scale=scale["loss_box_reg"]
+            self.anchors, self.deltas, boxes, labels, "ciou", num_classes=CLASSES, scale=reg_scale
         )
         sums = {"loss_cls": cls_stats.sum, "loss_box_reg": reg_stats.sum}
         self.weighter.observe({key: x / self.normalizer for key, x in sums.items()})
@@ -48,10 +55,17 @@ class LossSide:
         return torch.autograd.grad(self.forward(), self.logits + self.deltas)
 
     def move(self, iteration):
-        """Other predictions in the same memory."""
+        """Other predictions and, of another number, ground truths in the same memory."""
+        generator = torch.Generator().manual_seed(iteration)
         with torch.no_grad():
             for x in self.logits + self.deltas:
                 x.mul_(1 + 0.1 * iteration)
+        for count, padded in zip((iteration % PADDED, (3 * iteration) % PADDED), self.padded):
+            corner = 50 * torch.rand(count, 2, generator=generator)
+            boxes = torch.cat([corner, corner + 1 + corner.flip(1)], dim=1).cuda()
+            classes = torch.randint(0, CLASSES, (count,), generator=generator).cuda()
+            for x, y in zip(padded, pad_ground_truth(boxes, classes, PADDED)):
+                x.copy_(y)
 
 
 def test_nothing_waits_for_the_device():

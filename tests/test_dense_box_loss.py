@@ -180,6 +180,48 @@ def test_extreme_deltas_stay_finite(kind, size, dtype, device):
     assert all(grad.isfinite().all() for grad in torch.autograd.grad(loss, deltas))
 
 
+@pytest.mark.parametrize("form", ["flat", "contiguous", "channels last"])
+def test_labels_equal_the_mask_to_the_bit(dtype, device, form):
+    anchors, deltas, gt_boxes, fg_mask = dense_inputs(device, dtype)
+    if form == "flat":
+        deltas = [flatten_levels(deltas, 4).detach().requires_grad_()]
+    elif form == "channels last":
+        deltas = [
+            x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+            for x in deltas
+        ]
+    foreground = torch.randint(0, 5, fg_mask.shape, device=device)
+    others = torch.tensor([-1, 5, 10, -7, 2**63 - 1, -(2**63)], device=device)
+    other = others[torch.randint(0, len(others), fg_mask.shape, device=device)]
+    labels = torch.where(fg_mask, foreground, other)
+    results = []
+    for kwargs in (dict(labels=fg_mask), dict(labels=labels, num_classes=5)):
+        loss, stats = dense_box_loss(anchors, deltas, gt_boxes, kind="ciou", **kwargs)
+        results.append([loss, stats.values, *torch.autograd.grad(loss, deltas)])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert results[0][1][0] == fg_mask.sum() > 0
+
+
+@pytest.mark.parametrize("with_labels", [False, True])
+@pytest.mark.parametrize("anchors_per_image", [1, 63, 64, 65, 1023, 1024, 1025, 40000])
+def test_every_foreground_anchor_is_found(anchors_per_image, with_labels):
+    """Wherever it is among those that are looked at together, and in a batch of several pieces."""
+    n = 2 * anchors_per_image
+    for places in ([0], [n - 1], torch.randperm(n)[: n // 3 + 1].tolist(), list(range(n))):
+        mask = torch.zeros(n, dtype=torch.bool)
+        mask[places] = True
+        labels = dict(labels=mask.view(2, -1))
+        if with_labels:
+            labels = dict(labels=torch.where(mask, 0, 1).view(2, -1), num_classes=1)
+        deltas = torch.full((2, anchors_per_image, 4), 0.5, requires_grad=True)
+        anchors = torch.tensor([0.0, 0.0, 2.0, 2.0]).expand(anchors_per_image, 4)
+        boxes = anchors.expand(2, -1, -1)
+        loss, stats = dense_box_loss(anchors, deltas, boxes, kind="l1", **labels)
+        assert stats.count == len(places) and loss == 2.0 * len(places)
+        (grad,) = torch.autograd.grad(loss, deltas)
+        assert torch.equal(grad.view(n, 4), mask[:, None].expand(n, 4).float())
+
+
 # --- As an op -------------------------------------------------------------------------------------
 
 
@@ -189,7 +231,7 @@ def test_opcheck(device):
     scale = torch.tensor(0.5, device=device, dtype=torch.float64)
     for kind in BOX_KINDS:
         for scales in ((scale,), (None, 0.5)):
-            args = (gt_boxes, fg_mask, kind, [1.0, 1.0, 1.0, 1.0], 0.5, 1e-7, *scales)
+            args = (gt_boxes, fg_mask, None, kind, [1.0, 1.0, 1.0, 1.0], 0.5, 1e-7, *scales)
             torch.library.opcheck(OPS.dense_box_loss.default, (anchors, deltas, *args))
             detached = [level.detach() for level in deltas]
             op = OPS.dense_box_loss_backward.default
@@ -197,7 +239,7 @@ def test_opcheck(device):
 
 
 def test_bitwise_repeatable_for_any_number_of_threads():
-    anchors, deltas, gt_boxes, fg_mask = dense_inputs(dtype=torch.float32, images=100)
+    anchors, deltas, gt_boxes, fg_mask = dense_inputs(dtype=torch.float32, images=2000)
 
     def results():
         loss, stats = dense_box_loss(anchors, deltas, gt_boxes, fg_mask, "ciou")
@@ -238,14 +280,18 @@ def levels_of(*shapes):
 @pytest.mark.parametrize(
     "change, error, words",
     [
-        (dict(fg_mask=torch.zeros(2, 6)), TypeError, "fg_mask: expected bool"),
-        (dict(fg_mask=torch.zeros(6, dtype=torch.bool)), ValueError, r"fg_mask: expected shape \(N, R\), got \[6\]"),
+        (dict(labels=torch.zeros(2, 6)), TypeError, "labels: expected int64 or bool"),
+        (dict(labels=torch.zeros(6, dtype=torch.bool)), ValueError, r"labels: expected shape \(N, R\), got \[6\]"),
+        (dict(labels=torch.zeros(2, 6, dtype=torch.int32), num_classes=3), TypeError, "labels: expected int64 or bool, got int32"),
+        (dict(labels=torch.zeros(2, 6).long()), ValueError, "num_classes: expected the number of classes with int64 labels, got None"),
+        (dict(labels=torch.zeros(2, 6).long(), num_classes=-1), ValueError, "num_classes: expected the number .* int64 labels, got -1"),
+        (dict(num_classes=3), ValueError, "num_classes: expected None with labels that are a bool mask, got 3"),
         (dict(anchors=torch.zeros(5, 4)), ValueError, r"anchors: expected shape \[6, 4\], got \[5, 4\]"),
         (dict(gt_boxes=torch.zeros(2, 5, 4)), ValueError, r"gt_boxes: expected shape \[2, 6, 4\]"),
         (dict(deltas=[torch.zeros(2, 0, 2, 3)]), ValueError, "deltas: expected the values of 6 anchors"),
         (dict(deltas=torch.zeros(2, 6, 5)), ValueError, "deltas: expected 4 values an anchor, got 5"),
         (dict(deltas=torch.zeros(2, 5, 4)), ValueError, r"deltas: expected the values of 6 anchors .* got shapes \[2, 5, 4\]"),
-        (dict(deltas=torch.zeros(3, 6, 4)), ValueError, r"deltas: expected 2 images as in fg_mask, got shape \[3, 6, 4\]"),
+        (dict(deltas=torch.zeros(3, 6, 4)), ValueError, r"deltas: expected 2 images as in labels, got shape \[3, 6, 4\]"),
         (dict(deltas=levels_of((2, 8, 1, 2), (2, 4, 1, 1))), ValueError, r"same A .* got shapes \[2, 8, 1, 2\], \[2, 4, 1, 1\]"),
         (dict(deltas=levels_of((2, 8, 1, 2), (2, 6, 4))), ValueError, r"levels of shape \(N, A \* K, H, W\), got \[2, 6, 4\]"),
         (dict(deltas=[]), ValueError, "deltas: expected 1 to 16 levels, got 0"),
@@ -262,7 +308,7 @@ def test_refusals(change, error, words, mode):
         anchors=torch.zeros(6, 4),
         deltas=torch.zeros(2, 6, 4),
         gt_boxes=torch.zeros(2, 6, 4),
-        fg_mask=torch.zeros(2, 6, dtype=torch.bool),
+        labels=torch.zeros(2, 6, dtype=torch.bool),
         kind="iou",
     )
     arguments |= change

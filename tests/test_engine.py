@@ -84,6 +84,28 @@ def test_the_device_is_read_when_writing_and_not_in_between(monkeypatch):
     assert reads
 
 
+class Counting(torch.nn.Module):
+    """A part of a model that counts anchors, without a weighter."""
+
+    def __init__(self, iterations):
+        super().__init__()
+        self.counts = iter(iterations)
+
+    def anchor_counts(self):
+        return {name: torch.tensor(x) for name, x in next(self.counts).items()}
+
+
+def test_counts_of_anchors_are_read_with_the_period_and_need_no_weighter():
+    model = torch.nn.Sequential(Counting([{"rpn/num_pos_anchors": 2.5}]), Counting([{}]))
+    hook = LossWeightLogger(model, period=3)
+    with EventStorage() as storage:
+        hook.trainer = SimpleNamespace(storage=storage, max_iter=100, iter=0)
+        for i in range(4):
+            hook.trainer.iter = storage.iter = i
+            hook.after_step()  # a second look would find no more counts
+    assert storage.latest()["rpn/num_pos_anchors"] == (2.5, 2)
+
+
 def test_data_sets_without_a_known_evaluator_are_refused():
     MetadataCatalog.get("alwa_d2_test_other").set(evaluator_type="lvis")
     with pytest.raises(ValueError, match="coco or pascal_voc, got 'alwa_d2_test_other' with lvis"):

@@ -46,8 +46,9 @@ def test_retinanets_losses_compile_without_a_graph_break():
             features = [features[f] for f in model.head_in_features]
             logits, deltas = model.head(features)
             anchors = Boxes.cat(model.anchor_generator(features))
-            labels, boxes = model.label_anchors([anchors], [x["instances"] for x in batch])
-            results.append(function(anchors, logits, labels, deltas, boxes))
+            truth = [x["instances"] for x in batch]
+            labels, boxes, count = model.label_anchors([anchors], truth)
+            results.append(function(anchors, logits, labels, deltas, boxes, count))
             model.loss_weighter.step()
         assert_same(*results)
     assert torch.equal(models[0].loss_weighter.weight, models[1].loss_weighter.weight)

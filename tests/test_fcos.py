@@ -63,3 +63,36 @@ def test_images_without_boxes(counts):
     assert all(loss.isfinite() for loss in losses.values())
     assert all(grad.isfinite().all() for grad in grads.values())
     assert "head.bbox_pred.weight" in grads
+
+
+def test_background_has_no_gradient_whatever_it_predicts():
+    """Exactly 0 in boxes and centre-ness, also where background predicts NaN and infinity."""
+    model = make_fcos(AlwaFCOS, loss_weighter=ALWA("loss_fcos_cls", "loss_fcos_loc"))
+    levels = ((16, 16), (8, 8), (4, 4), (2, 2), (1, 1))
+    features = [torch.zeros(2, 1, h, w) for h, w in levels]
+    instances = [x["instances"] for x in make_batch((4, 0))]
+    anchors = model.anchor_generator(features)
+    labels, boxes = model.label_anchors(anchors, instances)
+    background = torch.stack(labels) == NUM_CLASSES  # (N, R)
+    count = background.shape[1]
+    logits = torch.randn(2, count, NUM_CLASSES)
+    deltas, centerness = torch.rand(2, count, 4), torch.randn(2, count, 1)
+
+    def gradients(bad):
+        predictions = []
+        for x in (deltas, centerness):
+            x = torch.where(background[..., None], bad, x) if bad is not None else x.clone()
+            predictions.append(x.requires_grad_())
+        arguments = (anchors, [logits], labels, predictions[0].split(count, 1), boxes)
+        losses = model.losses(*arguments, [predictions[1]])
+        return losses, torch.autograd.grad(sum(losses.values()), predictions)
+
+    model.loss_weighter.eval()  # neither it nor the normaliser moves
+    losses, expected = gradients(None)
+    for bad in (torch.nan, torch.inf, -torch.inf, 1e30):
+        found, grads = gradients(torch.tensor(bad))
+        for key in losses:
+            assert torch.equal(found[key], losses[key]), (key, bad)
+        for ours, other in zip(grads, expected):
+            assert torch.equal(ours, other)
+            assert (ours[background] == 0).all() and (ours[~background] != 0).any()

@@ -6,6 +6,7 @@ import importlib
 import pytest
 import torch
 from conftest import REPO, random_boxes
+from torch.profiler import ProfilerActivity, profile
 
 from alwa_d2.layers import box_loss, dense_box_loss, sigmoid_focal_loss
 
@@ -27,8 +28,10 @@ def dense(dtype):
     anchors = random_boxes(50).to(dtype)
     deltas = (torch.randn(2, 50, 4) * 0.1).to(dtype).requires_grad_()
     gt = anchors + torch.randn(2, 50, 4).to(dtype)
-    mask = torch.rand(2, 50) < 0.3
-    return [deltas], lambda x: dense_box_loss(anchors, x[0], gt, mask, "giou", scale=0.3)[0]
+    labels = torch.where(torch.rand(2, 50) < 0.3, torch.randint(0, 3, (2, 50)), 3)
+    return [deltas], lambda x: dense_box_loss(
+        anchors, x[0], gt, labels, "giou", num_classes=3, scale=0.3
+    )[0]
 
 
 def pairs(dtype):
@@ -41,16 +44,48 @@ CASES = [focal, focal_levels, dense, pairs]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 
+def both_gradients(case, dtype, factor):
+    """For an incoming gradient of `factor`: those of the backward op, which a second backward through
+    the same graph uses, and those that the first one hands on."""
+    leaves, function = case(dtype)
+    loss = factor * function(leaves)
+    ahead = torch.autograd.grad(loss, leaves, retain_graph=True)
+    return torch.autograd.grad(loss, leaves), ahead
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_it_is_the_gradient_of_the_op(case, dtype):
-    """An incoming gradient other than 1 goes through the backward op; a power of 2 rounds nothing."""
+@pytest.mark.parametrize("factor", [1, 4, 2.0**-12])
+def test_it_is_the_gradient_of_the_op(case, dtype, factor):
+    """A power of 2 rounds nothing; in float16 both are of the op."""
+    for expected, got in zip(*both_gradients(case, dtype, factor), strict=True):
+        assert got.any() and got.dtype == dtype
+        torch.testing.assert_close(got, expected, rtol=1e-15 if dtype == torch.float64 else 0, atol=0)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("factor", [1 / 3, -7.3, 1e4])
+def test_another_incoming_gradient(case, dtype, factor):
+    """Where the gradient is there it is multiplied, rounded once more; in float16 the op computes it
+    of the product, and nothing differs."""
+    rounding = torch.finfo(dtype).eps / 2
+    rtol = {torch.float16: 0, torch.bfloat16: 2 * rounding}.get(dtype, 8 * rounding)
+    for expected, got in zip(*both_gradients(case, dtype, factor), strict=True):
+        assert got.any()
+        torch.testing.assert_close(got.double(), expected.double(), rtol=rtol, atol=0)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_only_float16_has_the_op_compute_it(case, dtype):
     leaves, function = case(dtype)
-    ahead = torch.autograd.grad(function(leaves), leaves)
-    again = torch.autograd.grad(4 * function(leaves), leaves)
-    for one, four in zip(ahead, again, strict=True):
-        assert one.any()
-        torch.testing.assert_close(4 * one.double(), four.double(), rtol=1e-6, atol=1e-6)
+    loss = function(leaves) / 3
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        torch.autograd.grad(loss, leaves)
+    ours = [event.name for event in profiled.events() if event.name.startswith("alwa_d2::")]
+    assert len(ours) == 1
+    assert ours[0].endswith("_loss_backward" if dtype == torch.float16 else "::_multiply_")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -99,12 +134,14 @@ def test_without_gradients_none_is_computed(case):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_a_step_needs_no_more_memory_than_the_gradient(dtype, monkeypatch):
+@pytest.mark.parametrize("n", [1, 100])
+def test_a_step_needs_no_more_memory_than_the_gradient(dtype, n, monkeypatch):
+    """Nor where the loss is divided outside: the gradient is multiplied in place."""
     monkeypatch.syspath_prepend(REPO / "benchmarks")
     measure = importlib.import_module("measure")
     logits = torch.randn(2, 20000, 8, dtype=dtype)
     labels = torch.randint(-1, 9, (2, 20000))
-    run = measure.Run(lambda leaves: sigmoid_focal_loss(leaves[0], labels, scale=0.1)[0], [logits])
+    run = measure.Run(lambda leaves: sigmoid_focal_loss(leaves[0], labels)[0] / n, [logits])
     gradient = logits.numel() * logits.element_size() / 2**20
     assert gradient <= run.mebibytes() <= 1.02 * gradient
 
@@ -146,3 +183,22 @@ def test_lazily_negated_tensors(case):
     minus = torch._neg_view(torch.ones(()))
     for grad, other in zip(torch.autograd.grad(function(leaves), leaves, minus), expected):
         torch.testing.assert_close(grad, -other)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_batch_of_incoming_gradients_is_refused(case, dtype, again):
+    leaves, function = case(dtype)
+    loss = function(leaves)
+    if again:  # nothing computed ahead is left
+        torch.autograd.grad(loss, leaves, retain_graph=True)
+    with pytest.raises(RuntimeError, match="take one incoming gradient at a time, not a batch"):
+        torch.autograd.grad(loss, leaves, torch.ones(3), is_grads_batched=True)
+
+
+def test_a_batch_of_incoming_gradients_for_losses_of_pairs():
+    pred = random_boxes(20).requires_grad_()
+    loss = box_loss(pred, random_boxes(20), "ciou")
+    with pytest.raises(RuntimeError, match="take one incoming gradient at a time, not a batch"):
+        torch.autograd.grad(loss, pred, torch.ones(3, 20), is_grads_batched=True)

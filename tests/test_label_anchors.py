@@ -51,10 +51,11 @@ def detectron2_labels(anchors, gt_boxes, gt_classes, background=BACKGROUND, **ru
 
 
 def assert_equals_detectron2(anchors, gt_boxes, **rule):
-    """Labels and boxes to the bit, and those of the reference; returns the labels."""
+    """Labels, boxes and count to the bit, and those of the reference; returns the labels."""
     rule = rule or RETINANET
     gt_classes = classes_of(gt_boxes)
     expected = detectron2_labels(anchors, gt_boxes, gt_classes, **rule)
+    expected += (((expected[0] >= 0) & (expected[0] < BACKGROUND)).sum(),)
     for function in (label_anchors, reference.label_anchors):
         found = function(anchors, gt_boxes, gt_classes, background=BACKGROUND, **rule)
         for ours, theirs in zip(found, expected, strict=True):
@@ -96,7 +97,7 @@ def test_worked_example(low_quality, device):
         [[0, 0, 4, 4], [0, 0, 4, 2], [0, 0, 2, 3.5], [0, 2, 4, 6], [10, 10, 12, 12]], device=device
     )
     a, b = [0.0, 0.0, 4.0, 4.0], [10.0, 10.0, 20.0, 20.0]
-    labels, boxes = label_anchors(
+    labels, boxes, num_foreground = label_anchors(
         anchors,
         [torch.tensor([a, b], device=device), torch.zeros(0, 4, device=device)],
         [torch.tensor([7, 3], device=device), torch.zeros(0, dtype=torch.int64, device=device)],
@@ -105,6 +106,7 @@ def test_worked_example(low_quality, device):
     )
     assert labels.tolist() == [[7, 7, -1, 20, 3 if low_quality else 20], [20] * 5]
     assert boxes.tolist() == [[a, a, a, a, b], [[0.0] * 4] * 5]
+    assert num_foreground.item() == (3 if low_quality else 2)
 
 
 # --- Every bit as Detectron2's --------------------------------------------------------------------
@@ -203,7 +205,7 @@ def test_boxes_with_nan_overlap_nothing(device):
         gt_boxes[k, k] = math.nan
     rule = RULES["no_low_quality"]
     gt_classes = classes_of([gt_boxes])
-    found, _ = label_anchors(anchors, [gt_boxes], gt_classes, background=BACKGROUND, **rule)
+    found, *_ = label_anchors(anchors, [gt_boxes], gt_classes, background=BACKGROUND, **rule)
     expected, _ = detectron2_labels(anchors, [gt_boxes], gt_classes, **rule)
     assert torch.equal(found, expected) and (found != BACKGROUND).any()
 
@@ -213,7 +215,8 @@ def test_no_anchors_or_no_images(anchors, images, device):
     boxes = [random_boxes(3, dtype=torch.float32, device=device)] * images
     anchors = random_boxes(anchors, dtype=torch.float32, device=device)
     for function in (label_anchors, reference.label_anchors):
-        labels, found = function(anchors, boxes, classes_of(boxes), background=BACKGROUND)
+        labels, found, count = function(anchors, boxes, classes_of(boxes), background=BACKGROUND)
+        assert count.shape == () and count.dtype == torch.int64 and count == 0
         assert labels.shape == (images, len(anchors)) and labels.dtype == torch.int64
         assert found.shape == (images, len(anchors), 4) and found.dtype == torch.float32
 
@@ -271,7 +274,9 @@ def test_models_labels_are_detectron2s(device):
     for rule in RULES.values():
         model.anchor_matcher = Matcher(*(rule[key] for key in RETINANET))
         expected = RetinaNet.label_anchors(model, levels, gt_instances)
-        found = model.label_anchors(levels, gt_instances)
+        *found, num_foreground = model.label_anchors(levels, gt_instances)
+        labels = torch.stack(expected[0])
+        assert num_foreground == ((labels >= 0) & (labels < model.num_classes)).sum()
         for ours, theirs in zip(found, expected, strict=True):
             assert torch.equal(ours, torch.stack(theirs))
 
@@ -309,7 +314,7 @@ def test_compiles_without_graph_breaks():
     anchors, boxes, classes = inputs()
 
     def foreground(anchors, boxes, classes):
-        labels, matched = label_anchors(anchors, boxes, classes, background=BACKGROUND)
+        labels, matched, _ = label_anchors(anchors, boxes, classes, background=BACKGROUND)
         return (labels >= 0) & (labels != BACKGROUND), matched + 1
 
     compiled = torch.compile(foreground, fullgraph=True, backend="aot_eager")

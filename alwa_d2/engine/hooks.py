@@ -24,8 +24,9 @@ class LossWeightLogger(HookBase):
     - alwa/stat_x: statistic that moved the weight last, once there is one
     - per_anchor/x_mean, per_anchor/x_std: of the last batch's anchors
 
-    and "num_pos_anchors", foreground anchors an image, where the model counts them. With several
-    processes, each of which needs the hook, these are means, as Detectron2's "loss_x".
+    and the anchors an image that a part of the model counts, its `anchor_counts()`:
+    "num_pos_anchors", "rpn/num_pos_anchors" and "rpn/num_neg_anchors", of the last batch. With
+    several processes, each of which needs the hook, these are means, as Detectron2's "loss_x".
 
     Once each, the log names a weighter that saw a loss that was not finite, or whose weight came
     down to 0.
@@ -37,9 +38,9 @@ class LossWeightLogger(HookBase):
             model: holds the weighters; not the `DistributedDataParallel` around it
             period: iterations from one writing to the next
         """
-        self._model = model
         self._period = period
         self._weighters = [m for m in model.modules() if isinstance(m, LossWeighter)]
+        self._counters = [m for m in model.modules() if hasattr(m, "anchor_counts")]
         self._losses = {}  # loss key -> 0-dim device tensors since the last writing
         self._warned = set()  # messages that have been logged
 
@@ -62,9 +63,8 @@ class LossWeightLogger(HookBase):
             own = self._scalars(weighter)
             self._report(weighter, own)
             scalars.update(own)
-        count = getattr(self._model, "num_pos_anchors", None)
-        if count is not None:
-            scalars["num_pos_anchors"] = float(count)
+        for counter in self._counters:
+            scalars.update(_read(counter.anchor_counts()))
         everyones = comm.gather(scalars)  # [] on all but the main process
         for name in everyones[0] if everyones else ():
             mean = statistics.fmean(own[name] for own in everyones if name in own)
@@ -79,9 +79,8 @@ class LossWeightLogger(HookBase):
         for key, value in (stats or {}).items():
             named[f"per_anchor/{_short(key)}_mean"] = value.mean
             named[f"per_anchor/{_short(key)}_std"] = value.std
-        values = torch.stack([value.double() for value in named.values()]).tolist()
         # A statistic is NaN until the first window has ended.
-        return {name: value for name, value in zip(named, values, strict=True) if value == value}
+        return {name: value for name, value in _read(named).items() if value == value}
 
     def _report(self, weighter, scalars):
         pair = f"{weighter.cls_key} or {weighter.reg_key}"
@@ -99,6 +98,14 @@ class LossWeightLogger(HookBase):
         if message not in self._warned and comm.is_main_process():
             self._warned.add(message)
             logger.warning(message)
+
+
+def _read(tensors):
+    """Numbers in place of 0-dim tensors, in one read of the device."""
+    if not tensors:
+        return {}
+    values = torch.stack([value.double() for value in tensors.values()]).tolist()
+    return dict(zip(tensors, values, strict=True))
 
 
 def _short(key: str) -> str:

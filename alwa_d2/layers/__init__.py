@@ -4,7 +4,8 @@ plain PyTorch (reference)."""
 from .box_loss import BOX_LOSS_KINDS, box_loss
 from .dense_box_loss import dense_box_loss
 from .focal_loss import sigmoid_focal_loss
-from .label_anchors import label_anchors
+from .label_anchors import label_anchors, pad_ground_truth
+from .loss_scales import loss_scales
 from .loss_stats import LossStats
 
 __all__ = [
@@ -13,5 +14,7 @@ __all__ = [
     "box_loss",
     "dense_box_loss",
     "label_anchors",
+    "loss_scales",
+    "pad_ground_truth",
     "sigmoid_focal_loss",
 ]

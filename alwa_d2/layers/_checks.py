@@ -5,6 +5,7 @@ import torch
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 MOST_LEVELS = 16
 MOST_THRESHOLDS = 8
+MOST_WEIGHTS = 16
 
 
 def shape_of(x) -> list:
@@ -115,21 +116,30 @@ def _check_level(name, level, first, flat, images, labels_name, labels):
     check_device(name, level, labels_name, labels)
 
 
-def check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale):
-    if fg_mask.dtype != torch.bool:
-        raise TypeError(f"fg_mask: expected bool, got {name_of(fg_mask.dtype)}")
-    values = check_predictions("deltas", deltas, "fg_mask", fg_mask)
-    images, count = fg_mask.shape
+def check_dense(anchors, deltas, gt_boxes, labels, num_classes, box_weights, scale):
+    is_mask = labels.dtype == torch.bool
+    if not is_mask and labels.dtype != torch.int64:
+        raise TypeError(f"labels: expected int64 or bool, got {name_of(labels.dtype)}")
+    if not is_mask and (num_classes is None or num_classes < 0):
+        raise ValueError(
+            f"num_classes: expected the number of classes with int64 labels, got {num_classes}"
+        )
+    if is_mask and num_classes is not None:
+        raise ValueError(
+            f"num_classes: expected None with labels that are a bool mask, got {num_classes}"
+        )
+    values = check_predictions("deltas", deltas, "labels", labels)
+    images, count = labels.shape
     if values != 4 and count != 0:
         raise ValueError(f"deltas: expected 4 values an anchor, got {values}")
     check_shape("anchors", anchors, (count, 4))
     check_shape("gt_boxes", gt_boxes, (images, count, 4))
     for name, x in (("anchors", anchors), ("gt_boxes", gt_boxes)):
         check_dtype(name, x)
-        check_device(name, x, "fg_mask", fg_mask)
+        check_device(name, x, "labels", labels)
     if len(box_weights) != 4:
         raise ValueError(f"box_weights: expected 4 numbers, got {len(box_weights)}")
-    check_scale(scale, "fg_mask", fg_mask)
+    check_scale(scale, "labels", labels)
 
 
 def check_focal(logits, labels, gamma, scale):
@@ -164,22 +174,47 @@ def check_rule(thresholds, labels):
             raise ValueError(f"labels: expected each to be -1, 0 or 1, got {label}")
 
 
-def check_label_anchors(anchors, gt_boxes, gt_classes, thresholds, labels):
+def check_label_anchors(anchors, gt_boxes, gt_classes, thresholds, labels, foreground):
     if anchors.dim() != 2 or anchors.shape[1] != 4:
         raise ValueError(f"anchors: expected shape (R, 4), got {shape_of(anchors)}")
     if anchors.dtype not in (torch.float64, torch.float32):
         raise TypeError(f"anchors: expected float64 or float32, got {name_of(anchors.dtype)}")
-    if len(gt_classes) != len(gt_boxes):
+    without_classes = foreground is not None and len(gt_classes) == 0
+    if not without_classes and len(gt_classes) != len(gt_boxes):
         raise ValueError(
             f"gt_classes: expected {len(gt_boxes)} images as in gt_boxes, got {len(gt_classes)}"
         )
-    for boxes, classes in zip(gt_boxes, gt_classes):
+    for i, boxes in enumerate(gt_boxes):
         if boxes.dim() != 2 or boxes.shape[1] != 4:
             raise ValueError(f"gt_boxes: expected shape (G, 4), got {shape_of(boxes)}")
         check_dtype("gt_boxes", boxes)
         check_device("gt_boxes", boxes, "anchors", anchors)
-        if classes.dtype != torch.int64:
-            raise TypeError(f"gt_classes: expected int64, got {name_of(classes.dtype)}")
-        check_shape("gt_classes", classes, boxes.shape[:1])
-        check_device("gt_classes", classes, "anchors", anchors)
+        if not without_classes:
+            _check_classes(gt_classes[i], boxes, anchors)
     check_rule(thresholds, labels)
+
+
+def _check_classes(classes, boxes, anchors):
+    if classes.dtype != torch.int64:
+        raise TypeError(f"gt_classes: expected int64, got {name_of(classes.dtype)}")
+    check_shape("gt_classes", classes, boxes.shape[:1])
+    check_device("gt_classes", classes, "anchors", anchors)
+
+
+def check_loss_scales(num_foreground, normalizer, weights):
+    check_shape("num_foreground", num_foreground, ())
+    check_shape("normalizer", normalizer, ())
+    if num_foreground.dtype not in (torch.int64, torch.float64):
+        raise TypeError(
+            f"num_foreground: expected int64 or float64, got {name_of(num_foreground.dtype)}"
+        )
+    if normalizer.dtype != torch.float64:
+        raise TypeError(f"normalizer: expected float64, got {name_of(normalizer.dtype)}")
+    check_device("num_foreground", num_foreground, "normalizer", normalizer)
+    if len(weights) > MOST_WEIGHTS:
+        raise ValueError(f"weights: expected at most {MOST_WEIGHTS} tensors, got {len(weights)}")
+    for weight in weights:
+        check_shape("weights", weight, ())
+        if weight.dtype != torch.float64:
+            raise TypeError(f"weights: expected float64, got {name_of(weight.dtype)}")
+        check_device("weights", weight, "normalizer", normalizer)

@@ -32,17 +32,23 @@ def register(op: str, *, fake) -> None:
     Args:
         op: name of the op; what leads to its gradient is in csrc/autograd/<op>.cpp
         fake: (forward, backward), functions that check the arguments and return empty outputs;
-            (forward,) for an op without gradient, whose outputs never require one
+            (forward,) for an op without gradient, whose outputs never require one; what is to be
+            said of the gradient of an op that writes is said in csrc/cpu/<op>.cpp
     """
     if _load_error is not None:
         return
     name = f"alwa_d2::{op}"
     torch.library.register_fake(name, fake[0])
-    if len(fake) == 1:
+    if len(fake) == 1 and not _writes(op):
         torch.library.register_autograd(name, _no_gradient, setup_context=_mark_outputs)
-        return
-    torch.library.register_fake(f"{name}_backward", fake[1])
-    torch.library.register_autograd(f"{name}_backward", _refuse_second_derivative)
+    if len(fake) == 2:
+        torch.library.register_fake(f"{name}_backward", fake[1])
+        torch.library.register_autograd(f"{name}_backward", _refuse_second_derivative)
+
+
+def _writes(op) -> bool:
+    """Whether the op changes an argument; PyTorch then takes no autograd formula in Python."""
+    return getattr(torch.ops.alwa_d2, op).default._schema.is_mutable
 
 
 def _mark_outputs(ctx, inputs, output):

@@ -14,9 +14,10 @@ def dense_box_loss(
     anchors: Tensor,
     deltas: Tensor | Sequence[Tensor],
     gt_boxes: Tensor,
-    fg_mask: Tensor,
+    labels: Tensor,
     kind: str,
     *,
+    num_classes: int | None = None,
     box_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
     beta: float = 0.0,
     eps: float = 1e-7,
@@ -33,8 +34,10 @@ def dense_box_loss(
         deltas: (N, R, 4), or the head's outputs as they are: a list of (N, A * 4, H, W) in any
             memory format, whose anchors are counted in the order (level, H, W, A)
         gt_boxes: (N, R, 4) XYXY, pixels: the box matched with each anchor; any value in background
-        fg_mask: (N, R) bool
+        labels: (N, R) int64 as :func:`sigmoid_focal_loss` takes them, 0 to num_classes - 1
+            foreground and any other number not; or a bool mask of the foreground
         kind, beta, eps: see :func:`box_loss`; l1 and smooth_l1 compare deltas, the others boxes
+        num_classes: the number of classes with labels, None with a mask
         box_weights: weights of (dx, dy, dw, dh), as in Detectron2's `Box2BoxTransform`
         scale: multiplies loss and gradient, not the statistics; a number or a detached 0-dim
             tensor on the same device
@@ -49,14 +52,16 @@ def dense_box_loss(
     _library.require_ops()
     scale, factor = split_scale(scale)
     loss, stats = torch.ops.alwa_d2.dense_box_loss(
-        anchors, as_levels(deltas), gt_boxes, fg_mask, kind, list(box_weights), beta, eps,
-        scale, factor,
+        anchors, as_levels(deltas), gt_boxes, labels, num_classes, kind, list(box_weights), beta,
+        eps, scale, factor,
     )  # fmt: skip
     return loss, LossStats(stats)
 
 
-def _fake(anchors, deltas, gt_boxes, fg_mask, kind, box_weights, beta, eps, scale, factor=1.0):
-    _checks.check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale)
+def _fake(
+    anchors, deltas, gt_boxes, labels, num_classes, kind, box_weights, beta, eps, scale, factor=1.0
+):
+    _checks.check_dense(anchors, deltas, gt_boxes, labels, num_classes, box_weights, scale)
     _checks.check_choice("kind", kind, BOX_LOSS_KINDS)
     loss = deltas[0].new_empty((), dtype=reduced_dtype(deltas[0]))
     return loss, deltas[0].new_empty(5, dtype=torch.float64)

@@ -11,25 +11,30 @@ from . import _checks, _library
 def label_anchors(
     anchors: Tensor,
     gt_boxes: Sequence[Tensor],
-    gt_classes: Sequence[Tensor],
+    gt_classes: Sequence[Tensor] | None = None,
     *,
     thresholds: Sequence[float] = (0.4, 0.5),
     labels: Sequence[int] = (0, -1, 1),
     allow_low_quality_matches: bool = True,
     background: int,
-) -> tuple[Tensor, Tensor]:
+    foreground: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """
-    Each image's labels of the anchors, and the ground-truth boxes matched to them.
+    Each image's labels of the anchors, the ground-truth boxes matched to them, and how many are
+    foreground.
 
     To the bit what Detectron2's `RetinaNet.label_anchors` makes of its `pairwise_iou` and
     `Matcher`, whose matrix of all ground truths by all anchors is never made. On CUDA nothing
     waits for the device.
 
+    A ground truth of a negative class is padding: it takes part in nothing, so that a fixed number
+    of them can be given (:func:`pad_ground_truth`). A box alone never makes it so.
+
     Args:
         anchors: (R, 4) XYXY, float64 or float32; no NaN
         gt_boxes: (G, 4) XYXY for each of the N images, rounded to the anchors' dtype; G may differ
             and be 0
-        gt_classes: (G,) int64 for each image
+        gt_classes: (G,) int64 for each image, -1 padding; None only with `foreground`
         thresholds: one to eight IoUs in ascending order, greater than 0, that part the anchors by
             their highest IoU; one on a threshold belongs above it (RetinaNet's default)
         labels: one more than thresholds, for the parts from the lowest to the highest: 1 the
@@ -37,12 +42,14 @@ def label_anchors(
         allow_low_quality_matches: for each ground truth, the anchors that overlap it most count as
             1 whatever their IoU; where nothing overlaps it, all anchors do (RetinaNet's default)
         background: label of background anchors, and of all anchors of an image without ground truth
+        foreground: label of foreground anchors in place of their box's class, as an RPN has it
 
     Returns:
         labels: (N, R) int64
         boxes: (N, R, 4) in the anchors' dtype: of each anchor, whatever its label, the ground truth
-            with the highest IoU, of several the first; 0 in an image without ground truth. Neither
-            output has a gradient.
+            with the highest IoU, of several the first; 0 in an image without ground truth
+        num_foreground: 0-dim int64, the anchors of all images that count as 1. No output has a
+            gradient.
 
     Raises:
         ValueError: shapes, devices or numbers of tensors that do not fit, thresholds or labels out
@@ -54,18 +61,50 @@ def label_anchors(
     return torch.ops.alwa_d2.label_anchors(
         anchors,
         list(gt_boxes),
-        list(gt_classes),
+        [] if gt_classes is None else list(gt_classes),
         list(thresholds),
         list(labels),
         allow_low_quality_matches,
         background,
+        foreground,
     )
 
 
-def _fake(anchors, gt_boxes, gt_classes, thresholds, labels, allow_low_quality_matches, background):
-    _checks.check_label_anchors(anchors, gt_boxes, gt_classes, thresholds, labels)
+def pad_ground_truth(boxes: Tensor, classes: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """
+    An image's ground truth with padding up to a fixed number, for CUDA graphs, whose tensors keep
+    their shapes: labels and boxes are those without padding, to the bit.
+
+    Args:
+        boxes: (G, 4)
+        classes: (G,) int64
+        size: at least G
+
+    Returns:
+        (size, 4) and (size,), new: after the ground truth boxes of 0 and the class -1
+
+    Raises:
+        ValueError: more boxes than `size`, or not as many classes as boxes
+    """
+    count = len(boxes)
+    if count > size:
+        raise ValueError(f"boxes: expected at most size = {size}, got {count}")
+    _checks.check_shape("classes", classes, (count,))
+    padded_boxes, padded_classes = boxes.new_zeros(size, 4), classes.new_full((size,), -1)
+    padded_boxes[:count] = boxes
+    padded_classes[:count] = classes
+    return padded_boxes, padded_classes
+
+
+def _fake(
+    anchors, gt_boxes, gt_classes, thresholds, labels, allow_low_quality_matches, background,
+    foreground=None,
+):  # fmt: skip
+    _checks.check_label_anchors(anchors, gt_boxes, gt_classes, thresholds, labels, foreground)
     shape = (len(gt_boxes), len(anchors))
-    return anchors.new_empty(shape, dtype=torch.int64), anchors.new_empty((*shape, 4))
+    out_labels = anchors.new_empty(shape, dtype=torch.int64)
+    num_foreground = anchors.new_empty((), dtype=torch.int64)
+    return out_labels, anchors.new_empty((*shape, 4)), num_foreground
 
 
 _library.register("label_anchors", fake=(_fake,))

@@ -27,9 +27,10 @@ def box_loss(pred, target, kind, reduction="none", beta=0.0, eps=1e-7) -> Tensor
 
 
 def dense_box_loss(
-    anchors, deltas, gt_boxes, fg_mask, kind, *,
+    anchors, deltas, gt_boxes, labels, kind, *, num_classes=None,
     box_weights=(1.0, 1.0, 1.0, 1.0), beta=0.0, eps=1e-7, scale=None,
 ):  # fmt: skip
+    fg_mask = labels if num_classes is None else (labels >= 0) & (labels < num_classes)  # (N, R)
     deltas = _flat(deltas, fg_mask.shape[1])
     compute = reduced_dtype(deltas)
     deltas = deltas.to(compute)[fg_mask]  # (P, 4)
@@ -60,26 +61,36 @@ def sigmoid_focal_loss(logits, labels, *, alpha=0.25, gamma=2.0, scale=None):
 
 @torch.no_grad()
 def label_anchors(
-    anchors, gt_boxes, gt_classes, *,
-    thresholds=(0.4, 0.5), labels=(0, -1, 1), allow_low_quality_matches=True, background,
+    anchors, gt_boxes, gt_classes=None, *, thresholds=(0.4, 0.5), labels=(0, -1, 1),
+    allow_low_quality_matches=True, background, foreground=None,
 ):  # fmt: skip
     n, r = len(gt_boxes), len(anchors)
     out_labels = torch.full((n, r), background, device=anchors.device)
     out_boxes = anchors.new_zeros(n, r, 4)
-    for i, (boxes, classes) in enumerate(zip(gt_boxes, gt_classes)):
+    num_foreground = torch.zeros((), dtype=torch.int64, device=anchors.device)
+    for i, boxes in enumerate(gt_boxes):
+        classes = gt_classes[i] if gt_classes else torch.zeros_like(boxes[:, 0], dtype=torch.int64)
+        boxes, classes = boxes[classes >= 0].to(anchors.dtype), classes[classes >= 0]
         if len(boxes) == 0 or r == 0:
             continue
-        boxes = boxes.to(anchors.dtype)
         iou = _pairwise_iou(boxes, anchors)  # (G, R)
         highest, index = iou.max(dim=0)  # (R,)
         part = (highest[:, None] >= highest.new_tensor(thresholds)).sum(dim=1)
         match = torch.tensor(labels, device=anchors.device)[part]
         if allow_low_quality_matches:
             match[(iou == iou.amax(dim=1, keepdim=True)).any(dim=0)] = 1
-        own = torch.where(match == 1, classes[index], -1)
-        out_labels[i] = torch.where(match == 0, background, own)
+        own = classes[index] if foreground is None else foreground
+        out_labels[i] = torch.where(match == 0, background, torch.where(match == 1, own, -1))
         out_boxes[i] = boxes[index]
-    return out_labels, out_boxes
+        num_foreground += (match == 1).sum()
+    return out_labels, out_boxes, num_foreground
+
+
+@torch.no_grad()
+def loss_scales(num_foreground, normalizer, weights=(), *, momentum=0.9, update=True):
+    if update:
+        normalizer.mul_(momentum).add_(num_foreground.clamp(min=1), alpha=1 - momentum)
+    return torch.stack([*weights, torch.ones_like(normalizer)]) / normalizer
 
 
 def stats_of(losses: Tensor) -> LossStats:

@@ -48,10 +48,10 @@ class AlwaFastRCNNOutputLayers(FastRCNNOutputLayers):
             gt_classes: (R,); -1 ignore, num_classes background
         """
         count = len(gt_classes)
-        foreground = (gt_classes >= 0) & (gt_classes < self.num_classes)
+        gt_classes = gt_classes.long()
         if pred_deltas.shape[1] != 4:
             rows = torch.arange(count, device=pred_deltas.device)
-            own = gt_classes.long().clamp(0, self.num_classes - 1)
+            own = gt_classes.clamp(0, self.num_classes - 1)
             pred_deltas = pred_deltas.view(-1, self.num_classes, 4)[rows, own]
         # One image of R anchors. Divided by all of them, not by the foreground ones, so that each
         # of these counts alike in every batch.
@@ -59,8 +59,9 @@ class AlwaFastRCNNOutputLayers(FastRCNNOutputLayers):
             proposal_boxes,
             pred_deltas[None],
             gt_boxes[None],
-            foreground[None],
+            gt_classes[None],
             self.box_reg_loss_type,
+            num_classes=self.num_classes,
             box_weights=self.box2box_transform.weights,
             beta=self.smooth_l1_beta,
             scale=1 / max(count, 1),

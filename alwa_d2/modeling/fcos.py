@@ -2,11 +2,11 @@
 
 import torch
 from detectron2.modeling.meta_arch import FCOS
-from detectron2.structures import Boxes
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..layers import box_loss, sigmoid_focal_loss
 from ..weighting import LossWeighter
+from .anchors import cat_anchors, keep_anchors_of
 from .normalizer import LossNormalizer
 from .pairs import check_pair
 
@@ -30,6 +30,7 @@ class AlwaFCOS(LossNormalizer, FCOS):
             kwargs: see Detectron2's :class:`FCOS`
         """
         super().__init__(**kwargs)
+        keep_anchors_of(self.anchor_generator)
         self.loss_weighter = loss_weighter
         self.init_normalizer(sync_normalizer)
 
@@ -50,30 +51,52 @@ class AlwaFCOS(LossNormalizer, FCOS):
         """
         gt_labels, gt_boxes = torch.stack(gt_labels), torch.stack(gt_boxes)  # (N, R), (N, R, 4)
         foreground = (gt_labels >= 0) & (gt_labels != self.num_classes)
-        # A copy, since the weighter multiplies later.
-        normalizer = self.update_normalizer(foreground).clone()
+        (scale,) = self.update_normalizer(foreground.sum(), len(gt_labels)).unbind()
         loss_cls, stats = sigmoid_focal_loss(
             [x.mT[..., None] for x in pred_logits],  # (N, K, Hi * Wi, 1)
-            gt_labels,
-            alpha=self.focal_loss_alpha,
-            gamma=self.focal_loss_gamma,
-            scale=1 / normalizer,
-        )
-        points = Boxes.cat(anchors).tensor.expand_as(gt_boxes)[foreground]  # (P, 4)
-        deltas = torch.cat(pred_anchor_deltas, dim=1)[foreground]
-        loss_loc = box_loss(
-            self.box2box_transform.apply_deltas(deltas.float(), points),
-            gt_boxes[foreground],
-            "giou",
+            gt_labels, alpha=self.focal_loss_alpha, gamma=self.focal_loss_gamma, scale=scale,
+        )  # fmt: skip
+        # Background is masked, not left out: how much is left would have to be read on the host.
+        # Each point's own square is its box there, which keeps every value finite.
+        points = cat_anchors(anchors).tensor.expand_as(gt_boxes)  # (N, R, 4)
+        gt_boxes = torch.where(foreground[..., None], gt_boxes, points)
+        deltas, centerness = torch.cat(pred_anchor_deltas, 1), torch.cat(pred_centerness, 1)
+        loss_loc = self._box_loss(points, deltas, gt_boxes, foreground)
+        loss_ctr = binary_cross_entropy_with_logits(
+            _masked(centerness.squeeze(dim=2), foreground),
+            self.compute_ctrness_targets(anchors, gt_boxes),
+            weight=foreground.float(),
             reduction="sum",
         )
-        centerness = torch.cat(pred_centerness, dim=1).squeeze(dim=2)[foreground]
-        targets = self.compute_ctrness_targets(anchors, gt_boxes)[foreground]
-        loss_ctr = binary_cross_entropy_with_logits(centerness.float(), targets, reduction="sum")
         losses = {
             "loss_fcos_cls": loss_cls,
-            "loss_fcos_loc": (loss_loc / normalizer).to(loss_loc.dtype),
-            "loss_fcos_ctr": (loss_ctr / normalizer).to(loss_ctr.dtype),
+            "loss_fcos_loc": (loss_loc * scale).to(loss_loc.dtype),
+            "loss_fcos_ctr": (loss_ctr * scale).to(loss_ctr.dtype),
         }
         check_pair(self.loss_weighter, losses)
         return self.loss_weighter(losses, {"loss_fcos_cls": stats})
+
+    def compute_ctrness_targets(self, anchors, gt_boxes):
+        """
+        Detectron2's, (N, R), but not indexed by lists, which would be copied to the device.
+
+        Args:
+            anchors: Boxes of each level
+            gt_boxes: (R, 4) of each of the N images
+        """
+        points = cat_anchors(anchors).tensor
+        sides = [self.box2box_transform.get_deltas(points, boxes) for boxes in gt_boxes]
+        sides = torch.stack(sides).unflatten(-1, (2, 2))  # (left, top), (right, bottom)
+        return (sides.amin(dim=-2) / sides.amax(dim=-2)).prod(dim=-1).sqrt()
+
+    def _box_loss(self, points, deltas, gt_boxes, foreground):
+        """Sum over the foreground, from (N, R, 4) each and (N, R)."""
+        deltas = _masked(deltas, foreground[..., None]).flatten(0, 1)
+        boxes = self.box2box_transform.apply_deltas(deltas, points.flatten(0, 1))
+        losses = box_loss(boxes, gt_boxes.flatten(0, 1), "giou")
+        return torch.where(foreground.flatten(), losses, 0).sum()
+
+
+def _masked(x, mask):
+    """In float32, 0 where the mask is not; there the gradient is exactly 0, whatever x was."""
+    return torch.where(mask, x.float(), 0)

@@ -4,6 +4,8 @@ import torch
 from detectron2.utils import comm
 from torch import distributed as dist
 
+from ..layers import loss_scales
+
 MOMENTUM = 0.9  # Detectron2's
 
 
@@ -41,18 +43,36 @@ class LossNormalizer:
         count, images = self._last_foreground
         return count / images
 
-    def update_normalizer(self, foreground):
-        """The normaliser for this batch, (), from the mask of its foreground anchors, (N, R)."""
-        count = foreground.sum()
-        self._last_foreground = (count, len(foreground))
-        if self.loss_weighter.observing:
-            if self.sync_normalizer and comm.get_world_size() > 1:
-                count = count.double()
-                dist.all_reduce(count)
-                count /= comm.get_world_size()
-            self.loss_normalizer.mul_(MOMENTUM)
-            self.loss_normalizer.add_(count.clamp(min=1), alpha=1 - MOMENTUM)
-        return self.loss_normalizer
+    def anchor_counts(self):
+        """Name in the event storage -> 0-dim tensor, of the last batch."""
+        return {} if self._last_foreground is None else {"num_pos_anchors": self.num_pos_anchors}
+
+    def update_normalizer(self, num_foreground, images, weights=()):
+        """
+        Takes in a batch's number of foreground anchors, and gives what its losses are multiplied
+        with, in tensors that later batches leave.
+
+        Args:
+            num_foreground: 0-dim int64, of all images
+            images: how many these are
+            weights: detached 0-dim tensors
+
+        Returns:
+            (len(weights) + 1,) float64: each weight over the normaliser, and 1 over it
+        """
+        self._last_foreground = (num_foreground, images)
+        observing = self.loss_weighter.observing
+        if observing and self.sync_normalizer and comm.get_world_size() > 1:
+            num_foreground = num_foreground.double()  # a copy
+            dist.all_reduce(num_foreground)
+            num_foreground /= comm.get_world_size()
+        return loss_scales(
+            num_foreground,
+            self.loss_normalizer,
+            [weight.double() for weight in weights],
+            momentum=MOMENTUM,
+            update=observing,
+        )
 
     def reset_loss_state(self) -> bool:
         """Sets weighter and normaliser back to where a training starts; whether they had moved."""

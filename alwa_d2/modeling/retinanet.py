@@ -3,10 +3,10 @@
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import RetinaNet
-from detectron2.structures import Boxes
 
 from ..layers import dense_box_loss, sigmoid_focal_loss
 from ..weighting import LossWeighter
+from .anchors import cat_anchors, keep_anchors_of
 from .box_loss_kind import check_box_loss_kind
 from .labels import labels_by
 from .normalizer import LossNormalizer
@@ -43,6 +43,7 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
         """
         super().__init__(**kwargs)
         check_box_loss_kind("RETINANET", self.box_reg_loss_type)
+        keep_anchors_of(self.anchor_generator)
         self.loss_weighter = loss_weighter
         self.init_normalizer(sync_normalizer)
 
@@ -62,14 +63,16 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
     def forward_training(self, images, features, predictions, gt_instances):
         check_pair(self.loss_weighter, PAIR)
         logits, deltas = predictions
-        anchors = Boxes.cat(self.anchor_generator(features))
-        gt_labels, gt_boxes = self.label_anchors([anchors], gt_instances)
-        losses = self.losses(anchors, logits, gt_labels, deltas, gt_boxes)
+        anchors = cat_anchors(self.anchor_generator(features))
+        gt_labels, gt_boxes, num_foreground = self.label_anchors([anchors], gt_instances)
+        losses = self.losses(anchors, logits, gt_labels, deltas, gt_boxes, num_foreground)
         if self.loss_weighter.observing:
             self.loss_weighter.step()
         return losses
 
-    def losses(self, anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes):
+    def losses(
+        self, anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes, num_foreground=None
+    ):
         """
         The weighted losses, after the weighter has observed them. Its `step`, on the host, is left
         to the caller, so that this can be compiled as a whole.
@@ -80,31 +83,39 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
             gt_labels: (N, R); -1 ignore, K background
             pred_anchor_deltas: (N, A * 4, H, W) of each level
             gt_boxes: (N, R, 4)
+            num_foreground: 0-dim int64, the anchors of all images whose label is a class, as
+                `label_anchors` gives it; None: counted here
         """
-        foreground = (gt_labels >= 0) & (gt_labels != self.num_classes)
-        normalizer = self.update_normalizer(foreground)
-
-        # Divisions from here on make new tensors, which later updates of the normaliser leave.
+        if num_foreground is None:
+            num_foreground = ((gt_labels >= 0) & (gt_labels != self.num_classes)).sum()
         weights = self.loss_weighter.weights
-        # Known weights go into the kernels; a learnt one gets its gradient from a product outside.
-        learnt = {key for key, weight in weights.items() if weight.requires_grad}
-        scale = {k: (1 if k in learnt else w) / normalizer for k, w in weights.items()}
+        scale = self._scales(weights, num_foreground, len(gt_labels))
         losses, stats = {}, {}
         losses["loss_cls"], stats["loss_cls"] = sigmoid_focal_loss(
             pred_logits, gt_labels,
             alpha=self.focal_loss_alpha, gamma=self.focal_loss_gamma, scale=scale["loss_cls"],
         )  # fmt: skip
         losses["loss_box_reg"], stats["loss_box_reg"] = dense_box_loss(
-            anchors.tensor, pred_anchor_deltas, gt_boxes, foreground, self.box_reg_loss_type,
-            box_weights=self.box2box_transform.weights, beta=self.smooth_l1_beta,
-            scale=scale["loss_box_reg"],
+            anchors.tensor, pred_anchor_deltas, gt_boxes, gt_labels, self.box_reg_loss_type,
+            num_classes=self.num_classes, box_weights=self.box2box_transform.weights,
+            beta=self.smooth_l1_beta, scale=scale["loss_box_reg"],
         )  # fmt: skip
-        for key in learnt:
-            losses[key] = losses[key] * weights[key].to(losses[key].dtype)
+        for key, weight in weights.items():
+            if weight.requires_grad:
+                losses[key] = losses[key] * weight.to(losses[key].dtype)
         if self.loss_weighter.observing:
-            unweighted = {key: value.sum / normalizer for key, value in stats.items()}
+            unweighted = {key: value.sum / self.loss_normalizer for key, value in stats.items()}
             self.loss_weighter.observe(unweighted, stats)
         return losses
+
+    def _scales(self, weights, num_foreground, images):
+        """
+        Loss -> what its kernel multiplies with, over the normaliser: a known weight, or 1 for a
+        learnt one, which gets its gradient from a product outside.
+        """
+        known = {key: weight for key, weight in weights.items() if not weight.requires_grad}
+        *scales, inverse = self.update_normalizer(num_foreground, images, known.values()).unbind()
+        return dict.fromkeys(weights, inverse) | dict(zip(known, scales, strict=True))
 
     def label_anchors(self, anchors, gt_instances):
         """
@@ -115,14 +126,12 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
             gt_instances: `Instances` of each of the N images
 
         Returns:
-            (N, R), -1 ignore and `num_classes` background, and (N, R, 4)
+            (N, R), -1 ignore and `num_classes` background; (N, R, 4); and the number of foreground
+            anchors, ()
         """
-        # Of one level, as they come from forward_training, no copy is made.
-        all_levels = anchors[0] if len(anchors) == 1 else Boxes.cat(anchors)
         return labels_by(
             self.anchor_matcher,
-            all_levels.tensor,
-            [instances.gt_boxes.tensor for instances in gt_instances],
-            [instances.gt_classes for instances in gt_instances],
+            cat_anchors(anchors).tensor,
+            gt_instances,
             background=self.num_classes,
         )

@@ -3,10 +3,9 @@
 import torch
 from detectron2.config import configurable
 from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, RPN
-from detectron2.structures import Boxes
-from detectron2.utils.events import get_event_storage
 
 from ..layers import dense_box_loss, sigmoid_focal_loss
+from .anchors import cat_anchors, keep_anchors_of
 from .box_loss_kind import check_box_loss_kind
 from .labels import labels_by
 
@@ -17,7 +16,9 @@ class AlwaRPN(RPN):
     Detectron2's RPN with fused losses: objectness and six kinds of box loss.
 
     Labels are the same, and with the same random state so are the sampled anchors. Losses and
-    gradients are RPN's to rounding; weights are put on by the meta-architecture.
+    gradients are RPN's to rounding; weights are put on by the meta-architecture. The numbers of
+    sampled anchors are not put into the event storage in every iteration, which would wait for the
+    device: `anchor_counts` has them, for `LossWeightLogger` to put there.
 
     Attributes:
         loss_stats: key -> LossStats of the last batch's losses
@@ -32,7 +33,12 @@ class AlwaRPN(RPN):
         """
         super().__init__(**kwargs)
         check_box_loss_kind("RPN", self.box_reg_loss_type)
+        keep_anchors_of(self.anchor_generator)
         self.loss_stats = {}
+        self._images = 0  # of the last batch
+        # Of a label 0, 1 or -1, as an index: the label that the kernels take, where 0 is the class
+        # and 1 the background.
+        self.register_buffer("_kernel_labels", torch.tensor([1, 0, -1]), persistent=False)
 
     @torch.jit.unused
     @torch.no_grad()
@@ -47,20 +53,26 @@ class AlwaRPN(RPN):
         Returns:
             (N, R), -1 ignore, 0 background and 1 foreground, and (N, R, 4)
         """
-        anchors = Boxes.cat(anchors)
-        gt_boxes = [instances.gt_boxes.tensor for instances in gt_instances]
-        ones = [x.new_ones(len(x), dtype=torch.int64) for x in gt_boxes]
-        labels, boxes = labels_by(self.anchor_matcher, anchors.tensor, gt_boxes, ones, background=0)
+        anchors = cat_anchors(anchors)
+        labels, boxes, _ = labels_by(
+            self.anchor_matcher, anchors.tensor, gt_instances, background=0, foreground=1
+        )
         for label, instances in zip(labels, gt_instances):
             if self.anchor_boundary_thresh >= 0:
                 inside = anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
-                label[~inside] = -1
+                label.masked_fill_(~inside, -1)
             self._subsample_labels(label)  # in place
-        storage = get_event_storage()
-        positive, negative = torch.stack([(labels == 1).sum(), (labels == 0).sum()]).tolist()
-        storage.put_scalar("rpn/num_pos_anchors", positive / len(labels))
-        storage.put_scalar("rpn/num_neg_anchors", negative / len(labels))
         return labels, boxes
+
+    def anchor_counts(self):
+        """Name in the event storage -> 0-dim tensor, sampled anchors an image of the last batch."""
+        if not self.loss_stats:
+            return {}
+        valid, positive = (self.loss_stats[key].count for key in ("loss_rpn_cls", "loss_rpn_loc"))
+        return {
+            "rpn/num_pos_anchors": positive / self._images,
+            "rpn/num_neg_anchors": (valid - positive) / self._images,
+        }
 
     @torch.jit.unused
     def losses(self, anchors, pred_objectness_logits, gt_labels, pred_anchor_deltas, gt_boxes):
@@ -77,24 +89,26 @@ class AlwaRPN(RPN):
         if not isinstance(gt_labels, torch.Tensor):
             # Detectron2's labels are int8.
             gt_labels, gt_boxes = torch.stack(gt_labels).long(), torch.stack(gt_boxes)
-        normalizer = self.batch_size_per_image * len(gt_labels)
+        self._images = len(gt_labels)
+        normalizer = self.batch_size_per_image * self._images
         keys = ("loss_rpn_cls", "loss_rpn_loc")
         cls_scale, loc_scale = (self.loss_weight.get(key, 1.0) / normalizer for key in keys)
-        # Binary cross-entropy is a focal loss without focus, of one class: there 0 is the class and
-        # 1 the background, here the reverse.
+        labels = self._kernel_labels[gt_labels]
+        # Binary cross-entropy is a focal loss without focus, of one class.
         loss_cls, cls_stats = sigmoid_focal_loss(
             [x[:, None, :, None] for x in pred_objectness_logits],  # (N, 1, Hi * Wi * A, 1)
-            torch.where(gt_labels < 0, gt_labels, 1 - gt_labels),
+            labels,
             alpha=-1.0,
             gamma=0.0,
             scale=cls_scale,
         )
         loss_loc, loc_stats = dense_box_loss(
-            Boxes.cat(anchors).tensor,
+            cat_anchors(anchors).tensor,
             [x.mT[..., None] for x in pred_anchor_deltas],  # (N, 4, Hi * Wi * A, 1)
             gt_boxes,
-            gt_labels == 1,
+            labels,
             self.box_reg_loss_type,
+            num_classes=1,
             box_weights=self.box2box_transform.weights,
             beta=self.smooth_l1_beta,
             scale=loc_scale,

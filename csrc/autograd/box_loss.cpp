@@ -1,12 +1,13 @@
 #include <torch/library.h>
 
 #include "autograd/node.h"
-#include "box_loss.h"
 
 namespace alwa_d2 {
 namespace {
 
 using Forward = at::Tensor(
+    const at::Tensor&, const at::Tensor&, c10::string_view, c10::string_view, double, double);
+using Ahead = std::tuple<at::Tensor, at::Tensor>(
     const at::Tensor&, const at::Tensor&, c10::string_view, c10::string_view, double, double);
 using Backward = at::Tensor(
     const at::Tensor&, const at::Tensor&, const at::Tensor&, c10::string_view, c10::string_view,
@@ -34,10 +35,10 @@ struct BoxLoss : torch::autograd::Function<BoxLoss> {
     variable_list gradients;
     // What comes in for losses of pairs is not 1, as a rule.
     if (reduction != "none" && !target.requires_grad() && computes_gradient_ahead({pred, target})) {
+      static const auto op = find_op<Ahead>("alwa_d2::_box_loss_ahead");
       const at::AutoDispatchBelowADInplaceOrView guard;
       gradients.emplace_back();
-      std::tie(loss, gradients[0]) =
-          box_loss_with_gradient_cpu(pred, target, kind, reduction, beta, eps);
+      std::tie(loss, gradients[0]) = op.call(pred, target, kind, reduction, beta, eps);
     } else {
       loss = below_autograd(pred, target, kind, reduction, beta, eps);
     }

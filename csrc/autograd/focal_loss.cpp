@@ -1,12 +1,13 @@
 #include <torch/library.h>
 
 #include "autograd/node.h"
-#include "focal_loss.h"
 
 namespace alwa_d2 {
 namespace {
 
 using Forward = std::tuple<at::Tensor, at::Tensor>(
+    at::TensorList, const at::Tensor&, double, double, const std::optional<at::Tensor>&, double);
+using Ahead = std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>>(
     at::TensorList, const at::Tensor&, double, double, const std::optional<at::Tensor>&, double);
 using Backward = std::vector<at::Tensor>(
     const at::Tensor&, at::TensorList, const at::Tensor&, double, double,
@@ -33,9 +34,9 @@ struct SigmoidFocalLoss : torch::autograd::Function<SigmoidFocalLoss> {
     at::Tensor loss, stats;
     variable_list gradients;
     if (computes_gradient_ahead(tensors)) {
+      static const auto op = find_op<Ahead>("alwa_d2::_sigmoid_focal_loss_ahead");
       const at::AutoDispatchBelowADInplaceOrView guard;
-      std::tie(loss, stats, gradients) =
-          sigmoid_focal_loss_with_gradient_cpu(logits, labels, alpha, gamma, scale, factor);
+      std::tie(loss, stats, gradients) = op.call(logits, labels, alpha, gamma, scale, factor);
     } else {
       std::tie(loss, stats) = below_autograd(logits, labels, alpha, gamma, scale, factor);
     }

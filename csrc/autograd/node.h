@@ -12,9 +12,9 @@
 #include <optional>
 #include <utility>
 
-// What the ops' gradients (autograd/<op>.cpp) share. Each is a node in C++, since on a CPU the
-// gradient is worth computing together with the loss, and since small inputs would spend most of
-// their time in a node written in Python.
+// What the ops' gradients (autograd/<op>.cpp) share. Each is a node in C++, since the gradient is
+// worth computing together with the loss, in one pass over the inputs, and since small inputs would
+// spend most of their time in a node written in Python.
 
 namespace alwa_d2 {
 
@@ -32,23 +32,30 @@ inline bool needs_gradient(at::TensorList list) {
       std::any_of(list.begin(), list.end(), [](const at::Tensor& x) { return x.requires_grad(); });
 }
 
-// Whether this is a tensor on the CPU whose numbers are those in its memory: nothing that traces or
-// wraps one, no lazy negation, no zeros without memory. The dispatcher sees to all of them, but
-// only below autograd.
-inline bool is_plain_cpu(const at::Tensor& x) {
+// Whether this is a tensor whose numbers are those in its memory, on a device that the kernels know:
+// nothing that traces or wraps one, no lazy negation, no zeros without memory. The dispatcher sees
+// to all of them, but only below autograd.
+inline bool is_plain(const at::Tensor& x) {
   constexpr c10::DispatchKeySet others(
       {c10::DispatchKey::Python, c10::DispatchKey::Negative, c10::DispatchKey::Conjugate,
-       c10::DispatchKey::ZeroTensor});
-  return x.is_cpu() && !x.key_set().has_any(others) &&
+       c10::DispatchKey::ZeroTensor, c10::DispatchKey::Batched,
+       c10::DispatchKey::FuncTorchBatched});
+  return (x.is_cpu() || x.is_cuda()) && !x.key_set().has_any(others) &&
       !c10::impl::TorchDispatchModeTLS::any_modes_set();
 }
 
+inline bool is_batched(const at::Tensor& x) {
+  constexpr c10::DispatchKeySet keys(
+      {c10::DispatchKey::Batched, c10::DispatchKey::FuncTorchBatched});
+  return x.key_set().has_any(keys);
+}
+
 // Whether the gradient by the first of an op's tensors is computed with the loss, for an incoming
-// gradient of 1, and handed on if that is what comes in. Not in float16: there the incoming
-// gradient is GradScaler's factor, which has to be in the product before it is rounded.
+// gradient of 1. Not in float16: there the incoming gradient is GradScaler's factor, which has to
+// be in the product before it is rounded.
 inline bool computes_gradient_ahead(at::TensorList tensors) {
   return tensors[0].scalar_type() != at::kHalf &&
-      std::all_of(tensors.begin(), tensors.end(), is_plain_cpu);
+      std::all_of(tensors.begin(), tensors.end(), is_plain);
 }
 
 // An optional tensor that may follow `count` others.
@@ -79,16 +86,23 @@ auto call_backward(const Op& op, const Args&... args) {
   return op.call(args...);
 }
 
-// Whether the gradient that comes in for a reduced loss, float32 or float64, is 1 as it stands.
-inline bool is_one(const at::Tensor& grad) {
-  return is_plain_cpu(grad) &&
+// Multiplies gradients that were computed ahead with the incoming gradient of a reduced loss, in
+// place. On the CPU a 1 is seen here; on CUDA the kernel sees it, and nobody waits for the device.
+inline void multiply(at::TensorList gradients, const at::Tensor& grad) {
+  if (grad.is_cpu() &&
       (grad.scalar_type() == at::kDouble ? *grad.const_data_ptr<double>() == 1
-                                         : *grad.const_data_ptr<float>() == 1);
+                                         : *grad.const_data_ptr<float>() == 1)) {
+    return;
+  }
+  static const auto op = find_op<void(at::TensorList, const at::Tensor&)>("alwa_d2::_multiply_");
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  op.call(gradients, grad);
 }
 
 // What a node keeps besides tensors: its op's other arguments, and gradients computed ahead. These
 // leave with the first backward: the next one through the same graph computes them again, so that
-// nobody holds another's tensor.
+// nobody holds another's tensor. A backward that is captured in a CUDA graph apart from its forward
+// multiplies them anew at each replay: it may be replayed once for each replay of the forward.
 template <typename Arguments>
 struct Kept : torch::CustomClassHolder {
   Arguments arguments;
@@ -105,18 +119,24 @@ struct Kept : torch::CustomClassHolder {
   }
 
   // What a node's backward returns for the incoming gradient `grad`: for `before` inputs nothing,
-  // then the gradients, then nothing for `after` inputs. The gradients are those computed ahead
-  // where they are for this `grad`, otherwise compute(grad, saved tensors, arguments).
+  // then the gradients, then nothing for `after` inputs. The gradients are those computed ahead,
+  // times `grad`, or compute(grad, saved tensors, arguments) where there are none (any more).
   template <typename F>
   static variable_list gradients(
       AutogradContext* ctx, const at::Tensor& grad, size_t before, size_t after, const F& compute) {
+    TORCH_CHECK(
+        !grad.defined() || !is_batched(grad),
+        "alwa_d2's losses take one incoming gradient at a time, not a batch of them"
+        " (is_grads_batched, vmap)");
     auto& kept = *static_cast<Kept*>(ctx->saved_data["kept"].toCapsule().get());
     variable_list result = std::exchange(kept.ahead, {});
     if (!grad.defined()) {
       result.clear();
-    } else if (result.empty() || at::GradMode::is_enabled() || !is_one(grad)) {
+    } else if (result.empty() || at::GradMode::is_enabled() || !is_plain(grad)) {
       result.clear();  // before others take its place in memory
       result = compute(grad, ctx->get_saved_variables(), kept.arguments);
+    } else {
+      multiply(result, grad);
     }
     result.resize(kept.arguments.gradients);
     result.insert(result.begin(), before, at::Tensor());

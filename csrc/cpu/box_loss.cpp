@@ -86,14 +86,7 @@ at::Tensor box_loss_backward_cpu(
   return result;
 }
 
-TORCH_LIBRARY_IMPL(alwa_d2, CPU, m) {
-  m.impl("box_loss", &box_loss_cpu);
-  m.impl("box_loss_backward", &box_loss_backward_cpu);
-}
-
-}  // namespace
-
-std::tuple<at::Tensor, at::Tensor> box_loss_with_gradient_cpu(
+std::tuple<at::Tensor, at::Tensor> box_loss_ahead_cpu(
     const at::Tensor& pred, const at::Tensor& target, c10::string_view kind,
     c10::string_view reduction_, double beta, double eps) {
   check_pairs(pred, target);
@@ -104,4 +97,11 @@ std::tuple<at::Tensor, at::Tensor> box_loss_with_gradient_cpu(
   return {reduced_loss(sum * factor, pred), std::move(gradient)};
 }
 
+TORCH_LIBRARY_IMPL(alwa_d2, CPU, m) {
+  m.impl("box_loss", &box_loss_cpu);
+  m.impl("box_loss_backward", &box_loss_backward_cpu);
+  m.impl("_box_loss_ahead", &box_loss_ahead_cpu);
+}
+
+}  // namespace
 }  // namespace alwa_d2

@@ -3,110 +3,163 @@
 #include <ATen/OpMathType.h>
 #include <torch/library.h>
 
+#include <atomic>
 #include <cstring>
 
 #include "box_loss.h"
+#include "cpu/foreground.h"
 #include "cpu/pieces.h"
 
 namespace alwa_d2 {
 namespace {
 
-// Runs f(i) for the i in [begin, end) whose mask is set: few as a rule, so that many are looked at
-// together.
-template <typename F>
-void for_each_set(const bool* mask, int64_t begin, int64_t end, const F& f) {
-  uint64_t words[8];
-  constexpr int64_t kStep = sizeof(words);
-  for (int64_t i = begin; i < end; i += kStep) {
-    const int64_t stop = std::min(end, i + kStep);
-    uint64_t any = 0;
-    std::memset(words, 0, sizeof(words));
-    std::memcpy(words, mask + i, stop - i);
-    for (const uint64_t word : words) {
-      any |= word;
-    }
-    for (int64_t j = i; j < stop && any != 0; ++j) {
-      if (mask[j]) {
-        f(j);
-      }
-    }
+// Sets part i of n of the tensors' memory to 0. Their elements fill it: they are new.
+void zero_part(at::TensorList tensors, int64_t i, int64_t n) {
+  for (const at::Tensor& x : tensors) {
+    const int64_t size = x.numel(), begin = size * i / n, end = size * (i + 1) / n;
+    const int64_t bytes = static_cast<int64_t>(x.element_size());
+    std::memset(static_cast<char*>(x.data_ptr()) + begin * bytes, 0, (end - begin) * bytes);
   }
 }
 
-// One pass over the foreground: statistics, and gradients times `factor` where there are tensors
-// for them, which are zero.
+// What the loss of an anchor reads lies anywhere: brought near for all of a piece's before the first
+// is computed.
+template <typename Losses>
+void prefetch(const Losses& losses, int64_t i) {
+  const int64_t image = i / losses.anchors_per_image, r = i % losses.anchors_per_image;
+  const auto& level = losses.deltas.of_anchor(r);
+  const auto* values = level.values(image, r);
+  for (int64_t j = 0; j < 4; ++j) {
+    __builtin_prefetch(values + j * level.stride_value);
+  }
+  __builtin_prefetch(losses.anchors + 4 * r);
+  __builtin_prefetch(losses.gt_boxes + 4 * i);
+}
+
+template <typename T>
+struct Found {
+  int64_t anchor;
+  PairLoss<T> loss;
+};
+
+// One pass over the foreground: statistics, and where there are tensors for them, gradients times
+// `factor`. A piece's zeros are written while its labels are looked at, wherever in memory they
+// lie, and so its gradients wait until all pieces are done: they are few.
+template <typename scalar_t, typename Losses, typename T = at::opmath_type<scalar_t>>
+Stats foreground_pass(
+    const Losses& losses, const IsForeground& is_foreground, int64_t n, at::TensorList gradients,
+    const Levels<scalar_t>& out, T factor) {
+  const int64_t size = piece_size(n), pieces = (n + size - 1) / size;
+  std::vector<std::vector<Found<T>>> found(gradients.empty() ? 0 : pieces);
+  std::atomic<int64_t> total = 0;
+  const auto piece = [&](int64_t begin, int64_t end) {
+    const int64_t i = begin / size;
+    int32_t indices[kLongestPiece];
+    const int64_t count = find_foreground(is_foreground, begin, end, indices);
+    if (!gradients.empty()) {
+      zero_part(gradients, i, pieces);
+      found[i].reserve(count);
+      total += count;
+    }
+    for (int64_t j = 0; j < count; ++j) {
+      prefetch(losses, begin + indices[j]);
+    }
+    Stats part;
+    for (int64_t j = 0; j < count; ++j) {
+      const int64_t anchor = begin + indices[j];
+      const PairLoss<T> loss = losses(anchor);
+      part.add(loss.value);
+      if (!gradients.empty()) {
+        found[i].push_back({anchor, loss});
+      }
+    }
+    return part;
+  };
+  // With fewer anchors than this a thread may be done before another has woken up.
+  constexpr int64_t kGrain = at::internal::GRAIN_SIZE;
+  const Stats stats = sum_over_pieces(n, size, kGrain / size, [&] { return std::cref(piece); });
+  const int64_t grain = kGrain / 8 * pieces / std::max<int64_t>(total, 1) + 1;
+  at::parallel_for(0, static_cast<int64_t>(found.size()), grain, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      for (const Found<T>& one : found[i]) {
+        losses.store_gradient(one.anchor, one.loss, factor, out);
+      }
+    }
+  });
+  return stats;
+}
+
 Stats dense_box_pass(
     const at::Tensor& anchors, at::TensorList deltas, at::TensorList gradients,
-    const at::Tensor& gt_boxes, const at::Tensor& fg_mask, c10::string_view kind,
-    at::ArrayRef<double> box_weights, double beta, double eps, const DenseShape& shape,
-    double factor) {
-  const at::Tensor mask = fg_mask.contiguous();  // (N, R)
+    const at::Tensor& gt_boxes, const at::Tensor& labels_, std::optional<int64_t> num_classes,
+    c10::string_view kind, at::ArrayRef<double> box_weights, double beta, double eps,
+    const DenseShape& shape, double factor) {
+  const at::Tensor labels = labels_.contiguous();  // (N, R)
+  const IsForeground is_foreground(labels, num_classes);
   Stats stats;
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, deltas[0].scalar_type(), "dense_box_loss", [&] {
         using T = at::opmath_type<scalar_t>;
         const auto out = make_levels<scalar_t>(gradients, shape);
-        const auto run = [&](const auto& foreground) {
-          stats = sum_over_pieces(mask.numel(), [&](int64_t begin, int64_t end) {
-            Stats part;
-            for_each_set(foreground.fg_mask, begin, end, [&](int64_t i) {
-              const PairLoss<T> loss = foreground(i);
-              part.add(loss.value);
-              if (!gradients.empty()) {
-                foreground.store_gradient(i, loss, static_cast<T>(factor), out);
-              }
+        with_anchor_losses<scalar_t>(
+            anchors, deltas, gt_boxes, kind, box_weights, beta, eps, shape,
+            [&](const auto& losses) {
+              stats = foreground_pass(
+                  losses, is_foreground, labels.numel(), gradients, out, static_cast<T>(factor));
             });
-            return part;
-          });
-        };
-        with_foreground<scalar_t>(
-            anchors, deltas, gt_boxes, mask, kind, box_weights, beta, eps, shape, run);
       });
   return stats;
 }
 
 std::tuple<at::Tensor, at::Tensor> dense_box_loss_cpu(
     const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
-    const at::Tensor& fg_mask, c10::string_view kind, at::ArrayRef<double> box_weights, double beta,
-    double eps, const std::optional<at::Tensor>& scale, double factor) {
-  const DenseShape shape = check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale);
+    const at::Tensor& labels, std::optional<int64_t> num_classes, c10::string_view kind,
+    at::ArrayRef<double> box_weights, double beta, double eps,
+    const std::optional<at::Tensor>& scale, double factor) {
+  const DenseShape shape =
+      check_dense(anchors, deltas, gt_boxes, labels, num_classes, box_weights, scale);
   const Stats stats = dense_box_pass(
-      anchors, deltas, {}, gt_boxes, fg_mask, kind, box_weights, beta, eps, shape, 1);
+      anchors, deltas, {}, gt_boxes, labels, num_classes, kind, box_weights, beta, eps, shape, 1);
   return scaled_sum(stats, deltas[0], scale_value(scale, factor));
 }
 
 std::vector<at::Tensor> dense_box_loss_backward_cpu(
     const at::Tensor& grad, const at::Tensor& anchors, at::TensorList deltas,
-    const at::Tensor& gt_boxes, const at::Tensor& fg_mask, c10::string_view kind,
-    at::ArrayRef<double> box_weights, double beta, double eps,
+    const at::Tensor& gt_boxes, const at::Tensor& labels, std::optional<int64_t> num_classes,
+    c10::string_view kind, at::ArrayRef<double> box_weights, double beta, double eps,
     const std::optional<at::Tensor>& scale, double factor) {
-  const DenseShape shape = check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale);
+  const DenseShape shape =
+      check_dense(anchors, deltas, gt_boxes, labels, num_classes, box_weights, scale);
   check_grad(grad, {}, reduced_dtype(deltas[0]), deltas[0]);
-  std::vector<at::Tensor> result = zeros_like(deltas);
+  std::vector<at::Tensor> result = empty_like(deltas);
   const double common = grad.item<double>() * scale_value(scale, factor);
   dense_box_pass(
-      anchors, deltas, result, gt_boxes, fg_mask, kind, box_weights, beta, eps, shape, common);
+      anchors, deltas, result, gt_boxes, labels, num_classes, kind, box_weights, beta, eps, shape,
+      common);
   return result;
+}
+
+std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> dense_box_loss_ahead_cpu(
+    const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
+    const at::Tensor& labels, std::optional<int64_t> num_classes, c10::string_view kind,
+    at::ArrayRef<double> box_weights, double beta, double eps,
+    const std::optional<at::Tensor>& scale, double factor) {
+  const DenseShape shape =
+      check_dense(anchors, deltas, gt_boxes, labels, num_classes, box_weights, scale);
+  std::vector<at::Tensor> gradients = empty_like(deltas);
+  const double common = scale_value(scale, factor);
+  const Stats stats = dense_box_pass(
+      anchors, deltas, gradients, gt_boxes, labels, num_classes, kind, box_weights, beta, eps, shape,
+      common);
+  auto [loss, values] = scaled_sum(stats, deltas[0], common);
+  return {std::move(loss), std::move(values), std::move(gradients)};
 }
 
 TORCH_LIBRARY_IMPL(alwa_d2, CPU, m) {
   m.impl("dense_box_loss", &dense_box_loss_cpu);
   m.impl("dense_box_loss_backward", &dense_box_loss_backward_cpu);
+  m.impl("_dense_box_loss_ahead", &dense_box_loss_ahead_cpu);
 }
 
 }  // namespace
-
-std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> dense_box_loss_with_gradient_cpu(
-    const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
-    const at::Tensor& fg_mask, c10::string_view kind, at::ArrayRef<double> box_weights, double beta,
-    double eps, const std::optional<at::Tensor>& scale, double factor) {
-  const DenseShape shape = check_dense(anchors, deltas, gt_boxes, fg_mask, box_weights, scale);
-  std::vector<at::Tensor> gradients = zeros_like(deltas);
-  const double common = scale_value(scale, factor);
-  const Stats stats = dense_box_pass(
-      anchors, deltas, gradients, gt_boxes, fg_mask, kind, box_weights, beta, eps, shape, common);
-  auto [loss, values] = scaled_sum(stats, deltas[0], common);
-  return {std::move(loss), std::move(values), std::move(gradients)};
-}
-
 }  // namespace alwa_d2

@@ -31,9 +31,7 @@ class FocalPass {
         bad_label_(shape.values) {}
 
   Stats run() {
-    // Pieces long enough for the loops, and many enough for the threads.
-    const int64_t n = shape_.images * shape_.anchors;
-    const int64_t size = std::clamp<int64_t>(n / 32 / kPiece * kPiece, kPiece, 8 * kPiece);
+    const int64_t n = shape_.images * shape_.anchors, size = piece_size(n);
     // With fewer logits than this a thread may be done before another has woken up.
     const int64_t logits_a_piece = size * std::max<int64_t>(shape_.values, 1);
     const int64_t grain = at::internal::GRAIN_SIZE / logits_a_piece + 1;
@@ -137,14 +135,7 @@ std::vector<at::Tensor> sigmoid_focal_loss_backward_cpu(
   return result;
 }
 
-TORCH_LIBRARY_IMPL(alwa_d2, CPU, m) {
-  m.impl("sigmoid_focal_loss", &sigmoid_focal_loss_cpu);
-  m.impl("sigmoid_focal_loss_backward", &sigmoid_focal_loss_backward_cpu);
-}
-
-}  // namespace
-
-std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> sigmoid_focal_loss_with_gradient_cpu(
+std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> sigmoid_focal_loss_ahead_cpu(
     at::TensorList logits, const at::Tensor& labels, double alpha, double gamma,
     const std::optional<at::Tensor>& scale, double factor) {
   const DenseShape shape = check_focal(logits, labels, gamma, scale);
@@ -155,4 +146,11 @@ std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> sigmoid_focal_loss_w
   return {std::move(loss), std::move(values), std::move(gradients)};
 }
 
+TORCH_LIBRARY_IMPL(alwa_d2, CPU, m) {
+  m.impl("sigmoid_focal_loss", &sigmoid_focal_loss_cpu);
+  m.impl("sigmoid_focal_loss_backward", &sigmoid_focal_loss_backward_cpu);
+  m.impl("_sigmoid_focal_loss_ahead", &sigmoid_focal_loss_ahead_cpu);
+}
+
+}  // namespace
 }  // namespace alwa_d2

@@ -19,10 +19,10 @@ struct FocalScratch {
     int64_t place, label;  // an anchor's row or position, and its class
   };
 
-  std::vector<T> losses;                 // of the piece's anchors
-  std::vector<T> values;                 // losses of single logits
-  std::vector<T> x, dx;                  // logits and gradients where they are not used in place
-  std::vector<T> partial[kPartialSums];  // see sums_of_rows
+  std::vector<T> losses;        // of the piece's anchors
+  std::vector<T> values;        // losses of single logits
+  std::vector<T> x, dx;         // logits and gradients where they are not used in place
+  std::vector<T> partial;       // see fold_columns
   std::vector<int32_t> others;  // places in the piece of the anchors that are not background
   std::vector<Own> own;
 
@@ -61,7 +61,7 @@ struct FocalSegment {
       if (side_by_side) {
         terms(
             in.values(image, first), out ? out->values(image, first) : nullptr, rows * k, rows * k,
-            rows * k);
+            rows * k, scratch.values.data());
       } else {
         strided_terms(first, rows);
       }
@@ -86,30 +86,29 @@ struct FocalSegment {
       const int64_t position = position_from(local),
                     n = position_from(local + end - begin) - position;
       find_own(begin, end, begin - local + position * per_position, per_position, a);
-      for (auto& sums : scratch.partial) {
-        sums.assign(n, 0);
-      }
+      scratch.partial.resize(kPartialSums * n);
       const auto channel = [&](const auto& level, int64_t c) {
         return level.data + image * level.stride_image + a * level.stride_anchor +
             c * level.stride_value + position;
       };
       for (int64_t c = 0; c < k; ++c) {
-        T* values = scratch.values.data();
+        // The first losses of a column are its first sums: nothing is added.
+        T* sums = scratch.partial.data() + c % kPartialSums * n;
+        T* values = c < kPartialSums ? sums : scratch.values.data();
         terms(
             channel(in, c), out ? channel(*out, c) : nullptr, n, in.stride_value,
-            out ? out->stride_value : 0);
+            out ? out->stride_value : 0, values);
         for (const auto& own : scratch.own) {
           if (own.label == c) {
             values[own.place] = 0;
           }
         }
-        add_to(scratch.partial[c % kPartialSums].data(), values, n);
+        if (values != sums) {
+          add_to(sums, values, n);
+        }
       }
       T* losses = scratch.losses.data() + (begin - piece) - local + position * per_position + a;
-      for (int64_t i = 0; i < n; ++i) {
-        losses[i * per_position] =
-            focal.alpha_negative * fold<kPartialSums>([&](int j) { return scratch.partial[j][i]; });
-      }
+      fold_columns(scratch.partial.data(), n, k, focal.alpha_negative, losses, per_position);
     }
   }
 
@@ -126,29 +125,30 @@ struct FocalSegment {
     }
   }
 
-  // Fills scratch.values with the terms of n logits side by side, and writes their gradients to dx;
-  // the next logits lie x_step, their gradients dx_step further.
-  void terms(const scalar_t* x, scalar_t* dx, int64_t n, int64_t x_step, int64_t dx_step) const {
+  // Fills `values` with the terms of n logits side by side, and writes their gradients to dx; the
+  // next logits lie x_step, their gradients dx_step further.
+  void terms(
+      const scalar_t* x, scalar_t* dx, int64_t n, int64_t x_step, int64_t dx_step,
+      T* values) const {
     if constexpr (std::is_same_v<scalar_t, T>) {
       focal_terms(
-          focal, x, n, slope_factor(), scratch.values.data(), dx,
-          {x + x_step, dx ? dx + dx_step : nullptr});
+          focal, x, n, slope_factor(), values, dx, {x + x_step, dx ? dx + dx_step : nullptr});
     } else {
       scratch.x.assign(x, x + n);
-      scratch_terms();
+      scratch_terms(values);
       if (dx) {
         std::copy_n(scratch.dx.data(), n, dx);
       }
     }
   }
 
-  // The same of logits that lie in no order.
+  // The same of logits that lie in no order, to scratch.values.
   void strided_terms(int64_t first, int64_t rows) const {
     scratch.x.resize(rows * k);
     for (int64_t i = 0; i < rows * k; ++i) {
       scratch.x[i] = static_cast<T>(in.values(image, first + i / k)[i % k * in.stride_value]);
     }
-    scratch_terms();
+    scratch_terms(scratch.values.data());
     for (int64_t i = 0; out && i < rows * k; ++i) {
       out->values(image, first + i / k)[i % k * out->stride_value] =
           static_cast<scalar_t>(scratch.dx[i]);
@@ -156,12 +156,11 @@ struct FocalSegment {
   }
 
   // The same of scratch.x, with gradients in scratch.dx.
-  void scratch_terms() const {
+  void scratch_terms(T* values) const {
     scratch.dx.resize(scratch.x.size());
     focal_terms(
         focal, scratch.x.data(), static_cast<int64_t>(scratch.x.size()), slope_factor(),
-        scratch.values.data(), out ? scratch.dx.data() : nullptr,
-        {scratch.x.data(), scratch.dx.data()});
+        values, out ? scratch.dx.data() : nullptr, {scratch.x.data(), scratch.dx.data()});
   }
 
   T slope_factor() const { return focal.alpha_negative * factor; }

@@ -7,6 +7,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <atomic>
 #include <tuple>
 #include <vector>
 
@@ -26,30 +27,37 @@ ALWA_CLONES Int<double> match(
   return match_chunk(chunk, gt, g, best);
 }
 
-// An image's ground truth and what becomes of its anchors.
+// An image's ground truth, without padding, and what becomes of its anchors.
 template <typename T>
 struct Image {
-  at::Tensor boxes, classes;          // (G, 4), (G,)
   std::vector<MatchBox<T>> gts;       // (G,)
+  std::vector<T> boxes;               // (G, 4)
+  std::vector<int64_t> classes;       // (G,)
   std::vector<Int<T>> chunk_highest;  // (chunks, G), bits of the highest IoU in a chunk
   std::vector<Int<T>> highest;        // (G,), and among all anchors
   int64_t* out_labels;                // (R,)
   T* out_boxes;                       // (R, 4)
 
-  Image(const at::Tensor& boxes_, const at::Tensor& classes_, size_t chunks)
-      : boxes(boxes_), classes(classes_), chunk_highest(chunks * boxes_.size(0)) {
-    for (int64_t g = 0; g < boxes.size(0); ++g) {
-      gts.push_back(match_box(boxes.const_data_ptr<T>() + 4 * g));
+  // `own` are the boxes' classes, null where they are not known.
+  Image(const at::Tensor& gt_boxes, const int64_t* own, size_t chunks) {
+    const T* data = gt_boxes.const_data_ptr<T>();
+    for (int64_t g = 0; g < gt_boxes.size(0); ++g) {
+      if (own == nullptr || !is_padding(own[g])) {
+        gts.push_back(match_box(data + 4 * g));
+        boxes.insert(boxes.end(), data + 4 * g, data + 4 * g + 4);
+        classes.push_back(own == nullptr ? 0 : own[g]);
+      }
     }
+    chunk_highest.resize(chunks * gts.size());
   }
 
-  // Labels and boxes of chunk c without low-quality matches.
-  void label(const Chunk<T>& chunk, int64_t c, const LabelRule<T>& rule) {
+  // Labels and boxes of chunk c without low-quality matches; the number of foreground anchors.
+  int64_t label(const Chunk<T>& chunk, int64_t c, const LabelRule<T>& rule) {
     const int64_t first = c * kChunk;
     if (gts.empty()) {
       std::fill_n(out_labels + first, chunk.size, rule.background);
       std::fill_n(out_boxes + 4 * first, 4 * chunk.size, T(0));
-      return;
+      return 0;
     }
     Best<T> best{};
     for (size_t g = 0; g < gts.size(); ++g) {
@@ -57,25 +65,15 @@ struct Image {
         chunk_highest[c * gts.size() + g] = match(chunk, gts[g], g, &best);
       }
     }
-    const T* gt = boxes.const_data_ptr<T>();
-    const int64_t* own = classes.const_data_ptr<int64_t>();
+    int64_t foreground = 0;
     for (int j = 0; j < chunk.size; ++j) {
       const Int<T> g = best.index[j];
-      out_labels[first + j] = rule(best.iou[j], own[g]);
-      std::copy_n(gt + 4 * g, 4, out_boxes + 4 * (first + j));
+      const int match = rule.match(best.iou[j]);
+      foreground += match == 1;
+      out_labels[first + j] = rule.label(match, classes[g]);
+      std::copy_n(boxes.data() + 4 * g, 4, out_boxes + 4 * (first + j));
     }
-  }
-
-  // The ground truth that an anchor overlaps most, the first of several: what `match` finds too.
-  size_t match_of(const MatchBox<T>& anchor) const {
-    T most = 0;
-    size_t index = 0;
-    for (size_t g = 0; g < gts.size(); ++g) {
-      const T iou = match_iou(gts[g], anchor);
-      index = iou > most ? g : index;
-      most = iou > most ? iou : most;
-    }
-    return index;
+    return foreground;
   }
 
   bool has_low_quality(int64_t c) const {
@@ -95,38 +93,60 @@ struct Image {
     }
   }
 
-  // Anchors of chunk c that no anchor overlaps a ground truth more than are foreground; they keep
-  // the ground truth that they overlap most. One that nothing overlaps makes all anchors so.
-  void add_low_quality(const Chunk<T>& chunk, int64_t c) {
-    const int64_t* own = classes.const_data_ptr<int64_t>();
+  // Anchors of chunk c that no anchor overlaps a ground truth more than are foreground. One that
+  // nothing overlaps makes all anchors so. The number of those that were not foreground before.
+  int64_t add_low_quality(const Chunk<T>& chunk, int64_t c, const LabelRule<T>& rule) {
+    bool is_low_quality[kChunk] = {};
     for (size_t g = 0; g < gts.size(); ++g) {
       if (chunk_highest[c * gts.size() + g] == highest[g]) {
         for (int j = 0; j < chunk.size; ++j) {
-          if (bits_of(match_iou(gts[g], chunk.box(j))) == highest[g]) {
-            out_labels[c * kChunk + j] = own[match_of(chunk.box(j))];
-          }
+          is_low_quality[j] |= bits_of(match_iou(gts[g], chunk.box(j))) == highest[g];
         }
       }
     }
+    int64_t more = 0;
+    for (int j = 0; j < chunk.size; ++j) {
+      if (is_low_quality[j]) {
+        more += label_low_quality(chunk.box(j), out_labels + c * kChunk + j, rule);
+      }
+    }
+    return more;
+  }
+
+  // Makes an anchor foreground; whether it was not before. It keeps the ground truth that it
+  // overlaps most, the first of several: what `match` finds too.
+  bool label_low_quality(
+      const MatchBox<T>& anchor, int64_t* label, const LabelRule<T>& rule) const {
+    T most = 0;
+    size_t index = 0;
+    for (size_t g = 0; g < gts.size(); ++g) {
+      const T iou = match_iou(gts[g], anchor);
+      index = iou > most ? g : index;
+      most = iou > most ? iou : most;
+    }
+    *label = rule.own(classes[index]);
+    return rule.match(most) != 1;
   }
 };
 
-// Anchors become columns chunk by chunk, in either pass: that is quicker than new memory for all.
+// Returns the number of foreground anchors. Anchors become columns chunk by chunk, in either pass:
+// that is quicker than new memory for all.
 template <typename T>
-void label_images(
+int64_t label_images(
     const at::Tensor& anchors, std::vector<Image<T>>& images, const LabelRule<T>& rule,
     bool allow_low_quality_matches) {
   const int64_t n = number_of_chunks(anchors);
+  std::atomic<int64_t> foreground = 0;
   at::parallel_for(0, n, 8, [&](int64_t first, int64_t last) {
     for (int64_t c = first; c < last; ++c) {
       const Chunk<T> chunk(anchors, c);
       for (Image<T>& image : images) {
-        image.label(chunk, c, rule);
+        foreground += image.label(chunk, c, rule);
       }
     }
   });
   if (!allow_low_quality_matches) {
-    return;
+    return foreground;
   }
   for (Image<T>& image : images) {
     image.find_highest(n);
@@ -135,36 +155,41 @@ void label_images(
     for (int64_t c = first; c < last; ++c) {
       for (Image<T>& image : images) {
         if (image.has_low_quality(c)) {
-          image.add_low_quality(Chunk<T>(anchors, c), c);
+          foreground += image.add_low_quality(Chunk<T>(anchors, c), c, rule);
         }
       }
     }
   });
+  return foreground;
 }
 
-std::tuple<at::Tensor, at::Tensor> label_anchors_cpu(
+std::tuple<at::Tensor, at::Tensor, at::Tensor> label_anchors_cpu(
     const at::Tensor& anchors, at::TensorList gt_boxes, at::TensorList gt_classes,
     at::ArrayRef<double> thresholds, at::IntArrayRef labels, bool allow_low_quality_matches,
-    int64_t background) {
-  check_label_anchors(anchors, gt_boxes, gt_classes, thresholds, labels);
+    int64_t background, std::optional<int64_t> foreground) {
+  check_label_anchors(anchors, gt_boxes, gt_classes, thresholds, labels, foreground);
   const int64_t n = gt_boxes.size(), r = anchors.size(0);
   at::Tensor out_labels = at::empty({n, r}, anchors.options().dtype(at::kLong));
   at::Tensor out_boxes = at::empty({n, r, 4}, anchors.options());
+  at::Tensor num_foreground = at::empty({}, anchors.options().dtype(at::kLong));
   AT_DISPATCH_FLOATING_TYPES(anchors.scalar_type(), "label_anchors", [&] {
     using T = scalar_t;
-    const LabelRule<T> rule(thresholds, labels, background);
+    const LabelRule<T> rule(thresholds, labels, background, foreground);
     const at::Tensor rows = anchors.contiguous();
     std::vector<Image<T>> images;
     for (int64_t i = 0; i < n; ++i) {
+      const at::Tensor classes = gt_classes.empty() ? at::Tensor() : gt_classes[i].contiguous();
       images.emplace_back(
-          gt_boxes[i].to(anchors.scalar_type()).contiguous(), gt_classes[i].contiguous(),
+          gt_boxes[i].to(anchors.scalar_type()).contiguous(),
+          classes.defined() ? classes.const_data_ptr<int64_t>() : nullptr,
           number_of_chunks(anchors));
       images[i].out_labels = out_labels.data_ptr<int64_t>() + i * r;
       images[i].out_boxes = out_boxes.data_ptr<T>() + i * r * 4;
     }
-    label_images(rows, images, rule, allow_low_quality_matches);
+    *num_foreground.data_ptr<int64_t>() =
+        label_images(rows, images, rule, allow_low_quality_matches);
   });
-  return {out_labels, out_boxes};
+  return {out_labels, out_boxes, num_foreground};
 }
 
 TORCH_LIBRARY_IMPL(alwa_d2, CPU, m) { m.impl("label_anchors", &label_anchors_cpu); }

@@ -33,6 +33,14 @@ Stats sum_over_pieces(int64_t n, int64_t size, int64_t grain, const Make& make) 
   return total;
 }
 
+// The dense losses' pieces of n anchors: long enough for their loops, and many enough for the
+// threads.
+constexpr int64_t kLongestPiece = 8 * kPiece;
+
+inline int64_t piece_size(int64_t n) {
+  return std::clamp<int64_t>(n / 32 / kPiece * kPiece, kPiece, kLongestPiece);
+}
+
 template <typename F>
 Stats sum_over_pieces(int64_t n, const F& f) {
   return sum_over_pieces(n, kPiece, 1, [&] { return std::cref(f); });

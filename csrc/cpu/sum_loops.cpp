@@ -45,6 +45,14 @@ inline __attribute__((always_inline)) void sums_of_short_rows(
   }
 }
 
+template <int k, typename T>
+inline __attribute__((always_inline)) void fold_k_columns(
+    const T* __restrict partial, int64_t n, T factor, T* __restrict sums, int64_t step) {
+  for (int64_t i = 0; i < n; ++i) {
+    sums[i * step] = factor * fold<k>([&](int j) { return partial[j * n + i]; });
+  }
+}
+
 }  // namespace
 
 template <typename T>
@@ -62,6 +70,29 @@ ALWA_CLONES void sums_of_rows(const T* x, int64_t rows, int64_t k, T factor, T* 
       for (int64_t row = 0; row < rows; ++row) {
         sums[row] = factor * sum_of_row(x + row * k, k);
       }
+  }
+}
+
+template <typename T>
+ALWA_CLONES void fold_columns(
+    const T* partial, int64_t n, int64_t k, T factor, T* sums, int64_t step) {
+  switch (k) {
+    case 1:
+      return fold_k_columns<1>(partial, n, factor, sums, step);
+    case 2:
+      return fold_k_columns<2>(partial, n, factor, sums, step);
+    case 3:
+      return fold_k_columns<3>(partial, n, factor, sums, step);
+    case 4:
+      return fold_k_columns<4>(partial, n, factor, sums, step);
+    case 5:
+      return fold_k_columns<5>(partial, n, factor, sums, step);
+    case 6:
+      return fold_k_columns<6>(partial, n, factor, sums, step);
+    case 7:
+      return fold_k_columns<7>(partial, n, factor, sums, step);
+    default:
+      return fold_k_columns<kPartialSums>(partial, n, factor, sums, step);
   }
 }
 
@@ -145,6 +176,8 @@ find_others(const int64_t* labels, int64_t n, int64_t background, int32_t* indic
 
 template void sums_of_rows(const float*, int64_t, int64_t, float, float*);
 template void sums_of_rows(const double*, int64_t, int64_t, double, double*);
+template void fold_columns(const float*, int64_t, int64_t, float, float*, int64_t);
+template void fold_columns(const double*, int64_t, int64_t, double, double*, int64_t);
 template void add_to(float*, const float*, int64_t);
 template void add_to(double*, const double*, int64_t);
 template Stats stats_of_anchors(const float*, const int64_t*, int64_t);

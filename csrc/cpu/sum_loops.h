@@ -28,6 +28,11 @@ inline __attribute__((always_inline)) auto fold(const F& get) {
 template <typename T>
 void sums_of_rows(const T* x, int64_t rows, int64_t k, T factor, T* sums);
 
+// The latter, times `factor`, of n rows' partial sums where they lie in min(k, 8) columns of n:
+// sums[i * step] is that of row i.
+template <typename T>
+void fold_columns(const T* partial, int64_t n, int64_t k, T factor, T* sums, int64_t step);
+
 // sums[i] += x[i].
 template <typename T>
 void add_to(T* sums, const T* x, int64_t n);

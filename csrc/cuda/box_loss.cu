@@ -1,117 +1,152 @@
+#include "box_loss.h"
+
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
 #include <torch/library.h>
 
-#include "box_loss.h"
 #include "cuda/launch.cuh"
 
 namespace alwa_d2 {
 namespace {
 
-// The pairs of two contiguous (N, 4) tensors.
+// Pairs of two contiguous (N, 4) tensors: what is wanted of each. A thread takes a pair; what is
+// null is not written.
 template <typename T, typename scalar_t, typename Loss>
 struct Pairs {
+  int64_t count;
   const scalar_t* pred;
   const scalar_t* target;
   Loss loss;
-
-  __device__ PairLoss<T> operator()(int64_t i) const {
-    T p[4], t[4];
-    load(pred + 4 * i, 1, p);
-    load(target + 4 * i, 1, t);
-    return loss(p, t);
-  }
-};
-
-template <typename scalar_t, typename P>
-struct StoreLosses {
-  P pairs;
-  scalar_t* losses;  // (N,)
-
-  __device__ void operator()(int64_t i) const {
-    losses[i] = static_cast<scalar_t>(within_range_of<scalar_t>(pairs(i).value));
-  }
-};
-
-template <typename P>
-struct AddLosses {
-  P pairs;
-
-  __device__ void operator()(int64_t i, Stats& stats) const { stats.add(pairs(i).value); }
-};
-
-template <typename T, typename scalar_t, typename P>
-struct StoreGradients {
-  P pairs;
-  const scalar_t* grads;  // (N,), or null where all pairs have the common factor
+  scalar_t* losses;       // (N,)
+  scalar_t* gradients;    // (N, 4), by pred
+  const scalar_t* grads;  // (N,), what comes in for each pair; null where it is the common factor
   CommonFactor<T> common;
-  scalar_t* out;  // (N, 4)
-
-  __device__ void operator()(int64_t i) const {
-    store_gradient(pairs(i), grads ? static_cast<T>(grads[i]) : common(), out + 4 * i);
-  }
+  double* parts;  // (blocks, 5), statistics
 };
 
-at::Tensor box_loss_cuda(
-    const at::Tensor& pred_, const at::Tensor& target_, c10::string_view kind,
-    c10::string_view reduction_, double beta, double eps) {
-  check_pairs(pred_, target_);
-  const Reduction reduction = parse_reduction(reduction_);
-  const c10::cuda::CUDAGuard guard(pred_.device());
-  const at::Tensor pred = pred_.contiguous(), target = target_.contiguous();  // (N, 4)
-  const int64_t n = pred.size(0);
-  at::Tensor result;
+template <typename T, typename scalar_t, typename Loss>
+__global__ void __launch_bounds__(kThreads)
+    box_loss_kernel(const __grid_constant__ Pairs<T, scalar_t, Loss> pairs) {
+  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  Stats stats;
+  if (i < pairs.count) {
+    T pred[4], target[4];
+    load(pairs.pred + 4 * i, 1, pred);
+    load(pairs.target + 4 * i, 1, target);
+    const PairLoss<T> loss = pairs.loss(pred, target);
+    stats.add(loss.value);
+    if (pairs.losses) {
+      pairs.losses[i] = static_cast<scalar_t>(within_range_of<scalar_t>(loss.value));
+    }
+    if (pairs.gradients) {
+      const T factor = pairs.grads ? static_cast<T>(pairs.grads[i]) : pairs.common();
+      store_gradient(loss, factor, pairs.gradients + 4 * i);
+    }
+  }
+  if (pairs.parts) {
+    store_part(stats, pairs.parts);
+  }
+}
 
+// What a call wants of box_pass; tensors that are not defined are not wanted.
+struct Wanted {
+  at::Tensor losses, gradients;
+  at::Tensor grads;                  // (N,) where each pair has its own incoming gradient
+  const at::Tensor* grad = nullptr;  // () where it is that of the reduced loss; null: 1
+  double factor = 1;
+  bool sum = false;
+};
+
+// The parts of the sum where it is wanted.
+at::Tensor box_pass(
+    const at::Tensor& pred_, const at::Tensor& target_, c10::string_view kind, double beta,
+    double eps, const Wanted& wanted) {
+  const at::Tensor pred = pred_.contiguous(), target = target_.contiguous();  // (N, 4)
+  const int64_t n = pred.size(0), blocks = (n + kThreads - 1) / kThreads;
+  TORCH_CHECK_VALUE(
+      blocks <= std::numeric_limits<int>::max(), "pred: expected at most 2^39 pairs, got ", n);
+  at::Tensor parts = empty_parts(wanted.sum ? blocks : 0, pred);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, pred.scalar_type(), "box_loss", [&] {
     using T = at::opmath_type<scalar_t>;
+    const auto memory = [](const at::Tensor& x) {
+      return x.defined() ? static_cast<scalar_t*>(x.data_ptr()) : nullptr;
+    };
     with_kind<T>(kind, beta, eps, [&](auto loss) {
-      using P = Pairs<T, scalar_t, decltype(loss)>;
-      const P pairs{pred.const_data_ptr<scalar_t>(), target.const_data_ptr<scalar_t>(), loss};
-      if (reduction == Reduction::kNone) {
-        result = at::empty({n}, pred.options());
-        for_each_cuda(n, StoreLosses<scalar_t, P>{pairs, result.data_ptr<scalar_t>()});
-      } else {
-        const double factor = reduction_factor(reduction, n);
-        result = std::get<0>(sum_cuda<T>(n, pred, std::nullopt, factor, AddLosses<P>{pairs}));
+      const Pairs<T, scalar_t, decltype(loss)> pairs{
+          n,
+          pred.const_data_ptr<scalar_t>(),
+          target.const_data_ptr<scalar_t>(),
+          loss,
+          memory(wanted.losses),
+          memory(wanted.gradients),
+          wanted.grads.defined() ? wanted.grads.const_data_ptr<scalar_t>() : nullptr,
+          {wanted.grad ? wanted.grad->const_data_ptr<T>() : nullptr, nullptr, wanted.factor},
+          wanted.sum ? parts.data_ptr<double>() : nullptr};
+      if (blocks > 0) {
+        box_loss_kernel<<<blocks, kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(pairs);
+        C10_CUDA_KERNEL_LAUNCH_CHECK();
       }
     });
   });
-  return result;
+  return parts;
+}
+
+at::Tensor box_loss_cuda(
+    const at::Tensor& pred, const at::Tensor& target, c10::string_view kind,
+    c10::string_view reduction_, double beta, double eps) {
+  check_pairs(pred, target);
+  const Reduction reduction = parse_reduction(reduction_);
+  const c10::cuda::CUDAGuard guard(pred.device());
+  Wanted wanted;
+  if (reduction == Reduction::kNone) {
+    wanted.losses = at::empty({pred.size(0)}, pred.options());
+    box_pass(pred, target, kind, beta, eps, wanted);
+    return wanted.losses;
+  }
+  wanted.sum = true;
+  const at::Tensor parts = box_pass(pred, target, kind, beta, eps, wanted);
+  return std::get<0>(total_of(parts, pred, nullptr, reduction_factor(reduction, pred.size(0))));
+}
+
+std::tuple<at::Tensor, at::Tensor> box_loss_ahead_cuda(
+    const at::Tensor& pred, const at::Tensor& target, c10::string_view kind,
+    c10::string_view reduction_, double beta, double eps) {
+  check_pairs(pred, target);
+  const Reduction reduction = parse_reduction(reduction_);
+  const c10::cuda::CUDAGuard guard(pred.device());
+  Wanted wanted;
+  wanted.gradients = at::empty_like(pred, at::MemoryFormat::Contiguous);
+  wanted.factor = reduction_factor(reduction, pred.size(0));
+  wanted.sum = true;
+  const at::Tensor parts = box_pass(pred, target, kind, beta, eps, wanted);
+  return {std::get<0>(total_of(parts, pred, nullptr, wanted.factor)), wanted.gradients};
 }
 
 at::Tensor box_loss_backward_cuda(
-    const at::Tensor& grad_, const at::Tensor& pred_, const at::Tensor& target_,
+    const at::Tensor& grad_, const at::Tensor& pred, const at::Tensor& target,
     c10::string_view kind, c10::string_view reduction_, double beta, double eps) {
-  check_pairs(pred_, target_);
+  check_pairs(pred, target);
   const Reduction reduction = parse_reduction(reduction_);
-  check_pair_grad(grad_, pred_, reduction);
-  const c10::cuda::CUDAGuard guard(pred_.device());
-  const at::Tensor pred = pred_.contiguous(), target = target_.contiguous();  // (N, 4)
-  const at::Tensor grad = grad_.contiguous();                                 // (N,) or ()
-  const int64_t n = pred.size(0);
-  at::Tensor result = at::empty_like(pred);
-
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, pred.scalar_type(), "box_loss_backward", [&] {
-        using T = at::opmath_type<scalar_t>;
-        const bool per_pair = reduction == Reduction::kNone;
-        const scalar_t* grads = per_pair ? grad.const_data_ptr<scalar_t>() : nullptr;
-        const CommonFactor<T> common{
-            per_pair ? nullptr : grad.const_data_ptr<T>(), nullptr, reduction_factor(reduction, n)};
-        with_kind<T>(kind, beta, eps, [&](auto loss) {
-          using P = Pairs<T, scalar_t, decltype(loss)>;
-          const P pairs{pred.const_data_ptr<scalar_t>(), target.const_data_ptr<scalar_t>(), loss};
-          for_each_cuda(
-              n, StoreGradients<T, scalar_t, P>{pairs, grads, common, result.data_ptr<scalar_t>()});
-        });
-      });
-  return result;
+  check_pair_grad(grad_, pred, reduction);
+  const c10::cuda::CUDAGuard guard(pred.device());
+  const at::Tensor grad = grad_.contiguous();  // (N,) or ()
+  Wanted wanted;
+  wanted.gradients = at::empty_like(pred, at::MemoryFormat::Contiguous);
+  if (reduction == Reduction::kNone) {
+    wanted.grads = grad;
+  } else {
+    wanted.grad = &grad;
+    wanted.factor = reduction_factor(reduction, pred.size(0));
+  }
+  box_pass(pred, target, kind, beta, eps, wanted);
+  return wanted.gradients;
 }
 
 TORCH_LIBRARY_IMPL(alwa_d2, CUDA, m) {
   m.impl("box_loss", &box_loss_cuda);
   m.impl("box_loss_backward", &box_loss_backward_cuda);
+  m.impl("_box_loss_ahead", &box_loss_ahead_cuda);
 }
 
 }  // namespace

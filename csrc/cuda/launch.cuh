@@ -10,15 +10,11 @@
 #include <tuple>
 
 #include "checks.h"
-#include "stats.h"
+#include "cuda/block.cuh"
 
-// What the CUDA files share: launches, and sums that do not depend on the order in which blocks
-// finish. A block takes whole pieces (stats.h), so that the partial sums are fixed.
+// What the CUDA files share: launches, plans, and the end of a sum.
 
 namespace alwa_d2 {
-
-constexpr int kThreads = 256;
-static_assert(kPiece % kThreads == 0);
 
 inline int blocks_for(int64_t n, int64_t per_block) {
   return static_cast<int>(std::min<int64_t>((n + per_block - 1) / per_block, 1 << 20));
@@ -26,7 +22,7 @@ inline int blocks_for(int64_t n, int64_t per_block) {
 
 // Runs f(i) for every i in [0, n).
 template <typename F>
-__global__ void for_each_kernel(int64_t n, F f) {
+__global__ void for_each_kernel(int64_t n, const __grid_constant__ F f) {
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < n;
        i += int64_t(gridDim.x) * blockDim.x) {
     f(i);
@@ -42,48 +38,14 @@ void for_each_cuda(int64_t n, const F& f) {
   }
 }
 
-// The statistics of all threads of a block, in thread 0; a fixed tree.
-__device__ inline Stats block_total(Stats mine) {
-  __shared__ Stats shared[kThreads];
-  shared[threadIdx.x] = mine;
-  for (int half = kThreads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half) {
-      shared[threadIdx.x].merge(shared[threadIdx.x + half]);
-    }
-  }
-  Stats total;
-  if (threadIdx.x == 0) {
-    total = shared[0];
-  }
-  __syncthreads();  // shared may be written again
-  return total;
-}
-
-// parts[p] = statistics of what f(i, stats) adds for the i of piece p.
-template <typename F>
-__global__ void pieces_kernel(int64_t n, int64_t pieces, F f, double* parts) {
-  for (int64_t piece = blockIdx.x; piece < pieces; piece += gridDim.x) {
-    Stats mine;
-    for (int64_t i = piece * kPiece + threadIdx.x; i < min(n, (piece + 1) * kPiece);
-         i += kThreads) {
-      f(i, mine);
-    }
-    const Stats total = block_total(mine);
-    if (threadIdx.x == 0) {
-      total.store(parts + piece * Stats::kSize);
-    }
-  }
-}
-
-// One block: the pieces' statistics, and the loss: their sum times scale and factor.
+// One block: the statistics of all parts, and the loss: their sum times scale and factor.
 template <typename loss_t>
 __global__ void total_kernel(
-    int64_t pieces, const double* parts, const double* scale, double factor, loss_t* loss,
+    int64_t count, const double* parts, const double* scale, double factor, loss_t* loss,
     double* values) {
   Stats mine;
-  for (int64_t piece = threadIdx.x; piece < pieces; piece += kThreads) {
-    const double* part = parts + piece * Stats::kSize;
+  for (int64_t i = threadIdx.x; i < count; i += kThreads) {
+    const double* part = parts + i * Stats::kSize;
     mine.merge({part[0], part[1], part[2], part[3], part[4]});
   }
   const Stats total = block_total(mine);
@@ -102,41 +64,79 @@ inline const double* pointer(const std::optional<at::Tensor>& scale) {
   return scale.has_value() ? scale->const_data_ptr<double>() : nullptr;
 }
 
-// (loss, statistics) of f(i, stats) over [0, n); `like` gives device and dtype.
-template <typename loss_t, typename F>
-std::tuple<at::Tensor, at::Tensor> sum_cuda(
-    int64_t n, const at::Tensor& like, const std::optional<at::Tensor>& scale_, double factor,
-    const F& f) {
-  const auto stream = c10::cuda::getCurrentCUDAStream();
-  const auto options = like.options().dtype(at::kDouble);
-  const int64_t pieces = number_of_pieces(n);
-  const std::optional<at::Tensor> scale = scale_on_device(scale_);
-  at::Tensor parts = at::empty({pieces, Stats::kSize}, options);
-  at::Tensor values = at::empty({Stats::kSize}, options);
-  at::Tensor loss = at::empty({}, like.options().dtype(c10::CppTypeToScalarType<loss_t>::value));
-  if (pieces > 0) {
-    pieces_kernel<<<blocks_for(pieces, 1), kThreads, 0, stream>>>(
-        n, pieces, f, parts.data_ptr<double>());
+// (blocks, 5): memory for each block's statistics; `like` gives the device.
+inline at::Tensor empty_parts(int64_t blocks, const at::Tensor& like) {
+  return at::empty({blocks, Stats::kSize}, like.options().dtype(at::kDouble));
+}
+
+// (loss, statistics) of all blocks' parts.
+inline std::tuple<at::Tensor, at::Tensor> total_of(
+    const at::Tensor& parts, const at::Tensor& like, const double* scale, double factor) {
+  at::Tensor values = at::empty({Stats::kSize}, parts.options());
+  at::Tensor loss = at::empty({}, like.options().dtype(reduced_dtype(like)));
+  const auto run = [&](auto* loss_memory) {
+    total_kernel<<<1, kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+        parts.size(0), parts.const_data_ptr<double>(), scale, factor, loss_memory,
+        values.data_ptr<double>());
     C10_CUDA_KERNEL_LAUNCH_CHECK();
+  };
+  if (loss.scalar_type() == at::kDouble) {
+    run(loss.data_ptr<double>());
+  } else {
+    run(loss.data_ptr<float>());
   }
-  total_kernel<<<1, kThreads, 0, stream>>>(
-      pieces, parts.const_data_ptr<double>(), pointer(scale), factor, loss.data_ptr<loss_t>(),
-      values.data_ptr<double>());
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
   return {loss, values};
 }
 
-// What a gradient is multiplied with, read on the device: the incoming gradient of a reduced loss,
-// scale and factor.
-template <typename T>
-struct CommonFactor {
-  const T* grad;
-  const double* scale;
-  double factor;
+// An image's anchors and classes are counted in int on the device.
+inline void check_indices(const DenseShape& shape) {
+  TORCH_CHECK_VALUE(
+      std::max(shape.anchors, shape.values) <= std::numeric_limits<int>::max(),
+      "expected at most 2^31 - 1 anchors an image and classes, got ", shape.anchors, " and ",
+      shape.values);
+}
 
-  __device__ T operator()() const {
-    return static_cast<T>(*grad * (scale ? *scale * factor : factor));
+// Whether vectors may be read from (written to) a level at multiples of their size: address and
+// strides are.
+template <typename scalar_t>
+bool takes_vectors(const Level<scalar_t>& level, std::initializer_list<int64_t> strides) {
+  constexpr int size = Vector<std::remove_const_t<scalar_t>>::kSize;
+  return reinterpret_cast<uintptr_t>(level.data) % 16 == 0 &&
+      std::all_of(strides.begin(), strides.end(), [](int64_t x) { return x % size == 0; });
+}
+
+// Whether all images' channels of a level may be read as vectors of neighbouring positions.
+template <typename scalar_t>
+bool has_aligned_planes(const Level<scalar_t>& level) {
+  return takes_vectors(
+      level,
+      {level.anchors / level.per_position, level.stride_image, level.stride_anchor,
+       level.stride_value});
+}
+
+// A plan whose blocks have blocks_of(level's index) of each level.
+template <typename F>
+Plan make_plan(size_t levels, int64_t images, const F& blocks_of) {
+  Plan plan;
+  int64_t blocks = 0;
+  for (size_t i = 0; i < Levels<float>::kMost; ++i) {
+    blocks += i < levels ? blocks_of(i) : 0;
+    plan.first_block[i + 1] = static_cast<int>(blocks);
   }
-};
+  TORCH_CHECK_VALUE(
+      blocks * images <= std::numeric_limits<int>::max(),
+      "expected at most 2^31 - 1 blocks of anchors, got ", blocks, " in each of ", images,
+      " images");
+  plan.blocks_per_image = static_cast<int>(blocks);
+  return plan;
+}
+
+// Blocks in which each thread has a PlaneShare of a level.
+template <typename scalar_t>
+int64_t blocks_of_planes(const Level<scalar_t>& level) {
+  constexpr int size = Vector<std::remove_const_t<scalar_t>>::kSize;
+  const int64_t threads = (level.anchors / level.per_position + size - 1) / size;
+  return (threads * level.per_position + kThreads - 1) / kThreads;
+}
 
 }  // namespace alwa_d2

@@ -25,19 +25,19 @@ struct Focal {
         alpha_negative(alpha < 0 ? 1 : 1 - alpha),
         gamma(gamma_) {}
 
-  // Value and derivative by z, without a.
+  // Value and derivative by z, without a. `rough`: with the shorter of the logarithms.
   struct Term {
     T value, slope;
   };
 
-  template <bool gamma_is_two>
+  template <bool gamma_is_two, bool rough = false>
   ALWA_HOST_DEVICE Term term(T z) const {
     const T distance = std::abs(z);
     const T e = exp_minus(distance, exp_limit);
-    const T inverse = 1 / (1 + e), rest = e * inverse;
+    const T inverse = reciprocal(1 + e), rest = e * inverse;
     const bool above = z > 0;
     const T q = above ? inverse : rest, one_minus_q = above ? rest : inverse;
-    const T l = log1p_unit(e);
+    const T l = log1p_unit<rough>(e);
     const T cross_entropy = (above ? z : T(0)) + l;
     if constexpr (gamma_is_two) {
       const T q_squared = q * q;

@@ -143,6 +143,7 @@ double product(double a, double b);
 
 inline float __fmul_rn(float a, float b) { return cuda_on_host::product(a, b); }
 inline double __dmul_rn(double a, double b) { return cuda_on_host::product(a, b); }
+inline double __fma_rn(double a, double b, double c) { return std::fma(a, b, c); }
 inline unsigned __float_as_uint(float x) { return c10::bit_cast<unsigned>(x); }
 inline float __uint_as_float(unsigned x) { return c10::bit_cast<float>(x); }
 inline int __float_as_int(float x) { return c10::bit_cast<int>(x); }

@@ -1,0 +1,78 @@
+#include <ATen/ATen.h>
+#include <ATen/Dispatch.h>
+#include <ATen/OpMathType.h>
+#include <torch/library.h>
+
+#include "cuda/launch.cuh"
+
+namespace alwa_d2 {
+namespace {
+
+// Memory of several tensors, as vectors and what is left over.
+template <typename T, typename scalar_t>
+struct Multiply {
+  static constexpr int kMost = Levels<scalar_t>::kMost;
+  scalar_t* data[kMost];
+  int64_t size[kMost];
+  int count;
+  const T* grad;
+};
+
+// Does nothing where the factor is 1, as it is for loss.backward().
+template <typename T, typename scalar_t>
+__global__ void __launch_bounds__(kThreads)
+    multiply_kernel(const __grid_constant__ Multiply<T, scalar_t> job) {
+  const T factor = *job.grad;
+  if (factor == 1) {
+    return;
+  }
+  constexpr int V = Vector<scalar_t>::kSize;
+  const int64_t thread = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t threads = int64_t(gridDim.x) * kThreads;
+  for (int t = 0; t < job.count; ++t) {
+    scalar_t* data = job.data[t];
+    const bool aligned = reinterpret_cast<uintptr_t>(data) % 16 == 0;
+    const int64_t vectors = aligned ? job.size[t] / V : 0;
+    for (int64_t i = thread; i < vectors; i += threads) {
+      Vector<scalar_t> vector = load_vector(data + i * V);
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        vector.x[j] = static_cast<scalar_t>(factor * static_cast<T>(vector.x[j]));
+      }
+      store_vector(data + i * V, vector);
+    }
+    for (int64_t i = vectors * V + thread; i < job.size[t]; i += threads) {
+      data[i] = static_cast<scalar_t>(factor * static_cast<T>(data[i]));
+    }
+  }
+}
+
+// Gradients fill their memory: they were made like the inputs.
+void multiply_cuda(at::TensorList gradients, const at::Tensor& grad) {
+  const c10::cuda::CUDAGuard guard(grad.device());
+  AT_DISPATCH_FLOATING_TYPES_AND2(
+      at::kHalf, at::kBFloat16, gradients[0].scalar_type(), "_multiply_", [&] {
+        using T = at::opmath_type<scalar_t>;
+        Multiply<T, scalar_t> job{};
+        job.grad = grad.const_data_ptr<T>();
+        int64_t largest = 0;
+        for (const at::Tensor& gradient : gradients) {
+          TORCH_INTERNAL_ASSERT(gradient.is_non_overlapping_and_dense());
+          job.data[job.count] = gradient.data_ptr<scalar_t>();
+          job.size[job.count++] = gradient.numel();
+          largest = std::max(largest, gradient.numel());
+        }
+        if (largest > 0) {
+          // A few waves of blocks: they come and go quickly where there is nothing to do.
+          const int64_t vectors = (largest + Vector<scalar_t>::kSize - 1) / Vector<scalar_t>::kSize;
+          const int blocks = std::min(blocks_for(vectors, kThreads), 2048);
+          multiply_kernel<<<blocks, kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(job);
+          C10_CUDA_KERNEL_LAUNCH_CHECK();
+        }
+      });
+}
+
+TORCH_LIBRARY_IMPL(alwa_d2, CUDA, m) { m.impl("_multiply_", &multiply_cuda); }
+
+}  // namespace
+}  // namespace alwa_d2
