@@ -9,21 +9,26 @@ from typing import NamedTuple
 
 SHARED_RACE = "a race in shared memory"
 GLOBAL_RACE = "a race in global memory"
-VALUES = "not close|not equal|assert|Expected"
+VALUES = "AssertionError"
+DIVERGENCE = "a deadlock|have ended before a barrier|meet at different places"
+MISALIGNED = "a misaligned address"
 OUT_OF_BOUNDS = "AddressSanitizer: heap-buffer-overflow"
 
 FOCAL = "test_focal_loss.py::test_many_anchors"
-FOCAL_SMALL = "test_focal_loss.py::test_parity"
-PAIRS = "test_box_loss.py"
+FOCAL_EDGES = "test_edges.py::test_focal_loss"
+PAIRS = "test_box_loss.py::test_parity"
+PAIRS_EDGES = "test_edges.py::test_box_loss"
 DENSE = "test_dense_box_loss.py"
-LABELS = "test_label_anchors.py::test_equals_detectron2"
-MANY_LABELS = "test_label_anchors.py::test_more_images_and_ground_truths_than_a_launch_takes"
+DENSE_EDGES = "test_edges.py::test_dense_box_loss"
+LABELS = "test_label_anchors.py"
+SCALES = "test_loss_scales.py"
+AHEAD = "test_gradient_ahead.py"
 
 
 class Fault(NamedTuple):
     name: str
     kernel: str
-    kind: str  # "barrier", "tail", "stride", "lost block", "race", "lanes", "divergence"
+    kind: str  # "barrier", "divergence", "lanes", "lost block", "race", "stride", "tail"
     file: str  # below csrc/cuda
     old: str
     new: str
@@ -39,50 +44,85 @@ class Fault(NamedTuple):
         return text.replace(self.old, self.new)
 
 
-def in_launch(unit, tests):
-    """A maker of faults in launch.cuh, as that kernels' file has it."""
-    return lambda name, kernel, kind, old, new, build, message: Fault(
-        name, kernel, kind, "launch.cuh", old, new, unit, build, tests, message
-    )
+def of(kernel, unit, tests):
+    """A maker of faults in a kernel: in its own file, where no other is named."""
+
+    def make(kind, name, old, new, build, message, tests=tests, file=unit):
+        return Fault(name, kernel, kind, file, old, new, unit, build, tests, message)
+
+    return make
 
 
-def in_labels(name, kernel, kind, old, new, build, message, tests=LABELS):
-    file = "label_anchors.cu"
-    return Fault(name, kernel, kind, file, old, new, file, build, tests, message)
-
-
-sums = in_launch("focal_loss.cu", FOCAL)
-pairs = in_launch("box_loss.cu", PAIRS)
+box = of("box_loss_kernel", "box_loss.cu", PAIRS)
+dense = of("dense_box_loss_kernel", "dense_box_loss.cu", DENSE_EDGES)
+planes = of("focal_planes_kernel", "focal_loss.cu", FOCAL_EDGES)
+rows = of("focal_rows_kernel", "focal_loss.cu", FOCAL_EDGES)
+highest = of("highest_kernel", "label_anchors.cu", LABELS)
+label = of("label_kernel", "label_anchors.cu", LABELS)
+total = of("total_kernel", "focal_loss.cu", FOCAL)
+scales = of("loss_scales_kernel", "loss_scales.cu", SCALES)
+multiply = of("multiply_kernel", "multiply.cu", AHEAD)
+FOCAL_FILE, BLOCK, LAUNCH = "focal_kernels.cuh", "block.cuh", "launch.cuh"
+NO_BARRIER_IN_TREE = (
+    "    __syncthreads();\n    if (threadIdx.x < half)",
+    "    if (threadIdx.x < half)",
+)
 
 # The first one is the sign of life of `make test`.
 FAULTS = [
-    in_labels("a lane of 32 is not asked", "highest_kernel", "lanes", "lane = 16; lane > 0", "lane = 8; lane > 0", "plain", VALUES),
-    # for_each_kernel
-    pairs("a pair beyond the last", "for_each_kernel", "tail", "threadIdx.x; i < n;", "threadIdx.x; i <= n;", "sanitize", OUT_OF_BOUNDS),
-    pairs("threads lie as far apart as half a block", "for_each_kernel", "stride", "blockIdx.x * int64_t(blockDim.x) +", "blockIdx.x * int64_t(blockDim.x / 2) +", "plain", VALUES),
-    pairs("a block is not launched", "for_each_kernel", "lost block", "(n + per_block - 1) / per_block", "n / per_block", "plain", "no such launch"),
-    pairs("two blocks write one pair", "for_each_kernel", "race", "blockIdx.x * int64_t(blockDim.x) +", "", "races", GLOBAL_RACE),
-    # pieces_kernel, total_kernel and the tree of both
-    sums("no barrier in the tree", "pieces_kernel", "barrier", "    __syncthreads();\n    if (threadIdx.x < half)", "    if (threadIdx.x < half)", "races", SHARED_RACE),
-    sums("the tree ends one level early", "pieces_kernel", "tail", "half > 0; half /= 2", "half > 1; half /= 2", "plain", VALUES),
-    sums("threads of a piece overlap", "pieces_kernel", "stride", "         i += kThreads)", "         i += kThreads - 1)", "plain", VALUES),
-    sums("a loss beyond the last", "pieces_kernel", "tail", "i < min(n,", "i <= min(n,", "plain", VALUES),
-    sums("the first block's piece is lost", "pieces_kernel", "lost block", "piece = blockIdx.x; piece", "piece = blockIdx.x + 1; piece", "plain", VALUES),
-    sums("all threads write a piece's sums", "pieces_kernel", "race", "    if (threadIdx.x == 0) {\n      total.store(parts", "    {\n      total.store(parts", "races", GLOBAL_RACE),
-    sums("a barrier for one thread", "total_kernel", "divergence", "    total = shared[0];\n  }\n  __syncthreads();", "    total = shared[0];\n  __syncthreads();\n  }", "plain", "deadlock|have ended before|different places"),
-    sums("the last piece is lost", "total_kernel", "tail", "piece = threadIdx.x; piece < pieces", "piece = threadIdx.x; piece + 1 < pieces", "plain", VALUES),
-    sums("pieces lie four numbers apart", "total_kernel", "stride", "parts + piece * Stats::kSize;\n    mine", "parts + piece * 4;\n    mine", "plain", VALUES),
-    sums("all threads write the loss", "total_kernel", "race", "  if (threadIdx.x == 0) {\n    *loss", "  {\n    *loss", "races", GLOBAL_RACE),
-    # highest_kernel, label_kernel and the tiles of both
-    in_labels("no barrier before a tile is read", "label_kernel", "barrier", "    __syncthreads();\n    const int size", "    const int size", "races", SHARED_RACE),
-    in_labels("no barrier after a tile is read", "highest_kernel", "barrier", "    __syncthreads();\n    if (mine < last) {\n      after", "    if (mine < last) {\n      after", "races", SHARED_RACE),
-    in_labels("warps' maxima are stored, not merged", "highest_kernel", "race", "atomicMax(&highest[i], bits)", "highest[i] = max(highest[i], bits)", "races", SHARED_RACE),
-    in_labels("blocks' maxima are stored, not merged", "highest_kernel", "race", "atomicMax(&p.highest[g], highest[i])", "p.highest[g] = max(p.highest[g], highest[i])", "races", GLOBAL_RACE),
-    in_labels("a vote of some lanes", "highest_kernel", "divergence", "        if (__any_sync(0xffffffff, bits > 0)) {", "        if (bits > 0) {", "plain", "deadlock|different places|takes no part"),
-    in_labels("an anchor beyond the last is read", "highest_kernel", "tail", "return r < count ?", "return r <= count ?", "sanitize", OUT_OF_BOUNDS),
-    in_labels("an anchor beyond the last is written", "label_kernel", "tail", "if (r < p.count) {", "if (r <= p.count) {", "sanitize", OUT_OF_BOUNDS),
-    in_labels("tiles lie too far apart", "label_kernel", "stride", "start += kThreads)", "start += kThreads + 1)", "plain", VALUES, MANY_LABELS),
-    in_labels("boxes lie three numbers apart", "label_kernel", "stride", "p.boxes[4 * i + k]", "p.boxes[3 * i + k]", "plain", VALUES),
-    in_labels("the last block is not launched", "label_kernel", "lost block", "(p.count + kThreads - 1) / kThreads", "(p.count + kThreads - 2) / kThreads", "plain", "no such launch|not equal|assert"),
-    in_labels("images write one another's labels", "label_kernel", "race", "const int64_t i = blockIdx.y * p.count + r;", "const int64_t i = r;", "races", GLOBAL_RACE),
+    highest("lanes", "a lane of 32 is not asked", "lane = 16; lane > 0", "lane = 8; lane > 0", "plain", VALUES),
+    box("tail", "a pair beyond the last", "if (i < pairs.count) {", "if (i <= pairs.count) {", "sanitize", OUT_OF_BOUNDS),
+    box("stride", "blocks of pairs overlap", "int64_t(blockIdx.x) * kThreads +", "int64_t(blockIdx.x) * (kThreads - 1) +", "plain", VALUES, PAIRS_EDGES),
+    box("lost block", "the last block of pairs is lost", "blocks = (n + kThreads - 1) / kThreads", "blocks = n / kThreads", "plain", VALUES),
+    box("race", "all blocks write the first pairs", "int64_t(blockIdx.x) * kThreads +", "", "races", GLOBAL_RACE),
+    box("barrier", "no barrier in the pairs' tree", *NO_BARRIER_IN_TREE, "races", SHARED_RACE, file=BLOCK),
+    box("divergence", "only threads with a pair add up", "  if (pairs.parts) {", "  if (pairs.parts && i < pairs.count) {", "plain", DIVERGENCE),
+    dense("tail", "an anchor beyond a level's last", "int count = n < level.anchors;", "int count = n <= level.anchors;", "plain", VALUES),
+    dense("tail", "a position beyond a plane's last", "(positions - mine - 1) / step + 1", "(positions - mine) / step + 1", "sanitize", OUT_OF_BOUNDS, file=BLOCK),
+    dense("stride", "an anchor index's anchors side by side", "step = share.step * level.per_position;", "step = share.step;", "plain", VALUES),
+    dense("stride", "rows of three numbers", "stride_image + 4 * n;", "stride_image + 3 * n;", "plain", MISALIGNED),
+    dense("lost block", "the last block of anchors is lost", "(in[l].anchors + kThreads - 1) / kThreads", "in[l].anchors / kThreads", "plain", VALUES),
+    dense("race", "all threads write a block's part", "} else if (threadIdx.x == 0) {", "} else {", "races", GLOBAL_RACE),
+    dense("barrier", "no barrier in the anchors' tree", *NO_BARRIER_IN_TREE, "races", SHARED_RACE, file=BLOCK),
+    dense("divergence", "only threads with foreground add up", "__syncthreads_or(stats.count > 0)", "stats.count > 0", "plain", DIVERGENCE),
+    planes("tail", "the last classes are left out", "k < pass.values; k += kAhead", "k + kAhead <= pass.values; k += kAhead", "plain", VALUES, file=FOCAL_FILE),
+    planes("tail", "a position beyond the last", "(positions - mine - 1) / step + 1", "(positions - mine) / step + 1", "sanitize", OUT_OF_BOUNDS, file=BLOCK),
+    planes("stride", "channels read three by three", "next_x += kAhead *", "next_x += (kAhead - 1) *", "plain", VALUES, file=FOCAL_FILE),
+    planes("stride", "vectors where the memory has none", "reinterpret_cast<uintptr_t>(level.data) % 16 == 0 &&", "", "plain", MISALIGNED, file=LAUNCH),
+    planes("lost block", "a plane's last block is lost", "(threads * level.per_position + kThreads - 1) / kThreads", "threads * level.per_position / kThreads", "plain", VALUES, file=LAUNCH),
+    planes("race", "threads of a plane take the same positions", "first = aligned ? mine * most : mine;", "first = 0;", "races", GLOBAL_RACE, file=BLOCK),
+    planes("barrier", "no barrier in the planes' tree", *NO_BARRIER_IN_TREE, "races", SHARED_RACE, file=BLOCK),
+    planes("divergence", "only threads with positions add up", "  if (pass.parts) {\n    store_part", "  if (pass.parts && share.count > 0) {\n    store_part", "plain", DIVERGENCE, file=FOCAL_FILE),
+    rows("barrier", "losses are read before all are there", "    __syncthreads();\n    Stats stats;", "    Stats stats;", "races", SHARED_RACE, file=FOCAL_FILE),
+    rows("tail", "an anchor beyond the rows' last", "    if (n < count) {", "    if (n <= count) {", "sanitize", OUT_OF_BOUNDS, file=FOCAL_FILE),
+    rows("stride", "groups of lanes lie too far apart", "n += kThreads / pass.lanes) {", "n += kThreads / pass.lanes + 1) {", "plain", VALUES, file=FOCAL_FILE),
+    rows("lanes", "half of the lanes are not asked", "other = pass.lanes / 2; other > 0", "other = pass.lanes / 4; other > 0", "plain", VALUES, file=FOCAL_FILE),
+    rows("lost block", "the last block of rows is lost", "(pass.in.items[i].anchors + kRowAnchors - 1) / kRowAnchors", "pass.in.items[i].anchors / kRowAnchors", "plain", VALUES),
+    rows("race", "all lanes write their loss", "    if (lane == 0) {\n      losses", "    {\n      losses", "races", SHARED_RACE, FOCAL_EDGES, FOCAL_FILE),
+    total("tail", "the last part is lost", "i < count; i += kThreads", "i + 1 < count; i += kThreads", "plain", VALUES, file=LAUNCH),
+    total("stride", "parts of four numbers", "parts + i * Stats::kSize;\n    mine", "parts + i * 4;\n    mine", "plain", VALUES, file=LAUNCH),
+    total("race", "all threads write the loss", "  if (threadIdx.x == 0) {\n    *loss", "  {\n    *loss", "races", GLOBAL_RACE, file=LAUNCH),
+    total("divergence", "a barrier for one thread", "    total = shared[0];\n  }\n  __syncthreads();", "    total = shared[0];\n  __syncthreads();\n  }", "plain", DIVERGENCE, file=BLOCK),
+    total("tail", "the tree ends one level early", "half > 0; half /= 2", "half > 1; half /= 2", "plain", VALUES, file=BLOCK),
+    highest("barrier", "no barrier after a tile is read", "    __syncthreads();\n    if (mine < total) {\n      after", "    if (mine < total) {\n      after", "races", SHARED_RACE),
+    highest("race", "warps' maxima are stored, not merged", "atomicMax(&highest[i], bits)", "highest[i] = max(highest[i], bits)", "races", SHARED_RACE),
+    highest("race", "blocks' maxima are stored, not merged", "atomicMax(&out[g], highest[i])", "out[g] = max(out[g], highest[i])", "races", GLOBAL_RACE),
+    highest("divergence", "a shuffle of some lanes", "if (__any_sync(0xffffffff, bits > 0)) {", "if (bits > 0) {", "plain", DIVERGENCE),
+    highest("tail", "an anchor beyond the last is read", "if (r >= p.count) {", "if (r > p.count) {", "sanitize", OUT_OF_BOUNDS),
+    highest("stride", "launches begin at the same ground truth", "p.highest += first;", "", "plain", VALUES),
+    highest("lost block", "an image's last block is lost", "(p.count + kThreads - 1) / kThreads", "(p.count + kThreads - 2) / kThreads", "plain", VALUES + "|no such launch"),
+    label("barrier", "no barrier before a tile is read", "    __syncthreads();\n    const int size", "    const int size", "races", SHARED_RACE),
+    label("tail", "an anchor beyond the last is written", "  if (r < p.count) {", "  if (r <= p.count) {", "sanitize", OUT_OF_BOUNDS),
+    label("stride", "tiles lie too far apart", "start += kThreads)", "start += kThreads + 1)", "plain", VALUES),
+    label("stride", "boxes of three numbers", "(p.boxes + 4 * i) = box", "(p.boxes + 3 * i) = box", "plain", MISALIGNED),
+    label("race", "images write one another's labels", "const int64_t i = blockIdx.y * p.count + r;", "const int64_t i = r;", "races", GLOBAL_RACE),
+    label("race", "blocks add without an atomic", "atomicAdd(p.num_foreground, static_cast<unsigned long long>(foreground));", "*p.num_foreground += foreground;", "races", GLOBAL_RACE),
+    label("divergence", "only threads with an anchor count", "  const int foreground = __syncthreads_count(match == 1);", "  if (r >= p.count) return;\n  const int foreground = __syncthreads_count(match == 1);", "plain", DIVERGENCE),
+    scales("tail", "the last weight is lost", "i < job.size; ++i", "i + 1 < job.size; ++i", "plain", VALUES),
+    scales("stride", "all have the first weight", "*job.weights[i] / normalizer", "*job.weights[0] / normalizer", "plain", VALUES),
+    scales("race", "two threads write", "<<<1, 1, 0", "<<<1, 2, 0", "races", GLOBAL_RACE),
+    multiply("tail", "the last number is left", "i < job.size[t]; i", "i + 1 < job.size[t]; i", "plain", VALUES),
+    multiply("tail", "a vector beyond the last", "i < vectors; i", "i <= vectors; i", "sanitize", OUT_OF_BOUNDS),
+    multiply("stride", "the rest begins too early", "i = vectors * V + thread", "i = vectors + thread", "plain", VALUES),
+    multiply("race", "threads take what others have", "int64_t(gridDim.x) * kThreads;", "int64_t(gridDim.x) * 32;", "races", GLOBAL_RACE),
 ]  # fmt: skip

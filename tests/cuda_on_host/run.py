@@ -12,6 +12,7 @@ import sys
 from build import REPO, Build
 
 OPS = ("box_loss", "dense_box_loss", "edges", "focal_loss", "gradient_ahead", "label_anchors")
+OPS += ("loss_scales", "padding")
 OP_TESTS = [f"tests/test_{name}.py" for name in OPS]
 
 
