@@ -79,7 +79,9 @@ def test_box_loss(reduction, dtype, device):
         exact = pred.double().requires_grad_()
         loss = box_loss(ours, target.to(device), "ciou", reduction)
         expected = reference.box_loss(exact, target.double(), "ciou", reduction)
-        torch.testing.assert_close(loss.detach().cpu().double(), expected.detach(), **TOLERANCE[dtype])
+        torch.testing.assert_close(
+            loss.detach().cpu().double(), expected.detach(), **TOLERANCE[dtype]
+        )
         weights = torch.linspace(0.5, 1.5, loss.numel(), dtype=torch.float64).view(loss.shape)
         (grad,) = torch.autograd.grad(loss, ours, weights.to(loss))
         (other,) = torch.autograd.grad(expected, exact, weights.to(loss).cpu().double())

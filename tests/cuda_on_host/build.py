@@ -137,11 +137,19 @@ class Build:
             return library
         library.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(torch.__file__).parent / "lib"
-        wanted, defined = (symbols(objects, kind) for kind in ("--undefined-only", "--defined-only"))
+        wanted, defined = (
+            symbols(objects, kind) for kind in ("--undefined-only", "--defined-only")
+        )
         never = [x for x in sorted(wanted - defined) if "alwa_d2" in x]
         command = [self.compiler, "-shared", "-Wl,-Bsymbolic", *RUNTIMES.get(self.variant, [])]
         command += [f"-Wl,--defsym={name}=cuda_on_host_never" for name in never]
-        command += [*objects, "-o", library.with_suffix(".part"), f"-L{folder}", f"-Wl,-rpath,{folder}"]
+        command += [
+            *objects,
+            "-o",
+            library.with_suffix(".part"),
+            f"-L{folder}",
+            f"-Wl,-rpath,{folder}",
+        ]
         run([*command, "-lc10", "-ltorch_cpu", "-ltorch", "-ltorch_python"])
         library.with_suffix(".part").rename(library)
         return library

@@ -34,7 +34,9 @@ class Fault(NamedTuple):
 
     def change(self, text):
         if text.count(self.old) != 1:
-            raise ValueError(f"fault '{self.name}': in {self.file} {text.count(self.old)} times, not once: {self.old}")
+            raise ValueError(
+                f"fault '{self.name}': in {self.file} {text.count(self.old)} times, not once: {self.old}"
+            )
         return text.replace(self.old, self.new)
 
 
@@ -85,5 +87,3 @@ FAULTS = [
     in_labels("the last block is not launched", "label_kernel", "lost block", "(p.count + kThreads - 1) / kThreads", "(p.count + kThreads - 2) / kThreads", "plain", "no such launch|not equal|assert"),
     in_labels("images write one another's labels", "label_kernel", "race", "const int64_t i = blockIdx.y * p.count + r;", "const int64_t i = r;", "races", GLOBAL_RACE),
 ]  # fmt: skip
-
-

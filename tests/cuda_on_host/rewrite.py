@@ -61,6 +61,8 @@ def rewrite(text, name):
         text = re.sub(r"(TORCH_LIBRARY_IMPL\(\w+,) CUDA,", r"\1 CPU,", text)
         for left in ("<<<", "__shared__"):
             if left in re.sub(r"//.*", "", text):
-                raise ValueError(f"{name}: {left} is written in a way that rewrite.py does not know")
+                raise ValueError(
+                    f"{name}: {left} is written in a way that rewrite.py does not know"
+                )
     words = re.compile(rf"\b({'|'.join(WORDS)})\b")
     return f'#line 1 "{name}"\n' + words.sub(lambda match: WORDS[match[1]], text)

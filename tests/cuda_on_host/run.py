@@ -42,7 +42,15 @@ def environment(library, variant):
 def run(variant, *arguments, fault=None, **options):
     """The finished process of pytest."""
     library = Build(variant, fault).library()
-    command = [sys.executable, "-m", "pytest", "-p", "cuda_on_host.device", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "cuda_on_host.device",
+        "-p",
+        "no:cacheprovider",
+    ]
     # pytest's own capture would swallow a sanitizer's report.
     command += ["-q", "--capture=sys", "-m", "not cpu_kernels", *arguments]
     if not any(".py" in argument for argument in arguments):
