@@ -12,31 +12,9 @@
 #include "checks.h"
 #include "cuda/block.cuh"
 
-// What the CUDA files share: launches, plans, and the end of a sum.
+// What the CUDA files share on the host: plans, and the end of a sum.
 
 namespace alwa_d2 {
-
-inline int blocks_for(int64_t n, int64_t per_block) {
-  return static_cast<int>(std::min<int64_t>((n + per_block - 1) / per_block, 1 << 20));
-}
-
-// Runs f(i) for every i in [0, n).
-template <typename F>
-__global__ void for_each_kernel(int64_t n, const __grid_constant__ F f) {
-  for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < n;
-       i += int64_t(gridDim.x) * blockDim.x) {
-    f(i);
-  }
-}
-
-template <typename F>
-void for_each_cuda(int64_t n, const F& f) {
-  if (n > 0) {
-    for_each_kernel<<<blocks_for(n, kThreads), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
-        n, f);
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
-  }
-}
 
 // One block: the statistics of all parts, and the loss: their sum times scale and factor.
 template <typename loss_t>
