@@ -70,8 +70,7 @@ inline DenseShape check_dense(
       num_classes.has_value() ? std::to_string(*num_classes) : "None");
   TORCH_CHECK_VALUE(
       !is_mask || !num_classes.has_value(),
-      "num_classes: expected None with labels that are a bool mask, got ",
-      num_classes.value_or(0));
+      "num_classes: expected None with labels that are a bool mask, got ", num_classes.value_or(0));
   const DenseShape shape = check_predictions("deltas", deltas, "labels", labels);
   TORCH_CHECK_VALUE(
       shape.values == 4 || shape.anchors == 0, "deltas: expected 4 values an anchor, got ",

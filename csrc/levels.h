@@ -114,8 +114,8 @@ Levels<scalar_t> make_levels(at::TensorList predictions, const DenseShape& shape
     const int64_t anchors = x.size(row) * width * per_position;
     const int64_t stride_value = x.stride(channel), stride_anchor = stride_value * shape.values;
     levels.items[i] = {
-        memory_of<scalar_t>(x), first,         anchors,      per_position,  width,
-        x.stride(0),            stride_anchor, stride_value, x.stride(row), stride_column};
+        memory_of<scalar_t>(x), first,        anchors,       per_position, width, x.stride(0),
+        stride_anchor,          stride_value, x.stride(row), stride_column};
     first += anchors;
   }
   return levels;

@@ -126,11 +126,11 @@ def test_files(check, *stems):
 
 
 def parity(check):
-    """Tests that have a device; those of building and of an emulation need no GPU.
+    """Tests that have a device; those of building, emulation and host reads need no GPU.
 
     Files that name no device are not even imported: they may need packages that are not here.
     """
-    others = re.compile(r"test_build|test_cuda\b|test_gpu_check")
+    others = re.compile(r"test_build|test_cuda\b|test_gpu_check|test_no_host_reads")
     files = [path for path in test_files(check, "*") if not others.search(str(path))]
     word = re.compile(r"\b(cuda|device|DEVICES)\b")
     files = [path for path in files if word.search((check.root / path).read_text())]

@@ -41,7 +41,8 @@ def check_op_tests(variant):
 
 
 def check_device(variant):
-    status, output = run(variant, "tests/cuda_on_host/check_device.py")
+    checks = [f"tests/cuda_on_host/check_{name}.py" for name in ("device", "launches")]
+    status, output = run(variant, *checks)
     assert status == 0, output[-6000:]
 
 

@@ -9,7 +9,9 @@ from conftest import (
     LEVEL_SHAPES,
     TOLERANCE,
     assert_same_bits_for_any_number_of_threads,
+    assert_same_sums,
     flatten_levels,
+    has_cuda_kernels,
     to_meta,
 )
 from hypothesis import given, settings
@@ -50,7 +52,10 @@ def test_worked_value(device):
     own, background = math.log(2) / 4, 3 * math.log(2) / 8
     assert float(loss) == pytest.approx(own + background)
     expected = [2, own + background, own**2 + background**2, own, background]
-    assert stats.values.tolist() == pytest.approx(expected)
+    # On a GPU exp and 1 / x have relative errors of 2^-22 and 2^-23: a loss, which has p squared, has
+    # twice half of the one and all of the other, and its square twice that.
+    rel = 2 * (2**-22 + 2 * 2**-23) + 1e-6 if has_cuda_kernels(device) else 1e-6
+    assert stats.values.tolist() == pytest.approx(expected, rel=rel)
     assert float(stats.mean) == pytest.approx((own + background) / 2)
     assert float(stats.std) == pytest.approx((background - own) / 2)
 
@@ -188,13 +193,13 @@ def test_the_largest_numbers(gamma, share, dtype, device):
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_levels_equal_the_flat_form_to_the_bit(memory_format, device):
+def test_levels_equal_the_flat_form(memory_format, device):
     levels, labels = head_outputs(device, torch.float32)
     levels = [x.detach().contiguous(memory_format=memory_format).requires_grad_() for x in levels]
     loss, stats = sigmoid_focal_loss(levels, labels)
     flat = flatten_levels(levels, 4).detach().requires_grad_()
     flat_loss, flat_stats = sigmoid_focal_loss(flat, labels)
-    assert torch.equal(loss, flat_loss) and torch.equal(stats.values, flat_stats.values)
+    assert_same_sums((loss, stats), (flat_loss, flat_stats), device)
     grads = torch.autograd.grad(loss, levels)
     assert all(g.is_contiguous(memory_format=memory_format) for g in grads)
     assert torch.equal(flatten_levels(grads, 4), torch.autograd.grad(flat_loss, flat)[0])
@@ -207,7 +212,7 @@ def test_strided_input(device):
     loss, stats = sigmoid_focal_loss(logits, labels)
     copy = logits.detach().contiguous().requires_grad_()
     expected, expected_stats = sigmoid_focal_loss(copy, labels.contiguous())
-    assert torch.equal(loss, expected) and torch.equal(stats.values, expected_stats.values)
+    assert_same_sums((loss, stats), (expected, expected_stats), device)
     assert torch.equal(torch.autograd.grad(loss, logits)[0], torch.autograd.grad(expected, copy)[0])
 
 

@@ -60,7 +60,9 @@ def test_it_is_the_gradient_of_the_op(case, dtype, factor):
     """A power of 2 rounds nothing; in float16 both are of the op."""
     for expected, got in zip(*both_gradients(case, dtype, factor), strict=True):
         assert got.any() and got.dtype == dtype
-        torch.testing.assert_close(got, expected, rtol=1e-15 if dtype == torch.float64 else 0, atol=0)
+        torch.testing.assert_close(
+            got, expected, rtol=1e-15 if dtype == torch.float64 else 0, atol=0
+        )
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -11,7 +11,11 @@ import sass_focal
 import sass_model
 
 
-def make_kernel(*lines, name="focal_rows_kernel<true, true, float, float>", usage="REG:32 STACK:0 SHARED:0 LOCAL:0"):
+def make_kernel(
+    *lines,
+    name="focal_rows_kernel<true, true, float, float>",
+    usage="REG:32 STACK:0 SHARED:0 LOCAL:0",
+):
     """A kernel of one instruction a line, at the addresses 0x0000, 0x0010, ..."""
     text = ["\t\tFunction : _k", '\t.headerflags\t@"EF_CUDA_SM90"']
     for i, line in enumerate(lines):
@@ -43,7 +47,13 @@ def test_instructions_are_read():
 
 @pytest.mark.parametrize(
     "opcode, width",
-    [("LDG.E.U16.CONSTANT", 2), ("STG.E", 4), ("LDG.E.64", 8), ("LDG.E.LTC128B.U8", 1), ("STG.E.128", 16)],
+    [
+        ("LDG.E.U16.CONSTANT", 2),
+        ("STG.E", 4),
+        ("LDG.E.64", 8),
+        ("LDG.E.LTC128B.U8", 1),
+        ("STG.E.128", 16),
+    ],
 )
 def test_widths(opcode, width):
     assert sass_code.Instruction(0, "", opcode, "R0, [R2.64]").width == width
@@ -120,7 +130,9 @@ def test_a_block_out_of_line_belongs_to_the_loop_that_it_jumps_back_to():
     assert kernel.instructions(loop).doubles == 1
 
 
-@pytest.mark.parametrize("branch", ["BRA P1, 0x0", "@!P0 BRA P1, 0x0", "BRA.DIV UR4, 0x0", "@P2 BRA 0x0"])
+@pytest.mark.parametrize(
+    "branch", ["BRA P1, 0x0", "@!P0 BRA P1, 0x0", "BRA.DIV UR4, 0x0", "@P2 BRA 0x0"]
+)
 def test_branches_with_a_condition_may_go_on(branch):
     kernel = make_kernel("FADD R0, R0, R1", branch, "EXIT")
     assert len(kernel.loops()) == 1 and len(kernel.reached) == 2
@@ -148,7 +160,9 @@ def test_a_call_that_never_returns_is_a_jump():
 
 
 def test_a_loop_that_is_entered_in_its_middle():
-    kernel = make_kernel("@P0 BRA 0x20", "MUFU.EX2 R0, R0", "DADD R2, R2, R4", "@P1 BRA 0x10", "EXIT")
+    kernel = make_kernel(
+        "@P0 BRA 0x20", "MUFU.EX2 R0, R0", "DADD R2, R2, R4", "@P1 BRA 0x10", "EXIT"
+    )
     assert max(kernel.instructions(loop).doubles for loop in kernel.loops()) == 1
 
 
@@ -158,7 +172,9 @@ def test_a_loop_that_is_entered_in_its_middle():
 def test_loops_over_logits_hold_no_other_but_may_hold_small_ones():
     (loop,) = sass_focal.loops_over_logits(make_kernel(*NESTED))
     assert len(loop.code) == 3
-    kernel = make_kernel("MUFU.EX2 R2, R3", "FADD R0, R0, R1", "@P0 BRA 0x10", "@P1 BRA 0x0", "EXIT")
+    kernel = make_kernel(
+        "MUFU.EX2 R2, R3", "FADD R0, R0, R1", "@P0 BRA 0x10", "@P1 BRA 0x0", "EXIT"
+    )
     (loop,) = sass_focal.loops_over_logits(kernel)
     assert len(loop.code) == 4
 
@@ -231,7 +247,9 @@ def test_bytes_in_flight():
     assert most(load.format(4), load.format(8), use.format(5), use.format(11)) == 32
     # Asked for at the end of an iteration, used in the next: both loads are on their way.
     assert most(load.format(4), use.format(8), use.format(4), load.format(8)) == 32
-    assert most(load.format(4), "STG.E.128 desc[UR4][R2.64], R4", load.format(8), use.format(9)) == 16
+    assert (
+        most(load.format(4), "STG.E.128 desc[UR4][R2.64], R4", load.format(8), use.format(9)) == 16
+    )
 
 
 # GPUs

@@ -25,7 +25,8 @@ std::tuple<at::Tensor, at::Tensor> below_autograd(
     const std::optional<at::Tensor>& scale, double factor) {
   static const auto op = find_op<Forward>("alwa_d2::dense_box_loss");
   const at::AutoDispatchBelowADInplaceOrView guard;
-  return op.call(anchors, deltas, gt_boxes, labels, num_classes, kind, box_weights, beta, eps, scale, factor);
+  return op.call(
+      anchors, deltas, gt_boxes, labels, num_classes, kind, box_weights, beta, eps, scale, factor);
 }
 
 struct Arguments {
@@ -88,7 +89,8 @@ std::tuple<at::Tensor, at::Tensor> dense_box_loss_autograd(
     const std::optional<at::Tensor>& scale, double factor) {
   if (!needs_gradient(deltas)) {
     return below_autograd(
-        anchors, deltas, gt_boxes, labels, num_classes, kind, box_weights, beta, eps, scale, factor);
+        anchors, deltas, gt_boxes, labels, num_classes, kind, box_weights, beta, eps, scale,
+        factor);
   }
   variable_list results = DenseBoxLoss::apply(
       anchors, deltas, gt_boxes, labels, num_classes, kind, box_weights, beta, eps, scale, factor);

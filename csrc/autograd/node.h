@@ -32,9 +32,9 @@ inline bool needs_gradient(at::TensorList list) {
       std::any_of(list.begin(), list.end(), [](const at::Tensor& x) { return x.requires_grad(); });
 }
 
-// Whether this is a tensor whose numbers are those in its memory, on a device that the kernels know:
-// nothing that traces or wraps one, no lazy negation, no zeros without memory. The dispatcher sees
-// to all of them, but only below autograd.
+// Whether this is a tensor whose numbers are those in its memory, on a device that the kernels
+// know: nothing that traces or wraps one, no lazy negation, no zeros without memory. The dispatcher
+// sees to all of them, but only below autograd.
 inline bool is_plain(const at::Tensor& x) {
   constexpr c10::DispatchKeySet others(
       {c10::DispatchKey::Python, c10::DispatchKey::Negative, c10::DispatchKey::Conjugate,

@@ -22,8 +22,8 @@ void zero_part(at::TensorList tensors, int64_t i, int64_t n) {
   }
 }
 
-// What the loss of an anchor reads lies anywhere: brought near for all of a piece's before the first
-// is computed.
+// What the loss of an anchor reads lies anywhere: brought near for all of a piece's before the
+// first is computed.
 template <typename Losses>
 void prefetch(const Losses& losses, int64_t i) {
   const int64_t image = i / losses.anchors_per_image, r = i % losses.anchors_per_image;
@@ -149,8 +149,8 @@ std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> dense_box_loss_ahead
   std::vector<at::Tensor> gradients = empty_like(deltas);
   const double common = scale_value(scale, factor);
   const Stats stats = dense_box_pass(
-      anchors, deltas, gradients, gt_boxes, labels, num_classes, kind, box_weights, beta, eps, shape,
-      common);
+      anchors, deltas, gradients, gt_boxes, labels, num_classes, kind, box_weights, beta, eps,
+      shape, common);
   auto [loss, values] = scaled_sum(stats, deltas[0], common);
   return {std::move(loss), std::move(values), std::move(gradients)};
 }

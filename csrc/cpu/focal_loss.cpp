@@ -5,9 +5,9 @@
 
 #include <atomic>
 
-#include "focal_loss.h"
 #include "cpu/focal_segment.h"
 #include "cpu/pieces.h"
+#include "focal_loss.h"
 
 namespace alwa_d2 {
 namespace {

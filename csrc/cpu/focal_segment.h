@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "cpu/focal_loops.h"
-#include "levels.h"
 #include "cpu/sum_loops.h"
+#include "levels.h"
 
 namespace alwa_d2 {
 
@@ -127,9 +127,8 @@ struct FocalSegment {
 
   // Fills `values` with the terms of n logits side by side, and writes their gradients to dx; the
   // next logits lie x_step, their gradients dx_step further.
-  void terms(
-      const scalar_t* x, scalar_t* dx, int64_t n, int64_t x_step, int64_t dx_step,
-      T* values) const {
+  void terms(const scalar_t* x, scalar_t* dx, int64_t n, int64_t x_step, int64_t dx_step, T* values)
+      const {
     if constexpr (std::is_same_v<scalar_t, T>) {
       focal_terms(
           focal, x, n, slope_factor(), values, dx, {x + x_step, dx ? dx + dx_step : nullptr});
@@ -159,8 +158,8 @@ struct FocalSegment {
   void scratch_terms(T* values) const {
     scratch.dx.resize(scratch.x.size());
     focal_terms(
-        focal, scratch.x.data(), static_cast<int64_t>(scratch.x.size()), slope_factor(),
-        values, out ? scratch.dx.data() : nullptr, {scratch.x.data(), scratch.dx.data()});
+        focal, scratch.x.data(), static_cast<int64_t>(scratch.x.size()), slope_factor(), values,
+        out ? scratch.dx.data() : nullptr, {scratch.x.data(), scratch.dx.data()});
   }
 
   T slope_factor() const { return focal.alpha_negative * factor; }

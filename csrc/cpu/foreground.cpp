@@ -29,8 +29,8 @@ inline __attribute__((always_inline)) bool any_of(const int64_t* labels, int64_t
 
 }  // namespace
 
-ALWA_CLONES int64_t find_foreground(
-    const IsForeground& is_foreground, int64_t begin, int64_t end, int32_t* indices) {
+ALWA_CLONES int64_t
+find_foreground(const IsForeground& is_foreground, int64_t begin, int64_t end, int32_t* indices) {
   const IsForeground is = is_foreground;
   int64_t found = 0;
   for (int64_t first = begin; first < end; first += kStep) {

@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
-#include "losses/box.h"
 #include "cpu/vectorize.h"
+#include "losses/box.h"
 
 namespace alwa_d2 {
 

@@ -20,8 +20,8 @@ struct alignas(16) Vector {
   scalar_t x[kSize];
 };
 
-// What is read once and what is written for later: it need not stay in the caches. The intrinsics are
-// also what keeps the compiler from making several loads and stores of one.
+// What is read once and what is written for later: it need not stay in the caches. The intrinsics
+// are also what keeps the compiler from making several loads and stores of one.
 template <typename scalar_t>
 __device__ Vector<scalar_t> load_vector(const scalar_t* from) {
   return alwa_d2::bit_cast<Vector<scalar_t>>(__ldcs(reinterpret_cast<const uint4*>(from)));

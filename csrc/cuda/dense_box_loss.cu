@@ -3,100 +3,11 @@
 #include <ATen/OpMathType.h>
 #include <torch/library.h>
 
-#include "box_loss.h"
+#include "cuda/dense_box_kernel.cuh"
 #include "cuda/launch.cuh"
 
 namespace alwa_d2 {
 namespace {
-
-// How a level's gradients are filled with zeros.
-enum class Zeros { kPlanes, kRows, kAnywhere };
-
-// What a launch works on: a thread looks at the labels of a few anchors, writes the zeros of all
-// and the gradients of the foreground among them.
-template <typename T, typename scalar_t, typename Loss>
-struct DensePass {
-  AnchorLosses<T, scalar_t, Loss> losses;
-  Levels<scalar_t> out;
-  bool with_gradients;  // whether `out` is there
-  Zeros zeros;          // planes: a thread has a PlaneShare; otherwise an anchor
-  Plan plan;
-  IsForeground is_foreground;
-  CommonFactor<T> common;
-  double* parts;  // (blocks, 5), or null where only gradients are wanted
-
-  __device__ void fill_plane(const Plan::Place& place, const PlaneShare& share) const {
-    const Level<scalar_t>& level = out.items[place.level];
-    for (int k = 0; k < 4; ++k) {
-      scalar_t* to = share.memory(level, place.image) + k * level.stride_value;
-      if (plan.aligned[place.level]) {
-        store_vector(to, Vector<scalar_t>{});
-      } else {
-        for (int j = 0; j < share.count; ++j) {
-          to[j * share.step] = 0;
-        }
-      }
-    }
-  }
-
-  // n counts the level's anchors.
-  __device__ void fill_anchor(const Plan::Place& place, int64_t n) const {
-    const Level<scalar_t>& level = out.items[place.level];
-    if (zeros == Zeros::kRows) {  // found without a division, written at once
-      struct alignas(4 * sizeof(scalar_t)) Row {
-        scalar_t x[4];
-      };
-      scalar_t* to = level.data + place.image * level.stride_image + 4 * n;
-      *reinterpret_cast<Row*>(to) = Row{};
-    } else {
-      scalar_t* to = level.values(place.image, level.first + n);
-      for (int k = 0; k < 4; ++k) {
-        to[k * level.stride_value] = 0;
-      }
-    }
-  }
-};
-
-template <typename T, typename scalar_t, typename Loss>
-__global__ void __launch_bounds__(kThreads)
-    dense_box_loss_kernel(const __grid_constant__ DensePass<T, scalar_t, Loss> pass) {
-  const Plan::Place place = pass.plan.place();
-  const auto& level = pass.losses.deltas.items[place.level];
-  const int64_t anchors = pass.losses.anchors_per_image;
-  const int64_t n = int64_t(place.block) * kThreads + threadIdx.x;
-  int64_t i = place.image * anchors + level.first + n, step = 0;  // the thread's anchors
-  int count = n < level.anchors;
-  if (pass.zeros == Zeros::kPlanes) {
-    const PlaneShare share(level, pass.plan.aligned[place.level], static_cast<int>(n));
-    i = share.anchor(level, place.image, anchors);
-    step = share.step * level.per_position;
-    count = share.count;
-    if (pass.with_gradients && count > 0) {
-      pass.fill_plane(place, share);
-    }
-  } else if (pass.with_gradients && count > 0) {
-    pass.fill_anchor(place, n);
-  }
-
-  Stats stats;
-#pragma unroll 1
-  for (int j = 0; j < count; ++j, i += step) {
-    if (pass.is_foreground(i)) {
-      const PairLoss<T> loss = pass.losses(i);
-      stats.add(loss.value);
-      if (pass.with_gradients) {
-        pass.losses.store_gradient(i, loss, pass.common(), pass.out);
-      }
-    }
-  }
-  if (pass.parts) {
-    if (__syncthreads_or(stats.count > 0)) {
-      store_part(stats, pass.parts);
-    } else if (threadIdx.x == 0) {
-      stats.store(pass.parts + int64_t(blockIdx.x) * Stats::kSize);
-    }
-  }
-}
 
 template <typename scalar_t>
 bool has_aligned_rows(const Level<scalar_t>& level) {
@@ -114,8 +25,8 @@ at::Tensor launch_pass(
     return pass.with_gradients && std::all_of(out, out + levels, predicate);
   };
   pass.zeros = all_out([](const auto& level) { return level.in_planes(); }) ? Zeros::kPlanes
-      : all_out(has_aligned_rows<scalar_t>)                                  ? Zeros::kRows
-                                                                             : Zeros::kAnywhere;
+      : all_out(has_aligned_rows<scalar_t>)                                 ? Zeros::kRows
+                                                                            : Zeros::kAnywhere;
   pass.plan = make_plan(levels, images, [&](size_t l) {
     return pass.zeros == Zeros::kPlanes ? blocks_of_planes(in[l])
                                         : (in[l].anchors + kThreads - 1) / kThreads;

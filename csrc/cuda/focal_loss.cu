@@ -5,7 +5,8 @@
 #include <ATen/OpMathType.h>
 #include <torch/library.h>
 
-#include "cuda/focal_kernels.cuh"
+#include "cuda/focal_planes.cuh"
+#include "cuda/focal_rows.cuh"
 #include "cuda/launch.cuh"
 
 namespace alwa_d2 {
@@ -24,8 +25,8 @@ bool all_levels(const FocalPass<T, scalar_t>& pass, size_t levels, const F& pred
 
 template <typename T, typename scalar_t>
 void plan_planes(FocalPass<T, scalar_t>& pass, size_t levels, int64_t images) {
-  pass.plan = make_plan(
-      levels, images, [&](size_t i) { return blocks_of_planes(pass.in.items[i]); });
+  pass.plan =
+      make_plan(levels, images, [&](size_t i) { return blocks_of_planes(pass.in.items[i]); });
   for (size_t i = 0; i < levels; ++i) {
     pass.plan.aligned[i] = has_aligned_planes(pass.in.items[i]) &&
         (!pass.with_gradients || has_aligned_planes(pass.out.items[i]));
@@ -133,8 +134,7 @@ std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> sigmoid_focal_loss_a
     const std::optional<at::Tensor>& scale, double factor) {
   const DenseShape shape = check_focal(logits, labels, gamma, scale);
   const c10::cuda::CUDAGuard guard(labels.device());
-  return loss_and_gradients(
-      logits, empty_like(logits), labels, shape, alpha, gamma, scale, factor);
+  return loss_and_gradients(logits, empty_like(logits), labels, shape, alpha, gamma, scale, factor);
 }
 
 std::vector<at::Tensor> sigmoid_focal_loss_backward_cuda(
@@ -145,8 +145,7 @@ std::vector<at::Tensor> sigmoid_focal_loss_backward_cuda(
   const c10::cuda::CUDAGuard guard(labels.device());
   const std::optional<at::Tensor> scale = scale_on_device(scale_);
   std::vector<at::Tensor> result = empty_like(logits);
-  focal_pass(
-      logits, result, labels, shape, alpha, gamma, &grad, pointer(scale), factor, false);
+  focal_pass(logits, result, labels, shape, alpha, gamma, &grad, pointer(scale), factor, false);
   return result;
 }
 

@@ -12,13 +12,9 @@
 #include "checks.h"
 #include "cuda/block.cuh"
 
-// What the CUDA files share: launches, plans, and the end of a sum.
+// What the CUDA files share on the host: plans, and the end of a sum.
 
 namespace alwa_d2 {
-
-inline int blocks_for(int64_t n, int64_t per_block) {
-  return static_cast<int>(std::min<int64_t>((n + per_block - 1) / per_block, 1 << 20));
-}
 
 // One block: the statistics of all parts, and the loss: their sum times scale and factor.
 template <typename loss_t>

@@ -65,7 +65,7 @@ void multiply_cuda(at::TensorList gradients, const at::Tensor& grad) {
         if (largest > 0) {
           // A few waves of blocks: they come and go quickly where there is nothing to do.
           const int64_t vectors = (largest + Vector<scalar_t>::kSize - 1) / Vector<scalar_t>::kSize;
-          const int blocks = std::min(blocks_for(vectors, kThreads), 2048);
+          const int64_t blocks = std::min<int64_t>((vectors + kThreads - 1) / kThreads, 2048);
           multiply_kernel<<<blocks, kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(job);
           C10_CUDA_KERNEL_LAUNCH_CHECK();
         }

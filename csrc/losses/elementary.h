@@ -111,7 +111,9 @@ ALWA_HOST_DEVICE float log1p_unit(float e) {
 }
 
 template <bool = false>
-ALWA_HOST_DEVICE double log1p_unit(double e) { return std::log1p(e); }
+ALWA_HOST_DEVICE double log1p_unit(double e) {
+  return std::log1p(e);
+}
 
 // atan(t) for 0 <= t <= 1.
 ALWA_HOST_DEVICE float atan_unit(float t) {

@@ -44,25 +44,25 @@ class Fault(NamedTuple):
         return text.replace(self.old, self.new)
 
 
-def of(kernel, unit, tests):
+def of(kernel, own_file, unit, tests):
     """A maker of faults in a kernel: in its own file, where no other is named."""
 
-    def make(kind, name, old, new, build, message, tests=tests, file=unit):
+    def make(kind, name, old, new, build, message, tests=tests, file=own_file):
         return Fault(name, kernel, kind, file, old, new, unit, build, tests, message)
 
     return make
 
 
-box = of("box_loss_kernel", "box_loss.cu", PAIRS)
-dense = of("dense_box_loss_kernel", "dense_box_loss.cu", DENSE_EDGES)
-planes = of("focal_planes_kernel", "focal_loss.cu", FOCAL_EDGES)
-rows = of("focal_rows_kernel", "focal_loss.cu", FOCAL_EDGES)
-highest = of("highest_kernel", "label_anchors.cu", LABELS)
-label = of("label_kernel", "label_anchors.cu", LABELS)
-total = of("total_kernel", "focal_loss.cu", FOCAL)
-scales = of("loss_scales_kernel", "loss_scales.cu", SCALES)
-multiply = of("multiply_kernel", "multiply.cu", AHEAD)
-FOCAL_FILE, BLOCK, LAUNCH = "focal_kernels.cuh", "block.cuh", "launch.cuh"
+box = of("box_loss_kernel", "box_loss.cu", "box_loss.cu", PAIRS)
+dense = of("dense_box_loss_kernel", "dense_box_kernel.cuh", "dense_box_loss.cu", DENSE_EDGES)
+planes = of("focal_planes_kernel", "focal_planes.cuh", "focal_loss.cu", FOCAL_EDGES)
+rows = of("focal_rows_kernel", "focal_rows.cuh", "focal_loss.cu", FOCAL_EDGES)
+highest = of("highest_kernel", "label_kernels.cuh", "label_anchors.cu", LABELS)
+label = of("label_kernel", "label_kernels.cuh", "label_anchors.cu", LABELS)
+total = of("total_kernel", "launch.cuh", "focal_loss.cu", FOCAL)
+scales = of("loss_scales_kernel", "loss_scales.cu", "loss_scales.cu", SCALES)
+multiply = of("multiply_kernel", "multiply.cu", "multiply.cu", AHEAD)
+BLOCK, LAUNCH = "block.cuh", "launch.cuh"
 NO_BARRIER_IN_TREE = (
     "    __syncthreads();\n    if (threadIdx.x < half)",
     "    if (threadIdx.x < half)",
@@ -81,27 +81,27 @@ FAULTS = [
     dense("tail", "a position beyond a plane's last", "(positions - mine - 1) / step + 1", "(positions - mine) / step + 1", "sanitize", OUT_OF_BOUNDS, file=BLOCK),
     dense("stride", "an anchor index's anchors side by side", "step = share.step * level.per_position;", "step = share.step;", "plain", VALUES),
     dense("stride", "rows of three numbers", "stride_image + 4 * n;", "stride_image + 3 * n;", "plain", MISALIGNED),
-    dense("lost block", "the last block of anchors is lost", "(in[l].anchors + kThreads - 1) / kThreads", "in[l].anchors / kThreads", "plain", VALUES),
+    dense("lost block", "the last block of anchors is lost", "(in[l].anchors + kThreads - 1) / kThreads", "in[l].anchors / kThreads", "plain", VALUES, file="dense_box_loss.cu"),
     dense("race", "all threads write a block's part", "} else if (threadIdx.x == 0) {", "} else {", "races", GLOBAL_RACE),
     dense("barrier", "no barrier in the anchors' tree", *NO_BARRIER_IN_TREE, "races", SHARED_RACE, file=BLOCK),
     dense("divergence", "only threads with foreground add up", "__syncthreads_or(stats.count > 0)", "stats.count > 0", "plain", DIVERGENCE),
-    planes("tail", "the last classes are left out", "k < pass.values; k += kAhead", "k + kAhead <= pass.values; k += kAhead", "plain", VALUES, file=FOCAL_FILE),
+    planes("tail", "the last classes are left out", "k < pass.values; k += kAhead", "k + kAhead <= pass.values; k += kAhead", "plain", VALUES),
     planes("tail", "a position beyond the last", "(positions - mine - 1) / step + 1", "(positions - mine) / step + 1", "sanitize", OUT_OF_BOUNDS, file=BLOCK),
-    planes("stride", "channels read three by three", "next_x += kAhead *", "next_x += (kAhead - 1) *", "plain", VALUES, file=FOCAL_FILE),
+    planes("stride", "channels read three by three", "next_x += kAhead *", "next_x += (kAhead - 1) *", "plain", VALUES),
     planes("stride", "vectors where the memory has none", "reinterpret_cast<uintptr_t>(level.data) % 16 == 0 &&", "", "plain", MISALIGNED, file=LAUNCH),
     planes("lost block", "a plane's last block is lost", "(threads * level.per_position + kThreads - 1) / kThreads", "threads * level.per_position / kThreads", "plain", VALUES, file=LAUNCH),
     planes("race", "threads of a plane take the same positions", "first = aligned ? mine * most : mine;", "first = 0;", "races", GLOBAL_RACE, file=BLOCK),
     planes("barrier", "no barrier in the planes' tree", *NO_BARRIER_IN_TREE, "races", SHARED_RACE, file=BLOCK),
-    planes("divergence", "only threads with positions add up", "  if (pass.parts) {\n    store_part", "  if (pass.parts && share.count > 0) {\n    store_part", "plain", DIVERGENCE, file=FOCAL_FILE),
-    rows("barrier", "losses are read before all are there", "    __syncthreads();\n    Stats stats;", "    Stats stats;", "races", SHARED_RACE, file=FOCAL_FILE),
-    rows("tail", "an anchor beyond the rows' last", "    if (n < count) {", "    if (n <= count) {", "sanitize", OUT_OF_BOUNDS, file=FOCAL_FILE),
-    rows("stride", "groups of lanes lie too far apart", "n += kThreads / pass.lanes) {", "n += kThreads / pass.lanes + 1) {", "plain", VALUES, file=FOCAL_FILE),
-    rows("lanes", "half of the lanes are not asked", "other = pass.lanes / 2; other > 0", "other = pass.lanes / 4; other > 0", "plain", VALUES, file=FOCAL_FILE),
-    rows("lost block", "the last block of rows is lost", "(pass.in.items[i].anchors + kRowAnchors - 1) / kRowAnchors", "pass.in.items[i].anchors / kRowAnchors", "plain", VALUES),
-    rows("race", "all lanes write their loss", "    if (lane == 0) {\n      losses", "    {\n      losses", "races", SHARED_RACE, FOCAL_EDGES, FOCAL_FILE),
-    total("tail", "the last part is lost", "i < count; i += kThreads", "i + 1 < count; i += kThreads", "plain", VALUES, file=LAUNCH),
-    total("stride", "parts of four numbers", "parts + i * Stats::kSize;\n    mine", "parts + i * 4;\n    mine", "plain", VALUES, file=LAUNCH),
-    total("race", "all threads write the loss", "  if (threadIdx.x == 0) {\n    *loss", "  {\n    *loss", "races", GLOBAL_RACE, file=LAUNCH),
+    planes("divergence", "only threads with positions add up", "  if (pass.parts) {\n    store_part", "  if (pass.parts && share.count > 0) {\n    store_part", "plain", DIVERGENCE),
+    rows("barrier", "losses are read before all are there", "    __syncthreads();\n    Stats stats;", "    Stats stats;", "races", SHARED_RACE),
+    rows("tail", "an anchor beyond the rows' last", "    if (n < count) {", "    if (n <= count) {", "sanitize", OUT_OF_BOUNDS),
+    rows("stride", "groups of lanes lie too far apart", "n += kThreads / pass.lanes) {", "n += kThreads / pass.lanes + 1) {", "plain", VALUES),
+    rows("lanes", "half of the lanes are not asked", "other = pass.lanes / 2; other > 0", "other = pass.lanes / 4; other > 0", "plain", VALUES),
+    rows("lost block", "the last block of rows is lost", "(pass.in.items[i].anchors + kRowAnchors - 1) / kRowAnchors", "pass.in.items[i].anchors / kRowAnchors", "plain", VALUES, file="focal_loss.cu"),
+    rows("race", "all lanes write their loss", "    if (lane == 0) {\n      losses", "    {\n      losses", "races", SHARED_RACE),
+    total("tail", "the last part is lost", "i < count; i += kThreads", "i + 1 < count; i += kThreads", "plain", VALUES),
+    total("stride", "parts of four numbers", "parts + i * Stats::kSize;\n    mine", "parts + i * 4;\n    mine", "plain", VALUES),
+    total("race", "all threads write the loss", "  if (threadIdx.x == 0) {\n    *loss", "  {\n    *loss", "races", GLOBAL_RACE),
     total("divergence", "a barrier for one thread", "    total = shared[0];\n  }\n  __syncthreads();", "    total = shared[0];\n  __syncthreads();\n  }", "plain", DIVERGENCE, file=BLOCK),
     total("tail", "the tree ends one level early", "half > 0; half /= 2", "half > 1; half /= 2", "plain", VALUES, file=BLOCK),
     highest("barrier", "no barrier after a tile is read", "    __syncthreads();\n    if (mine < total) {\n      after", "    if (mine < total) {\n      after", "races", SHARED_RACE),
@@ -109,8 +109,8 @@ FAULTS = [
     highest("race", "blocks' maxima are stored, not merged", "atomicMax(&out[g], highest[i])", "out[g] = max(out[g], highest[i])", "races", GLOBAL_RACE),
     highest("divergence", "a shuffle of some lanes", "if (__any_sync(0xffffffff, bits > 0)) {", "if (bits > 0) {", "plain", DIVERGENCE),
     highest("tail", "an anchor beyond the last is read", "if (r >= p.count) {", "if (r > p.count) {", "sanitize", OUT_OF_BOUNDS),
-    highest("stride", "launches begin at the same ground truth", "p.highest += first;", "", "plain", VALUES),
-    highest("lost block", "an image's last block is lost", "(p.count + kThreads - 1) / kThreads", "(p.count + kThreads - 2) / kThreads", "plain", VALUES + "|no such launch"),
+    highest("stride", "launches begin at the same ground truth", "p.highest += first;", "", "plain", VALUES, file="label_anchors.cu"),
+    highest("lost block", "an image's last block is lost", "(p.count + kThreads - 1) / kThreads", "(p.count + kThreads - 2) / kThreads", "plain", VALUES + "|no such launch", file="label_anchors.cu"),
     label("barrier", "no barrier before a tile is read", "    __syncthreads();\n    const int size", "    const int size", "races", SHARED_RACE),
     label("tail", "an anchor beyond the last is written", "  if (r < p.count) {", "  if (r <= p.count) {", "sanitize", OUT_OF_BOUNDS),
     label("stride", "tiles lie too far apart", "start += kThreads)", "start += kThreads + 1)", "plain", VALUES),
