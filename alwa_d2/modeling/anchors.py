@@ -86,7 +86,7 @@ class KeptAnchorGenerator(DefaultAnchorGenerator):
         found = entry is not None and entry.is_current(cells)
         if not found:
             entry = self._make(features, cells)
-        # Made while capturing, they hold numbers from the graph's first replay on, and for it alone.
+        # Made while capturing, they have numbers from the graph's first replay on, for it alone.
         if found or not (capturing or entry.all_levels.is_inference()):
             self._kept[key] = entry
         if len(self._kept) > MOST_KEPT:
