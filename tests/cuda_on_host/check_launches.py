@@ -65,13 +65,9 @@ def test_float16_reads_twice():
 
 
 def test_without_low_quality_matches_anchors_are_looked_at_once():
+    inputs = random_boxes(ANCHORS).float(), *ground_truth()
     with device.record() as recorded:
-        label_anchors(
-            random_boxes(ANCHORS).float(),
-            *ground_truth(),
-            background=CLASSES,
-            allow_low_quality_matches=False,
-        )
+        label_anchors(*inputs, background=CLASSES, allow_low_quality_matches=False)
     assert recorded.launches == ["memset", "label_kernel"]
 
 
