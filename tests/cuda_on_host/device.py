@@ -58,9 +58,10 @@ class Recorded:
 
     @property
     def launches(self):
-        """Names of all that would start on a GPU: kernels, memory set, operators."""
+        """Names of all that would start on a GPU: kernels, operators, and "memset", which
+        aten::zero_ is there."""
         return [
-            name or kind
+            "memset" if name in ("", "aten::zero_") else name
             for kind, name in self.events
             if kind != "operator" or (name.startswith("aten::") and name not in LAUNCH_NOTHING)
         ]
