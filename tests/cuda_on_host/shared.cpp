@@ -7,9 +7,12 @@
 
 #if defined(CUDA_ON_HOST_SANITIZE)
 #include <sanitizer/asan_interface.h>
+// By name: the header's macros do nothing in a file that is not instrumented itself.
+#define POISON(address, bytes) __asan_poison_memory_region(address, bytes)
+#define UNPOISON(address, bytes) __asan_unpoison_memory_region(address, bytes)
 #else
-#define ASAN_POISON_MEMORY_REGION(address, bytes)
-#define ASAN_UNPOISON_MEMORY_REGION(address, bytes)
+#define POISON(address, bytes)
+#define UNPOISON(address, bytes)
 #endif
 
 namespace cuda_on_host {
@@ -39,7 +42,7 @@ void fill(const Array& array) {
 void forget_shared_arrays() {
   arrays.clear();
   bytes_used = arena_used = 0;
-  ASAN_POISON_MEMORY_REGION(arena, sizeof(arena));
+  POISON(arena, sizeof(arena));
 }
 
 void fill_shared_memory() {
@@ -62,7 +65,7 @@ void* shared(const void* key, size_t bytes, size_t align, const char* name) {
   char* data = arena + arena_used + kGap + (align < kGap ? align : 0);
   arrays.push_back({key, data, bytes});
   arena_used = (data - arena + bytes + kGap - 1) / kGap * kGap;
-  ASAN_UNPOISON_MEMORY_REGION(data, bytes);
+  UNPOISON(data, bytes);
   fill(arrays.back());
   return data;
 }
