@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <type_traits>
@@ -79,21 +78,12 @@ scalar_t* memory_of(const at::Tensor& x) {
   }
 }
 
-// A tensor for each level's gradient, without values or of zeros.
+// A tensor for each level's gradient, without values.
 inline std::vector<at::Tensor> empty_like(at::TensorList levels) {
   std::vector<at::Tensor> result;
   result.reserve(levels.size());
   for (const at::Tensor& level : levels) {
     result.push_back(at::empty_like(level));
-  }
-  return result;
-}
-
-inline std::vector<at::Tensor> zeros_like(at::TensorList levels) {
-  std::vector<at::Tensor> result;
-  result.reserve(levels.size());
-  for (const at::Tensor& level : levels) {
-    result.push_back(at::zeros_like(level));
   }
   return result;
 }
@@ -111,7 +101,8 @@ Levels<scalar_t> make_levels(at::TensorList predictions, const DenseShape& shape
     const int64_t width = flat ? 1 : x.size(3), stride_column = flat ? 1 : x.stride(3);
     const int64_t per_position =
         std::max<int64_t>(x.size(channel) / std::max<int64_t>(shape.values, 1), 1);
-    const int64_t anchors = x.size(row) * width * per_position;
+    // Without channels there are no anchors, whatever the extents.
+    const int64_t anchors = shape.anchors == 0 ? 0 : x.size(row) * width * per_position;
     const int64_t stride_value = x.stride(channel), stride_anchor = stride_value * shape.values;
     levels.items[i] = {
         memory_of<scalar_t>(x), first,        anchors,       per_position, width, x.stride(0),

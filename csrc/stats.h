@@ -37,10 +37,4 @@ struct Stats {
   }
 };
 
-// Sums are made of partial sums over pieces of this many losses, combined in order: the pieces do
-// not depend on the number of threads or blocks, and so neither do the bits of the sum.
-constexpr int64_t kPiece = 1024;
-
-inline int64_t number_of_pieces(int64_t n) { return (n + kPiece - 1) / kPiece; }
-
 }  // namespace alwa_d2

@@ -51,7 +51,7 @@ def kernel_rows(arch, kernels):
 
 
 def group(kernel):
-    """The kernel's name with what it calls, without dtypes: `for_each_kernel<StoreGradients>`."""
+    """The kernel's name with what it calls, without dtypes: `dense_box_loss_kernel<GIoU>`."""
     called = kernel.arguments[0].partition("<")[0] if kernel.arguments else ""
     name = kernel.name.partition("<")[0]
     return f"{name}<{called}>" if called[:1].isupper() and called not in DTYPES else name

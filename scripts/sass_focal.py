@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sass_code import Code, Kernel, reverse
 
 SIZES = {"double": 8, "float": 4, "Half": 2, "BFloat16": 2}
-# The kernels of csrc/cuda/focal_planes.cuh and focal_rows.cuh and the parameters of their templates.
+# The kernels of csrc/cuda/focal_planes.cuh and focal_rows.cuh, and their templates' parameters.
 TEMPLATES = {
     "focal_planes_kernel": ("gamma_is_two", "T", "scalar_t"),
     "focal_rows_kernel": ("gamma_is_two", "vectors", "T", "scalar_t"),

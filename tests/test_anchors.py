@@ -16,7 +16,13 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Boxes
 
 from alwa_d2.modeling import AlwaFCOS
-from alwa_d2.modeling.anchors import MOST_KEPT, KeptAnchorGenerator, cat_anchors, keep_anchors_of
+from alwa_d2.modeling.anchors import (
+    MOST_KEPT,
+    KeptAnchorGenerator,
+    LevelAnchors,
+    cat_anchors,
+    keep_anchors_of,
+)
 from alwa_d2.weighting import ALWA
 
 
@@ -182,3 +188,11 @@ def test_a_training_step_changes_no_anchors():
             model.eval()(batch)
         assert list(generator._kept.values()) == [entry]
         assert torch.equal(entry.all_levels, before) and entry.all_levels._version == version
+
+
+def test_boxes_that_somebody_has_changed_are_what_counts():
+    anchors = LevelAnchors(torch.tensor([[-5.0, 0, 4, 4], [1, 1, 2, 2]]), [1, 1])
+    assert cat_anchors(anchors).tensor is anchors.all_levels
+    anchors[0].clip((10, 10))
+    assert cat_anchors(anchors).tensor.tolist() == [[0, 0, 4, 4], [1, 1, 2, 2]]
+    assert anchors.all_levels[0, 0] == -5

@@ -226,6 +226,15 @@ def test_every_foreground_anchor_is_found(anchors_per_image, with_labels):
 # --- As an op -------------------------------------------------------------------------------------
 
 
+def test_levels_without_channels_have_no_anchors(device):
+    deltas = [torch.zeros(2, 0, 4, 4, device=device).requires_grad_()]
+    mask = torch.zeros(2, 0, dtype=torch.bool, device=device)
+    boxes = torch.zeros(2, 0, 4, device=device)
+    loss, stats = dense_box_loss(boxes[0], deltas, boxes, mask, "giou")
+    assert float(loss) == 0 and float(stats.count) == 0
+    assert torch.autograd.grad(loss, deltas)[0].shape == (2, 0, 4, 4)
+
+
 def test_opcheck(device):
     anchors, deltas, gt_boxes, fg_mask = dense_inputs(device, torch.float32)
     one = torch.ones((), device=device)

@@ -216,6 +216,14 @@ def test_strided_input(device):
     assert torch.equal(torch.autograd.grad(loss, logits)[0], torch.autograd.grad(expected, copy)[0])
 
 
+def test_levels_without_channels_have_no_anchors(device):
+    logits = [torch.zeros(2, 0, 4, 4, device=device).requires_grad_()]
+    labels = torch.zeros(2, 0, dtype=torch.int64, device=device)
+    loss, stats = sigmoid_focal_loss(logits, labels)
+    assert float(loss) == 0 and float(stats.count) == 0
+    assert torch.autograd.grad(loss, logits)[0].shape == (2, 0, 4, 4)
+
+
 def test_scale_is_a_number_or_a_tensor(device):
     levels, labels = head_outputs(device)
     plain, stats = sigmoid_focal_loss(levels, labels)

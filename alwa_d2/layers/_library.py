@@ -33,7 +33,7 @@ def register(op: str, *, fake) -> None:
         op: name of the op; what leads to its gradient is in csrc/autograd/<op>.cpp
         fake: (forward, backward), functions that check the arguments and return empty outputs;
             (forward,) for an op without gradient, whose outputs never require one; what is to be
-            said of the gradient of an op that writes is said in csrc/cpu/<op>.cpp
+            said of the gradient of an op that writes is said in csrc/autograd/<op>.cpp
     """
     if _load_error is not None:
         return

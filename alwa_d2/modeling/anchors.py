@@ -20,13 +20,19 @@ class LevelAnchors(list):
     """
 
     def __init__(self, all_levels: Tensor, counts: list[int]):
-        super().__init__(Boxes(level) for level in all_levels.split(counts))
+        self._parts = all_levels.split(counts)
+        super().__init__(Boxes(level) for level in self._parts)
         self.all_levels = all_levels
+
+    def is_unchanged(self):
+        """Whether nobody has put other boxes, or other tensors into the boxes (`Boxes.clip`)."""
+        mine = [boxes.tensor for boxes in self]
+        return len(mine) == len(self._parts) and all(map(_is, mine, self._parts))
 
 
 def cat_anchors(anchors: list[Boxes]) -> Boxes:
     """`Boxes.cat` of the levels' anchors, without a copy where they are parts of one tensor."""
-    if isinstance(anchors, LevelAnchors):
+    if isinstance(anchors, LevelAnchors) and anchors.is_unchanged():
         return Boxes(anchors.all_levels)
     return anchors[0] if len(anchors) == 1 else Boxes.cat(anchors)
 
@@ -76,13 +82,16 @@ class KeptAnchorGenerator(DefaultAnchorGenerator):
         sizes = tuple(tuple(x.shape[-2:]) for x in features)
         key = (sizes, tuple(self.strides), self.offset, cells[0].device, cells[0].dtype)
         entry = self._kept.pop(key, None)
-        if entry is None or not entry.is_current(cells):
+        capturing = cells[0].is_cuda and torch.cuda.is_current_stream_capturing()
+        found = entry is not None and entry.is_current(cells)
+        if not found:
             entry = self._make(features, cells)
-        if not entry.all_levels.is_inference():
+        # Made while capturing, they have numbers from the graph's first replay on, for it alone.
+        if found or not (capturing or entry.all_levels.is_inference()):
             self._kept[key] = entry
         if len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)
-        if cells[0].is_cuda and torch.cuda.is_current_stream_capturing():
+        if capturing:
             self._captured.append(entry)
         return LevelAnchors(entry.all_levels, entry.counts)
 

@@ -24,7 +24,11 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
     Parameters have RetinaNet's names, so that its checkpoints load. With weights 1:1 losses and
     gradients are RetinaNet's. The losses are computed from the head's outputs as they lie in
     memory, and no step of theirs waits for the device. The anchors' labels, equal to RetinaNet's,
-    come from one op as well. The loss normaliser is a buffer: see :class:`LossNormalizer`.
+    come from one op as well; a ground truth of class -1 is padding. The loss normaliser is a
+    buffer: see :class:`LossNormalizer`.
+
+    `label_anchors` and `losses` take and return tensors, and the number of foreground anchors
+    besides: a subclass of RetinaNet that overrides these two has to be adapted.
 
     Attributes:
         loss_weighter: the :class:`LossWeighter` of ("loss_cls", "loss_box_reg")

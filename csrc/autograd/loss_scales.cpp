@@ -18,8 +18,7 @@ at::Tensor loss_scales_autograd(
         "weights: expected detached tensors, got one that requires grad");
   }
   using Signature = at::Tensor(const at::Tensor&, at::Tensor, at::TensorList, double, bool);
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("alwa_d2::loss_scales", "").typed<Signature>();
+  static const auto op = find_op<Signature>("alwa_d2::loss_scales");
   const at::AutoDispatchBelowADInplaceOrView guard;
   at::Tensor scales = op.call(num_foreground, normalizer, weights, momentum, update);
   if (update) {

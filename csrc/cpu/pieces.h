@@ -14,6 +14,10 @@
 
 namespace alwa_d2 {
 
+// Sums are made of partial sums over pieces of this many losses or more, combined in order: the
+// pieces do not depend on the number of threads, and so neither do the bits of the sum.
+constexpr int64_t kPiece = 1024;
+
 // The sum, in their order, of the statistics of pieces of `size` of the n: f(begin, end) gives
 // those of a piece. make() gives such an f to each of PyTorch's threads, none of which takes fewer
 // than `grain` pieces.
@@ -33,8 +37,8 @@ Stats sum_over_pieces(int64_t n, int64_t size, int64_t grain, const Make& make) 
   return total;
 }
 
-// The dense losses' pieces of n anchors: long enough for their loops, and many enough for the
-// threads.
+// The dense losses' pieces of n anchors, multiples of kPiece: long enough for their loops, and many
+// enough for the threads.
 constexpr int64_t kLongestPiece = 8 * kPiece;
 
 inline int64_t piece_size(int64_t n) {

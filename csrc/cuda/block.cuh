@@ -73,7 +73,7 @@ struct PlaneShare {
     count = a >= per_position ? 0 : aligned ? most : min(most, (positions - mine - 1) / step + 1);
   }
 
-  // Where the first of them lies in an image's channel `value` of the K.
+  // Where the first of them lies in an image's first channel of the K.
   template <typename scalar_t>
   __device__ scalar_t* memory(const Level<scalar_t>& level, int64_t image) const {
     return level.data + image * level.stride_image + a * level.stride_anchor + first;

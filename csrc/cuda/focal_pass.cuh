@@ -24,7 +24,7 @@ struct FocalPass {
   Levels<scalar_t> out;
   bool with_gradients;  // whether `out` is there
   Plan plan;
-  int lanes;              // rows_kernel: threads that share an anchor, 1 to 32, a power of 2
+  int lanes;              // focal_rows_kernel: threads that share an anchor, 1 to 32, a power of 2
   const int64_t* labels;  // (N, R)
   int64_t anchors;        // R
   int values;             // K
@@ -34,7 +34,7 @@ struct FocalPass {
 
   __device__ int label(int64_t i) const {
     const int64_t label = labels[i];
-    CUDA_KERNEL_ASSERT(static_cast<uint64_t>(label + 1) <= static_cast<uint64_t>(values) + 1);
+    CUDA_KERNEL_ASSERT(static_cast<uint64_t>(label) + 1 <= static_cast<uint64_t>(values) + 1);
     return static_cast<int>(label);
   }
 

@@ -18,7 +18,7 @@ namespace alwa_d2 {
 
 // One block: the statistics of all parts, and the loss: their sum times scale and factor.
 template <typename loss_t>
-__global__ void total_kernel(
+__global__ void __launch_bounds__(kThreads) total_kernel(
     int64_t count, const double* parts, const double* scale, double factor, loss_t* loss,
     double* values) {
   Stats mine;
@@ -66,11 +66,11 @@ inline std::tuple<at::Tensor, at::Tensor> total_of(
   return {loss, values};
 }
 
-// An image's anchors and classes are counted in int on the device.
+// An image's anchors and classes are counted in int on the device, a little beyond their end.
 inline void check_indices(const DenseShape& shape) {
   TORCH_CHECK_VALUE(
-      std::max(shape.anchors, shape.values) <= std::numeric_limits<int>::max(),
-      "expected at most 2^31 - 1 anchors an image and classes, got ", shape.anchors, " and ",
+      std::max(shape.anchors, shape.values) <= 1 << 30,
+      "expected at most 2^30 anchors an image and classes, got ", shape.anchors, " and ",
       shape.values);
 }
 

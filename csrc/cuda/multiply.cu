@@ -49,6 +49,8 @@ __global__ void __launch_bounds__(kThreads)
 
 // Gradients fill their memory: they were made like the inputs.
 void multiply_cuda(at::TensorList gradients, const at::Tensor& grad) {
+  TORCH_INTERNAL_ASSERT(
+      !gradients.empty() && gradients.size() <= Levels<float>::kMost && grad.dim() == 0);
   const c10::cuda::CUDAGuard guard(grad.device());
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, gradients[0].scalar_type(), "_multiply_", [&] {
@@ -57,7 +59,8 @@ void multiply_cuda(at::TensorList gradients, const at::Tensor& grad) {
         job.grad = grad.const_data_ptr<T>();
         int64_t largest = 0;
         for (const at::Tensor& gradient : gradients) {
-          TORCH_INTERNAL_ASSERT(gradient.is_non_overlapping_and_dense());
+          TORCH_INTERNAL_ASSERT(
+              gradient.is_non_overlapping_and_dense() && gradient.device() == grad.device());
           job.data[job.count] = gradient.data_ptr<scalar_t>();
           job.size[job.count++] = gradient.numel();
           largest = std::max(largest, gradient.numel());
