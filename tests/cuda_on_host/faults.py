@@ -77,7 +77,7 @@ FAULTS = [
     box("race", "all blocks write the first pairs", "int64_t(blockIdx.x) * kThreads +", "", "races", GLOBAL_RACE),
     box("barrier", "no barrier in the pairs' tree", *NO_BARRIER_IN_TREE, "races", SHARED_RACE, file=BLOCK),
     box("divergence", "only threads with a pair add up", "  if (pairs.parts) {", "  if (pairs.parts && i < pairs.count) {", "plain", DIVERGENCE),
-    dense("tail", "an anchor beyond a level's last", "int count = n < level.anchors;", "int count = n <= level.anchors;", "plain", VALUES),
+    dense("tail", "an anchor beyond a level's last", "int count = n < level.anchors;", "int count = n <= level.anchors;", "sanitize", OUT_OF_BOUNDS),
     dense("tail", "a position beyond a plane's last", "(positions - mine - 1) / step + 1", "(positions - mine) / step + 1", "sanitize", OUT_OF_BOUNDS, file=BLOCK),
     dense("stride", "an anchor index's anchors side by side", "step = share.step * level.per_position;", "step = share.step;", "plain", VALUES),
     dense("stride", "rows of three numbers", "stride_image + 4 * n;", "stride_image + 3 * n;", "plain", MISALIGNED),
