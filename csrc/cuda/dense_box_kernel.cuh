@@ -53,7 +53,8 @@ struct DensePass {
   }
 };
 
-// Two blocks a multiprocessor are asked for only to keep the compiler from more: it spilled registers.
+// Two blocks a multiprocessor are asked for only to keep the compiler from more: it spilled
+// registers.
 template <typename T, typename scalar_t, typename Loss>
 __global__ void __launch_bounds__(kThreads, 2)
     dense_box_loss_kernel(const __grid_constant__ DensePass<T, scalar_t, Loss> pass) {
