@@ -2,7 +2,7 @@
 #
 #   make demo         trains configs/retina_alwa.yaml, evaluates it, and draws what came out
 #   make test         the tests; PYTEST_ARGS="-k giou -x" and the like go to pytest
-#   make test-all     those that take long too: ten minutes more
+#   make test-all     those that take long too: half an hour more
 #   make lint         checks style and formatting of the Python and C++ files
 #   make format       puts the formatting right
 #   make bench        times the losses and a training step against their peers; minutes; BENCH_ARGS="--sizes coco
