@@ -1,6 +1,6 @@
 """The tools on runs, boxes and pictures made by hand; no training, no model."""
 
-import importlib.util
+import importlib
 import io
 import json
 import os
@@ -17,13 +17,20 @@ import yaml
 from conftest import REPO
 from PIL import Image
 
+MODULES = {
+    "plot_losses": "cli.plot",
+    "show_detections": "cli.show",
+    "sweep": "cli.sweep",
+    "demo": "cli.demo",
+    "diagnose": "cli.diagnose",
+    "sweep_plan": "sweep.plan",
+    "sweep_jobs": "sweep.jobs",
+    "sweep_table": "sweep.table",
+}
+
 
 def load(name):
-    """A script of tools/ as a module; known by its name, since the scripts import each other."""
-    spec = importlib.util.spec_from_file_location(name, REPO / "tools" / f"{name}.py")
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"alwa_d2.{MODULES.get(name, f'analysis.{name}')}")
 
 
 runs = load("runs")
@@ -256,7 +263,7 @@ def test_broken_configs_are_one_line_and_exit_code_2(text, tmp_path, capsys):
 
 def test_the_script_draws_without_a_display_and_refuses_other_folders(tmp_path):
     folder = write_run(tmp_path / "a")
-    script = [sys.executable, str(REPO / "tools" / "plot_losses.py")]
+    script = [sys.executable, "-m", "alwa_d2.cli.plot"]
     done = subprocess.run([*script, folder, tmp_path], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith(f"plot_losses: {tmp_path}/metrics.json: no such file")
@@ -570,7 +577,7 @@ def test_demo_prints_results_and_their_places_last(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(demo.subprocess, "run", run)
     monkeypatch.chdir(tmp_path)
     assert demo.main(["--output", "demo"]) == 0
-    assert scripts == ["train_net.py", "tools/plot_losses.py", "tools/show_detections.py"]
+    assert scripts == ["train", "plot", "show"]
     table = capsys.readouterr().out.split("Results of ")[1].splitlines()[2:]
     rows = dict(line.strip().split("  ", 1) for line in table if line)
     assert {name: value.strip() for name, value in rows.items()} == {

@@ -3,9 +3,10 @@
 import math
 import textwrap
 
-from curves import HUES, draw_losses, headline, smooth, use_log_scale
 from matplotlib.figure import Figure
-from runs import Run, first_window, gain, label, short_name
+
+from .curves import HUES, draw_losses, headline, smooth, use_log_scale
+from .runs import Run, first_window, gain, label, short_name
 
 COLUMNS = 3  # panels beside each other
 TITLE_WIDTH = 52  # characters above a panel

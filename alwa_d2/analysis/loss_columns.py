@@ -1,23 +1,11 @@
-"""Pictures of finished runs: losses, loss weights and the statistics that moved them.
+"""The figure of losses, loss weights and the statistics that moved them: a column for each run."""
 
-    python tools/plot_losses.py OUTPUT_DIR [OUTPUT_DIR ...] [--scales | --grid]
-        [--output FILE] [--title TITLE]
-
-Reads `metrics.json` and `config.yaml` of each run, and writes into the first one's folder: one
-column per run as `losses.png`; with --scales its losses and how far apart they start, as
-`scales.png`; with --grid one small panel per run on common axes, as `grid.png`.
-"""
-
-import argparse
-import sys
 from dataclasses import replace
-from pathlib import Path
 
-from curves import draw_losses, draw_steps, headline, use_log_scale
-from loss_panels import make_grid, make_scales
 from matplotlib.figure import Figure
-from pictures import png_path, rasterise, save_png
-from runs import STATISTIC, WEIGHT, Run, ToolError, load_run
+
+from .curves import draw_losses, draw_steps, headline, use_log_scale
+from .runs import STATISTIC, WEIGHT, Run
 
 STATISTICS = {"ALWA_1": "mean + std", "ALWA_2": "std"}
 COLUMNS = 4  # beside each other
@@ -88,39 +76,3 @@ def make_figure(runs: list[Run], title: str | None = None) -> Figure:
     if title:
         figure.suptitle(title, fontsize=13, parse_math=False)
     return figure
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Plot losses, loss weights and the statistics that moved them, one column per "
-        "run. docs/analyses.md says how to read the figures."
-    )
-    parser.add_argument("folders", metavar="OUTPUT_DIR", nargs="+", help="a finished run's folder")
-    kind = parser.add_mutually_exclusive_group()
-    scales = "losses, and below them their scale in the first window with the ratio of each pair"
-    kind.add_argument("--scales", dest="kind", action="store_const", const="scales", help=scales)
-    grid = "one small panel per run on common axes, with the gain in AP over weights 1:1"
-    kind.add_argument("--grid", dest="kind", action="store_const", const="grid", help=grid)
-    where = "PNG file; default: losses.png, scales.png or grid.png in the first OUTPUT_DIR"
-    parser.add_argument("--output", type=png_path, help=where)
-    parser.add_argument("--title", help="a line above the whole figure")
-    parser.set_defaults(kind="losses")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    args = parse(arguments)
-    output = args.output or Path(args.folders[0]) / f"{args.kind}.png"
-    make = {"losses": make_figure, "scales": make_scales, "grid": make_grid}[args.kind]
-    try:
-        figure = make([load_run(folder) for folder in args.folders], args.title)
-        save_png(lambda scale: rasterise(figure, 110 * scale), output)
-    except (ToolError, OSError) as error:
-        print("plot_losses:", *str(error).split(), file=sys.stderr)  # on one line
-        return 2
-    print(f"wrote {output}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,5 @@
 """Pictures as PNG files that stay light."""
 
-import argparse
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +10,6 @@ from PIL import Image
 
 MAX_PNG_BYTES = 300_000  # per picture, so that a page with several of them stays light
 RGB = tuple[int, int, int]  # 0..255 each
-
-
-def png_path(text: str) -> Path:
-    """An argument of the command line that names a PNG file."""
-    if not text.endswith(".png"):
-        raise argparse.ArgumentTypeError(f"expected a name that ends in .png, got {text}")
-    return Path(text)
 
 
 def pack(image: Image.Image, colours: int, keep: tuple[RGB, ...]) -> bytes:

@@ -1,7 +1,4 @@
-"""The runs of a sweep as processes: how they begin, end and are told apart from half-finished ones.
-
-The script is `sweep.py`.
-"""
+"""The runs of a sweep as processes: how they begin, and end."""
 
 import contextlib
 import ctypes
@@ -16,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runs import ToolError
-from sweep_plan import ROOT, Run, Sweep
-from sweep_table import Result, read_result, write_record
+from ..errors import UserError
+from .plan import Run, Sweep
+from .table import Result, read_result, write_record
 
-TRAIN_NET = [sys.executable, str(ROOT / "train_net.py")]  # tests put a stub here
+TRAIN_NET = [sys.executable, "-m", "alwa_d2", "train"]  # tests put a stub here
 OUTPUT = "output.txt"  # what a run printed, in its folder
 ERROR_LINES = 20  # of it that are kept of a failed run
 PATIENCE = 10  # seconds that a run has to end, and that the lock of an ending sweep is waited for
@@ -62,7 +59,7 @@ def locked(output: Path, run: str | None) -> Iterator[list[int]]:
                 except BlockingIOError:
                     if attempt == PATIENCE:
                         what = "another sweep" if run is None else f"a sweep, or the run {run},"
-                        raise ToolError(f"{output}: {what} is at work here") from None
+                        raise UserError(f"{output}: {what} is at work here") from None
                     time.sleep(1)
         yield [file.fileno() for file in files]
 

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runs import WEIGHT, ToolError, read_metrics
-from sweep_plan import RECORD, Cell, Run, Sweep, read_record
+from ..analysis.runs import WEIGHT, read_metrics
+from ..errors import UserError
+from .plan import RECORD, Cell, Run, Sweep, read_record
 
 FINISHED, FAILED, UNSCORED, MISSING = "finished", "failed", "unscored", "missing"
 NONE = "–"  # in the table, where there is no number
@@ -59,7 +60,7 @@ def read_result(run: Run, metrics: list[str]) -> Result:
         return Result(run, FAILED, f"exit status {status}: {reason.strip()}", seconds)
     try:
         records = sorted(read_metrics(run.folder / "metrics.json").items())
-    except ToolError as problem:
+    except UserError as problem:
         return Result(run, FAILED, str(problem), seconds)
     last = {key: value for _, line in records for key, value in line.items()}
     lacking = [name for name in metrics if name not in last]
@@ -158,7 +159,7 @@ def fill_in(results: list[Result], path: Path, metrics: list[str]) -> list[Resul
         ]
     except (OSError, ValueError, csv.Error) as error:
         expected = f"expected a results.csv with {', '.join(metrics)}"
-        raise ToolError(f"--results {path}: {expected}; {error}") from error
+        raise UserError(f"--results {path}: {expected}; {error}") from error
 
 
 def _from_row(run: Run, row: dict[str, str], metrics: list[str]) -> Result:
@@ -179,7 +180,7 @@ def check_kept(sweep: Sweep, results: list[Result]) -> None:
     missing = [result.run for result in results if result.status == MISSING]
     lost = [run for run in missing if run.hash in known and not run.folder.exists()]
     if lost:
-        raise ToolError(
+        raise UserError(
             f"{path} has {len(lost)} finished runs whose folders are gone, such as "
             f"{lost[0].folder.name}; keep their scores with --results {path}, or remove the "
             "file to train them again"

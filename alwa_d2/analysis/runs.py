@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from ..errors import UserError
+
 LABELS = {"cls": "classification", "box_reg": "box", "rpn_cls": "RPN class", "rpn_loc": "RPN box"}
 WEIGHT, STATISTIC = "alwa/weight_", "alwa/stat_"  # a loss's name follows
 HASH = r"-[0-9a-f]{12}$"  # the end of a folder's name that sweep.py gave
-
-
-class ToolError(Exception):
-    """A mistake on the command line or an unusable file, said in one line."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ def first_window(run: Run, name: str, window: int | None = None) -> tuple[int, f
 def read_metrics(path: Path) -> dict[int, dict[str, float]]:
     """Values by iteration; where a resumed run wrote an iteration again, the later line wins."""
     if not path.is_file():
-        raise ToolError(f"{path}: no such file; expected the folder of a finished run")
+        raise UserError(f"{path}: no such file; expected the folder of a finished run")
     lines = [(n, line) for n, line in enumerate(path.read_bytes().splitlines(), 1) if line.strip()]
     records: dict[int, dict[str, float]] = {}
     for number, line in lines:
@@ -172,14 +170,14 @@ def read_metrics(path: Path) -> dict[int, dict[str, float]]:
             try:  # a line cut off, and behind it the first one after the run was resumed
                 record = json.loads(line[line.rindex(b"{") :])
             except ValueError:
-                raise ToolError(f"{path}, line {number}: not JSON ({error})") from error
+                raise UserError(f"{path}, line {number}: not JSON ({error})") from error
             print(f"warning: {path}, line {number}: begin cut off, left out", file=sys.stderr)
         numbers = isinstance(record, dict) and {type(v) for v in record.values()} <= {int, float}
         if not numbers or type(record.get("iteration")) is not int:
-            raise ToolError(f"{path}, line {number}: expected numbers by key, a whole 'iteration'")
+            raise UserError(f"{path}, line {number}: expected numbers by key, a whole 'iteration'")
         records.setdefault(record["iteration"], {}).update(record)
     if not records:
-        raise ToolError(f"{path}: empty; expected one JSON object per line")
+        raise UserError(f"{path}: empty; expected one JSON object per line")
     return records
 
 
@@ -199,7 +197,7 @@ def read_settings(path: Path) -> dict:
         return settings | {"rest": config}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise ToolError(f"{path}: expected a run's config with MODEL.ALWA; {reason}") from error
+        raise UserError(f"{path}: expected a run's config with MODEL.ALWA; {reason}") from error
 
 
 def in_order(names: list[str]) -> list[str]:
@@ -224,7 +222,7 @@ def load_run(folder: str | Path) -> Run:
     needed = [f"{prefix}loss_{name}" for name in losses for prefix in ("", "unweighted/")]
     missing = [key for key in needed or [f"{WEIGHT}<loss>"] if key not in series]
     if missing:
-        raise ToolError(f"{metrics}: no line has {', '.join(missing)}, as train_net.py writes it")
+        raise UserError(f"{metrics}: no line has {', '.join(missing)}, as train_net.py writes it")
     settings = read_settings(config)
     given = [tuple(loss.removeprefix("loss_") for loss in pair) for pair in settings["pairs"]]
     pairs = [pair for pair in given if set(pair) <= set(losses)] or find_pairs(losses)

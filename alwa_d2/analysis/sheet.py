@@ -9,8 +9,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from detectron2.structures import Instances, pairwise_iou
-from pictures import RGB
 from PIL import Image, ImageDraw, ImageFont
+
+from .pictures import RGB
 
 MATCH_IOU = 0.5  # as in AP50
 # All in pixels of the sheet.
@@ -36,6 +37,7 @@ TRUE = Style(f"true positive (same class, IoU >= {MATCH_IOU})", (0, 140, 102))
 FALSE = Style("false positive", (213, 94, 0))
 MISSED = Style("missed ground truth", (240, 228, 66), BLACK, dashed=True)
 STYLES = (TRUTH, TRUE, FALSE, MISSED)
+COLOURS = (BLACK, *(style.colour for style in STYLES))  # to be kept exact in a PNG file
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from sheet import Sample, match
+
+from .sheet import Sample, match
 
 RECALLS = (0.5, 0.6, 0.7, 0.8, 0.9)
 

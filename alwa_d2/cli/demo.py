@@ -1,11 +1,4 @@
-"""Trains a detector, evaluates it and draws what came out: a run to see the whole path work.
-
-    python tools/demo.py [--config-file configs/retina_alwa.yaml] [--output output/demo]
-        [KEY VALUE ...]
-
-Runs `train_net.py`, `tools/plot_losses.py` and `tools/show_detections.py` one after the other, and
-ends with a table of the results and the places of all files.
-"""
+"""Trains a detector, evaluates it and draws what came out: a run to see the whole path work."""
 
 import argparse
 import os
@@ -15,9 +8,15 @@ import sys
 import time
 from pathlib import Path
 
-from runs import WEIGHT, Run, ToolError, load_run
+from ..analysis.runs import WEIGHT, Run, load_run
+from ..errors import UserError
+from ..model_zoo import find_config
 
-ROOT = Path(__file__).resolve().parents[1]
+HELP = "train on embedded data, evaluate, and draw what came out"
+DESCRIPTION = """
+Runs train, plot and show one after the other, and ends with a table of the results and the places
+of all files. Nothing is downloaded.
+"""
 # What a run writes; only these are removed from the folder of an earlier one.
 WRITTEN = (
     *("metrics.json", "config.yaml", "last_checkpoint", "model_*.pth", "events.out.tfevents.*"),
@@ -42,10 +41,10 @@ def clear(output: Path) -> None:
     A folder that holds something else and no run is refused.
     """
     if output.exists() and not output.is_dir():
-        raise ToolError(f"--output: expected a folder, got the file {output}")
+        raise UserError(f"--output: expected a folder, got the file {output}")
     is_run = any((output / name).is_file() for name in ("metrics.json", "config.yaml"))
     if output.is_dir() and any(output.iterdir()) and not is_run:
-        raise ToolError(
+        raise UserError(
             f"--output: {output} holds other things than an earlier run (no metrics.json, no "
             "config.yaml); expected an empty or new folder"
         )
@@ -55,14 +54,14 @@ def clear(output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
 
 
-def run_step(script: str, *arguments: str) -> float:
-    """Runs a script of the project on this terminal; returns the seconds it took."""
-    command = [sys.executable, str(ROOT / script), *arguments]
-    print(f"\n== {script} {' '.join(arguments)}", flush=True)  # before what the script prints
+def run_step(command: str, *arguments: str) -> float:
+    """Runs a command of the package on this terminal; returns the seconds it took."""
+    line = [sys.executable, "-m", "alwa_d2", command, *arguments]
+    print(f"\n== alwa-d2 {command} {' '.join(arguments)}", flush=True)  # before what it prints
     start = time.monotonic()
-    code = subprocess.run(command).returncode
+    code = subprocess.run(line).returncode
     if code:
-        raise StepFailed(f"{script} ended with exit code {code}")
+        raise StepFailed(f"{command} ended with exit code {code}")
     return time.monotonic() - start
 
 
@@ -71,7 +70,7 @@ def find_places(output: Path) -> dict[str, Path]:
     found = {what: sorted(output.glob(pattern)) for what, pattern in PLACES.items()}
     missing = [PLACES[what] for what, paths in found.items() if not paths]
     if missing:
-        raise ToolError(f"{output}: no {', '.join(missing)}")
+        raise UserError(f"{output}: no {', '.join(missing)}")
     return {what: paths[-1] for what, paths in found.items()}
 
 
@@ -85,7 +84,7 @@ def format_table(run: Run, seconds: float, places: dict[str, Path]) -> str:
     """
     scores = {name: run.last(f"bbox/{name}") for name in ("AP", "AP50", "AP75")}
     if None in scores.values():
-        raise ToolError("metrics.json: no line has bbox/AP, bbox/AP50, bbox/AP75; no evaluation?")
+        raise UserError("metrics.json: no line has bbox/AP, bbox/AP50, bbox/AP75; no evaluation?")
     rows = [(name, f"{score:.1f}") for name, score in scores.items()]
     weights = {name: run.last(WEIGHT + name) for name in run.losses}
     rows += [(f"final weight of loss_{name}", f"{value:.3f}") for name, value in weights.items()]
@@ -97,41 +96,36 @@ def format_table(run: Run, seconds: float, places: dict[str, Path]) -> str:
     return "\n".join(lines)
 
 
-def run_demo(config_file: Path, output: Path, opts: list[str]) -> None:
+def run_demo(config_file: str, output: Path, opts: list[str]) -> None:
     """Trains, evaluates, draws, and prints the table last."""
-    if not config_file.is_file():
-        raise ToolError(f"--config-file: {config_file} is no file")
+    config_file = find_config(config_file)
     if "OUTPUT_DIR" in opts[::2]:
-        raise ToolError("OUTPUT_DIR is set by --output, not by KEY VALUE")
+        raise UserError("OUTPUT_DIR is set by --output, not by KEY VALUE")
     clear(output)
     settings = (*opts, "OUTPUT_DIR", str(output))
-    seconds = run_step("train_net.py", "--config-file", str(config_file), *settings)
-    run_step("tools/plot_losses.py", str(output))
+    seconds = run_step("train", "--config-file", str(config_file), *settings)
+    run_step("plot", str(output))
     # The run's own config has all settings in it, those of the command line too.
     weights = ("MODEL.WEIGHTS", str(output / "model_final.pth"))
     config = str(output / "config.yaml")
-    run_step("tools/show_detections.py", "--config-file", config, *weights)
+    run_step("show", "--config-file", config, *weights)
     table = format_table(load_run(output), seconds, find_places(output))
     print(f"\nResults of {os.path.relpath(config_file)}\n\n{table}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Train, evaluate and draw, on embedded data.")
-    config = ROOT / "configs" / "retina_alwa.yaml"
-    parser.add_argument("--config-file", type=Path, default=config)
-    parser.add_argument("--output", type=Path, default=Path("output", "demo"), help="run's folder")
-    parser.add_argument("opts", metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[])
-    args = parser.parse_args(arguments)
+def add_arguments(parser):
+    config = dict(metavar="FILE", default="retina_alwa.yaml")
+    parser.add_argument("--config-file", **config, help="default: retina_alwa.yaml")
+    folder = dict(type=Path, metavar="FOLDER", default=Path("output", "demo"))
+    parser.add_argument("--output", **folder, help="the run's folder; default: output/demo")
+    opts = dict(metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[])
+    parser.add_argument("opts", **opts, help="settings that take the place of the config's")
+
+
+def run(args) -> int:
     try:
         run_demo(args.config_file, args.output, args.opts)
-    except (ToolError, OSError) as error:
-        print("demo:", *str(error).split(), file=sys.stderr)  # on one line
-        return 2
     except StepFailed as error:
-        print(f"demo: {error}", file=sys.stderr)
+        print(f"alwa-d2 demo: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -17,7 +17,8 @@ from detectron2.data.detection_utils import (
 from detectron2.modeling import build_model
 from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.structures import Boxes, Instances, pairwise_iou
-from runs import ToolError
+
+from ..errors import UserError
 
 NOT_POSITIVE = -1
 
@@ -41,9 +42,9 @@ class Labeller:
             self.head = getattr(self.model, "proposal_generator", None)
         name = cfg.MODEL.META_ARCHITECTURE
         if not hasattr(self.head, "anchor_matcher"):
-            raise ToolError(f"MODEL.META_ARCHITECTURE: {name} has no anchors that are matched")
+            raise UserError(f"MODEL.META_ARCHITECTURE: {name} has no anchors that are matched")
         if self.head.anchor_generator.box_dim != 4:
-            raise ToolError("MODEL.ANCHOR_GENERATOR.NAME: rotated anchors are not supported")
+            raise UserError("MODEL.ANCHOR_GENERATOR.NAME: rotated anchors are not supported")
         self._anchors: dict[tuple[int, int], Boxes] = {}
 
     @torch.no_grad()
@@ -80,7 +81,7 @@ class Labeller:
 def new_size(cfg: CfgNode, record: dict) -> tuple[int, int]:
     """Height and width that an image is resized to for testing, as Detectron2's predictor does."""
     if not record.get("height") or not record.get("width"):
-        raise ToolError(f"image {record.get('image_id')}: the data set gives no height and width")
+        raise UserError(f"image {record.get('image_id')}: the data set gives no height and width")
     size, shortest = (record["height"], record["width"]), cfg.INPUT.MIN_SIZE_TEST
     if shortest == 0:
         return size
@@ -104,11 +105,11 @@ def load_samples(cfg: CfgNode, name: str) -> list[Sample]:
     """The images of the data set `name` that have boxes."""
     if name not in DatasetCatalog:
         known = ", ".join(cfg.DATASETS.TRAIN) or "empty"
-        raise ToolError(f"data set {name!r} is not registered; DATASETS.TRAIN is {known}")
+        raise UserError(f"data set {name!r} is not registered; DATASETS.TRAIN is {known}")
     samples = [Sample(record, truth_of(cfg, record)) for record in DatasetCatalog.get(name)]
     samples = [sample for sample in samples if len(sample.truth)]
     if not samples:
-        raise ToolError(f"data set {name!r}: no image has a box")
+        raise UserError(f"data set {name!r}: no image has a box")
     return samples
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-from runs import WEIGHT, Run, label
+
+from .runs import WEIGHT, Run, label
 
 # Okabe and Ito's palette: blue, vermillion, green, purple, orange and sky blue stay apart for
 # colour-blind readers.

@@ -1,7 +1,8 @@
 """What the course of a classification weight gives cause to try."""
 
 import numpy as np
-from runs import Run
+
+from .runs import Run
 
 LOW = 0.05  # a weight that leaves a loss a twentieth of its scale
 JUMP = 0.05  # median change from update to update that counts as jumping

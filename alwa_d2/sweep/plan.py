@@ -1,22 +1,22 @@
 """The file of a sweep, read into cells and runs; docs/experiments.md describes it.
 
-A cell is one label from each axis of the grid; a run is a cell with a seed. `sweep.py` runs them.
+A cell is one label from each axis of the grid; a run is a cell with a seed.
 """
 
 import hashlib
 import itertools
 import json
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from runs import ToolError
 
-ROOT = Path(__file__).resolve().parents[1]
+from ..errors import UserError
+from ..model_zoo import find_config
+
 HASH_DIGITS = 12  # hexadecimal: 48 bits, so that a million runs hardly share one
 NAME_LENGTH = 80  # characters of a folder's readable part
 RECORD = "run.json"  # written last, into the folder of a run that has ended
@@ -90,7 +90,7 @@ class _Reader:
         self.path = path
 
     def fail(self, where: str, expected: str, got: Any):
-        raise ToolError(f"{self.path}: {where}: expected {expected}, got {got!r}")
+        raise UserError(f"{self.path}: {where}: expected {expected}, got {got!r}")
 
     def mapping(self, where: str, value: Any, of: str) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -115,7 +115,7 @@ class _Reader:
         """KEY -> VALUE, written as they stand on a command line."""
         for key, item in self.mapping(where, value, "KEY: VALUE").items():
             if key in OURS:
-                raise ToolError(f"{self.path}: {where}: {key} can't be set, {OURS[key]}")
+                raise UserError(f"{self.path}: {where}: {key} can't be set, {OURS[key]}")
             if isinstance(item, dict) or item is None:
                 self.fail(f"{where}.{key}", "a value (keys have dots: MODEL.ALWA.RULE)", item)
         return {k: v if isinstance(v, str) else repr(v) for k, v in value.items()}
@@ -136,7 +136,7 @@ def read_sweep(path: Path, opts: list[str]) -> Sweep:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ToolError(f"{path}: expected YAML; {error}") from error
+        raise UserError(f"{path}: expected YAML; {error}") from error
     reader = _Reader(path)
     content = reader.mapping("the file", content, "with config, output, grid and seeds")
     required = ("config", "output", "grid", "seeds")
@@ -146,10 +146,8 @@ def read_sweep(path: Path, opts: list[str]) -> Sweep:
             reader.fail("the file", f"the keys {', '.join(known)}", key)
     for key in required:
         if key not in content:
-            raise ToolError(f"{path}: {key} is missing")
-    config = ROOT / reader.text("config", content["config"])
-    if not config.is_file():
-        reader.fail("config", f"a file below {ROOT}", content["config"])
+            raise UserError(f"{path}: {key} is missing")
+    config = Path(find_config(reader.text("config", content["config"])))
     seeds = reader.listing(
         "seeds", content["seeds"], "whole numbers from 0 on", lambda s: type(s) is int and s >= 0
     )
@@ -179,7 +177,7 @@ def _labels_of(cells: list[Cell]) -> dict[str, set[str]]:
 def _read_cells(reader: _Reader, content: dict[str, Any], opts: list[str]) -> list[Cell]:
     """The grid's cells without the excluded ones, then the included ones."""
     if len(opts) % 2:
-        raise ToolError(f"KEY VALUE: expected pairs, got {' '.join(opts)}")
+        raise UserError(f"KEY VALUE: expected pairs, got {' '.join(opts)}")
     given = reader.settings("KEY VALUE", dict(zip(opts[::2], opts[1::2])))
     common = {**reader.settings("opts", content.get("opts", {})), **given}
     grid = _read_grid(reader, content["grid"], given)
@@ -199,16 +197,16 @@ def _read_cells(reader: _Reader, content: dict[str, Any], opts: list[str]) -> li
         own = reader.settings(f"{where}.opts", item.get("opts", {}))
         rest = {axis: label for axis, label in item.items() if axis != "opts"}
         if own.keys() & given.keys():
-            raise ToolError(f"{reader.path}: {where} and the command line set the same keys")
+            raise UserError(f"{reader.path}: {where} and the command line set the same keys")
         labels = reader.labels(where, rest, dict.fromkeys(grid))
         if set(labels) != set(grid):
             reader.fail(where, f"a label for each of {', '.join(grid)}", rest)
         cells.append(_make_cell(grid, common, labels, own))
     for cell in cells:
         if sum(cell.labels == other.labels for other in cells) > 1:
-            raise ToolError(f"{reader.path}: include: the cell '{cell.name}' is there already")
+            raise UserError(f"{reader.path}: include: the cell '{cell.name}' is there already")
     if not cells:
-        raise ToolError(f"{reader.path}: exclude: expected a cell to be left, got none")
+        raise UserError(f"{reader.path}: exclude: expected a cell to be left, got none")
     return cells
 
 
@@ -234,7 +232,7 @@ def _read_grid(reader: _Reader, value: Any, given: Settings) -> Grid:
             reader.fail(where, "at least one label", labels)
         for key in {key for settings in grid[axis].values() for key in settings}:
             if key in owner:
-                raise ToolError(f"{reader.path}: {where} sets {key}, and so does {owner[key]}")
+                raise UserError(f"{reader.path}: {where} sets {key}, and so does {owner[key]}")
             owner[key] = where
     if not grid:
         reader.fail("grid", "at least one axis", value)
@@ -243,9 +241,7 @@ def _read_grid(reader: _Reader, value: Any, given: Settings) -> Grid:
 
 def make_runs(sweep: Sweep) -> list[Run]:
     """All runs, cell by cell, after every config was merged and checked as train_net.py does it."""
-    # As for train_net.py, a checkout is enough.
-    sys.path.append(str(ROOT))
-    from alwa_d2.engine.defaults import merged_cfg, setup_cfg
+    from ..engine.defaults import merged_cfg, setup_cfg
 
     runs: list[Run] = []
     for cell in sweep.cells:
@@ -255,7 +251,7 @@ def make_runs(sweep: Sweep) -> list[Run]:
             cfg = merged_cfg(str(sweep.config), opts)  # without what depends on this machine
         except (AssertionError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             reason = error.args[0] if isinstance(error, KeyError) else error
-            raise ToolError(f"{sweep.path}: the cell '{cell.name}': {reason}") from error
+            raise UserError(f"{sweep.path}: the cell '{cell.name}': {reason}") from error
         cfg.OUTPUT_DIR = ""
         for seed in sweep.seeds:
             cfg.SEED = seed
@@ -263,7 +259,7 @@ def make_runs(sweep: Sweep) -> list[Run]:
             for run in runs:
                 if run.hash == digest:
                     both = f"'{run.name}' and '{cell.name} seed {seed}'"
-                    raise ToolError(f"{sweep.path}: {both} are the same settings")
+                    raise UserError(f"{sweep.path}: {both} are the same settings")
             runs.append(Run(cell, seed, digest, _folder(sweep, cell, seed, digest)))
     return runs
 

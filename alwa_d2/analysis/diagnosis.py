@@ -1,22 +1,17 @@
 """The paper's three conclusions, looked for in finished runs, and the advice that follows.
 
-    python tools/diagnose.py OUTPUT_DIR [OUTPUT_DIR ...] [--json FILE]
-
 For each run and each pair of its losses: whether the classification loss falls faster than the box
 loss, whether weights below 1 were in force, and whether the two weights stay close; each with its
 numbers, as `metrics.json` has them. docs/analyses.md says how they are computed.
 """
 
-import argparse
-import json
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
-from curves import step_positions
-from runs import Run, ToolError, first_window, gain, load_run
-from weight_course import advise
+
+from .curves import step_positions
+from .runs import Run, first_window, gain
+from .weight_course import advise
 
 # w_cls / w_box of the ratios that the paper recommends is 0.25 / 0.5 and 0.5 / 0.75. The lower one
 # is a rule of thumb: two points, found with other data, models and scales of the losses.
@@ -171,32 +166,3 @@ One run is one seed: nothing here says that a run with other weights would be be
         advice.append(f"{result['run']}, {result['pair']} ({', '.join(result['losses'])}):")
         advice += [f"  - {line}" for line in result["advice"]]
     return "\n".join([*table, notes, *advice])
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description="For each run and each pair of its losses: does the classification loss fall "
-        "faster, were weights below 1 in force, did the two weights stay close? With the numbers, "
-        "and the advice that follows. docs/analyses.md says how they are computed."
-    )
-    parser.add_argument("folders", metavar="OUTPUT_DIR", nargs="+", help="a finished run's folder")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all of it, unrounded")
-    args = parser.parse_args(arguments)
-    try:
-        runs = [load_run(folder) for folder in args.folders]
-        for folder, run in zip(args.folders, runs):
-            if not run.pairs:
-                raise ToolError(f"{folder}: no pair of losses among {', '.join(run.losses)}")
-        results = [diagnose(run, pair, runs) for run in runs for pair in run.pairs]
-        if args.json:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-            args.json.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
-    except (ToolError, OSError) as error:
-        print("diagnose:", *str(error).split(), file=sys.stderr)
-        return 2
-    print(report(results))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

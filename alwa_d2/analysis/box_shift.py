@@ -1,24 +1,14 @@
-"""How far a box can slide before other anchors count as positive: curves and a picture.
+"""How far a box can slide before other anchors count as positive: measured, tabulated and drawn.
 
-    python tools/box_shift.py --config-file CONFIG [--dataset NAME] [--num-images 200]
-        [--shifts 0 1 2 4 8 16 32 64] [--image ID] [--output FILE] [KEY VALUE ...]
-
-Moves the ground truth of a data set and labels the anchors anew by the model's own rule. Writes
-`box_shift.png` and, beside it, the numbers as CSV into the config's OUTPUT_DIR. Needs no weights.
+The ground truth of a data set is moved, and the anchors are labelled anew by the model's own rule.
 """
 
-import argparse
 import csv
-import math
-import sys
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import torch
-from anchor_labels import NOT_POSITIVE, Labeller, Sample, load_samples, shifted
-from curves import HUES
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import read_image
 from detectron2.structures import Instances
@@ -26,9 +16,10 @@ from detectron2.structures.boxes import matched_pairwise_iou
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
-from pictures import png_path, rasterise, save_png
-from runs import ToolError
-from show_detections import spread
+
+from ..errors import UserError
+from .anchor_labels import NOT_POSITIVE, Labeller, Sample, shifted
+from .curves import HUES
 
 # The signs of a shift in x and in y, all of which are averaged over.
 DIRECTIONS = {
@@ -82,7 +73,7 @@ def measure(labeller: Labeller, samples: Sequence[Sample], shifts: Sequence[floa
         for shift, cell in zip(shifts, table):
             copies, boxes, before, after, same, either, iou, best = cell.tolist()
             if not before:
-                raise ToolError("no anchor is positive: MODEL.ANCHOR_GENERATOR.SIZES fit no box")
+                raise UserError("no anchor is positive: MODEL.ANCHOR_GENERATOR.SIZES fit no box")
             shares = (after / copies, same / before, 1 - same / either, iou / boxes, best / boxes)
             rows.append(Row(name, shift, *shares))
     return rows
@@ -116,7 +107,7 @@ def choose(samples: Sequence[Sample], image: str | None) -> tuple[Sample, int]:
     if image is not None:
         samples = [sample for sample in samples if str(sample.record["image_id"]) == image]
         if not samples:
-            raise ToolError(f"--image: no image with boxes is called {image!r}")
+            raise UserError(f"--image: no image with boxes is called {image!r}")
     found = []
     for sample in samples:
         boxes, (height, width) = sample.truth.gt_boxes, sample.truth.image_size
@@ -221,68 +212,3 @@ def make_figure(labeller, rows, sample: Sample, index: int, title: str) -> Figur
     )
     right.legend(fontsize=9, loc="outside lower center")  # not over the axis below
     return figure
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Moves the ground truth and labels the anchors anew: how many stay positive, "
-        "and their IoU, at each shift. Draws curves and an example, and writes the numbers into a "
-        "CSV file beside the picture. docs/box_shift.md has the rest."
-    )
-    parser.add_argument("--config-file", required=True, help="a config; its weights are not read")
-    parser.add_argument("--dataset", metavar="NAME", help="default: the first of DATASETS.TRAIN")
-    number = "evenly spread over the set; default: 200"
-    parser.add_argument("--num-images", type=int, default=200, help=number)
-    shifts = dict(type=float, nargs="+", metavar="PX", default=[1, 2, 4, 8, 16, 32, 64])
-    pixels = (
-        "pixels after resizing, 0 is added; default: 1 2 4 8 16 32 64. Another option has to "
-        "follow before KEY VALUE"
-    )
-    parser.add_argument("--shifts", **shifts, help=pixels)
-    parser.add_argument("--image", metavar="ID", help="the example; default: one of median box")
-    where = "PNG file, beside which the numbers go as CSV; default: OUTPUT_DIR/box_shift.png"
-    parser.add_argument("--output", type=png_path, help=where)
-    opts = dict(metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[])
-    parser.add_argument("opts", **opts, help="settings as train_net.py takes them; they come last")
-    args = parser.parse_args(arguments)
-    if args.num_images < 1:
-        parser.error(f"--num-images: expected at least 1, got {args.num_images}")
-    for shift in args.shifts:
-        if not 0 <= shift < math.inf:
-            parser.error(f"--shifts: expected pixels, 0 or more, got {shift:g}")
-    args.shifts = sorted({0.0, *args.shifts})
-    return args
-
-
-def main(arguments: list[str] | None = None) -> int:
-    args = parse(arguments)
-    sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout is enough
-    from alwa_d2.engine import setup_cfg
-
-    try:
-        cfg = setup_cfg(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
-        name = args.dataset or next(iter(cfg.DATASETS.TRAIN), "")
-        samples = load_samples(cfg, name)
-        example = choose(samples, args.image)
-        measured = [samples[index] for index in spread(len(samples), args.num_images)]
-        labeller = Labeller(cfg)
-        rows = measure(labeller, measured, args.shifts)
-        boxes = torch.cat([sample.truth.gt_boxes.area() for sample in measured]).sqrt()
-        title = (
-            f"{name}, {cfg.MODEL.META_ARCHITECTURE}: {len(measured)} images, {len(boxes)} boxes, "
-            f"median size {boxes.median():.0f} px"
-        )
-        figure = make_figure(labeller, rows, *example, title)
-        output = args.output or Path(cfg.OUTPUT_DIR, "box_shift.png")
-        save_png(lambda scale: rasterise(figure, 110 * scale), output)
-        write_csv(rows, output.with_suffix(".csv"))
-    except (ToolError, OSError, ValueError, KeyError, AssertionError) as error:
-        message = error.args[0] if isinstance(error, KeyError) else error
-        print("box_shift:", *str(message).split(), file=sys.stderr)
-        return 2
-    print(title, format_table(rows), f"wrote {output} and {output.with_suffix('.csv')}", sep="\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

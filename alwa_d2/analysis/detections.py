@@ -1,0 +1,75 @@
+"""A trained detector's detections on the images of a data set, with their ground truth."""
+
+import os
+import pickle
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.engine import DefaultPredictor
+from detectron2.structures import Boxes, BoxMode, Instances
+from tqdm import tqdm
+
+from ..errors import UserError
+from .sheet import Sample
+
+
+def spread(total: int, count: int) -> list[int]:
+    """`count` of the indices 0..total - 1, evenly spread, the first and the last among them."""
+    return sorted({round(i) for i in np.linspace(0, total - 1, min(count, total))})
+
+
+def truth_of(record: dict, size: tuple[int, int]) -> Instances:
+    """The boxes of a data set's record, crowds left out."""
+    objects = [item for item in record.get("annotations", []) if not item.get("iscrowd", 0)]
+    boxes = [BoxMode.convert(o["bbox"], o["bbox_mode"], BoxMode.XYXY_ABS) for o in objects]
+    classes = torch.tensor([o["category_id"] for o in objects], dtype=torch.int64)
+    return Instances(size, gt_boxes=Boxes(torch.tensor(boxes)), gt_classes=classes)
+
+
+def load_samples(
+    cfg: CfgNode, name: str, count: int, score: float, whole: bool = False
+) -> list[Sample]:
+    """`count` images of a data set with the model's detections of at least `score`.
+
+    If `whole`, all images' detections are there, but pixels of `count` of them only: (0, 0, 3).
+    """
+    if name not in DatasetCatalog:
+        known = ", ".join(cfg.DATASETS.TEST) or "empty"
+        raise UserError(f"data set {name!r} is not registered; DATASETS.TEST is {known}")
+    weights = cfg.MODEL.WEIGHTS
+    if not weights or ("://" not in weights and not os.path.isfile(weights)):
+        raise UserError(f"MODEL.WEIGHTS: expected a checkpoint, got {weights!r}, which is no file")
+    records = DatasetCatalog.get(name)
+    try:
+        predictor = DefaultPredictor(cfg)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        reason = str(error).split(". ")[0]  # PyTorch goes on for a paragraph
+        raise UserError(f"MODEL.WEIGHTS: {weights} cannot be loaded: {reason}") from error
+    chosen = spread(len(records), count)
+    samples = []
+    for index in progress(range(len(records)) if whole else chosen):
+        sample = detect(predictor, records[index], score)
+        if index not in chosen:
+            sample = replace(sample, image=sample.image[:0, :0].copy())
+        samples.append(sample)
+    return samples
+
+
+def progress(numbers: Iterable[int]) -> Iterable[int]:
+    """The numbers, with a bar where someone watches."""
+    return tqdm(numbers, "images", leave=False, disable=None)
+
+
+def detect(predictor, record: dict, score: float) -> Sample:
+    """One record's image, ground truth and detections."""
+    image = read_image(record["file_name"], "BGR")  # what the predictor takes
+    found = predictor(image)["instances"].to("cpu")
+    found = found[found.scores >= score]
+    truth = truth_of(record, image.shape[:2])
+    rgb = np.ascontiguousarray(image[:, :, ::-1])
+    return Sample(str(record["image_id"]), rgb, truth, found)

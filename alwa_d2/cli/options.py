@@ -1,0 +1,30 @@
+"""Options that several commands have, with the same words in each."""
+
+import argparse
+from pathlib import Path
+
+
+def png_path(text: str) -> Path:
+    """An argument that names a PNG file."""
+    if not text.endswith(".png"):
+        raise argparse.ArgumentTypeError(f"expected a name that ends in .png, got {text}")
+    return Path(text)
+
+
+def positive_int(text: str) -> int:
+    """An argument that is a number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
+    return int(text)
+
+
+def add_config_arguments(parser, required: bool = True) -> None:
+    """`--config-file` and, at the end of the line, KEY VALUE pairs."""
+    parser.add_argument(
+        "--config-file", metavar="FILE", required=required, default="",
+        help="a config: a path, or the name of one of this package's such as retina_alwa.yaml",
+    )  # fmt: skip
+    parser.add_argument(
+        "opts", metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[],
+        help="settings that take the place of the config's; they come last",
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Grids of settings and seeds: planned, run and tabulated."""
