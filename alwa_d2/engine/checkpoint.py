@@ -3,14 +3,14 @@
 import logging
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 
+from ..detectron2_private import OpenCheckpointer
 from ..weighting import LossWeighter
 
 logger = logging.getLogger(__name__)
 
 
-class Checkpointer(DetectionCheckpointer):
+class Checkpointer(OpenCheckpointer):
     """
     Detectron2's checkpointer, which refuses files that cannot be read, and on resuming those that
     another model or no training wrote.
@@ -30,38 +30,34 @@ class Checkpointer(DetectionCheckpointer):
             ValueError: a file that is no checkpoint, or does not fit on resuming
         """
         self._resumed_path = path if checkpointables is None else None
-        try:
-            return super().load(path, checkpointables)
-        finally:
-            self._parsed_url_during_load = None  # Detectron2's, which a refusal would leave behind
+        return super().load(path, checkpointables)
 
-    def _torch_load(self, f):
+    def read_file(self, path):
         try:
-            loaded = torch.load(f, map_location="cpu", weights_only=True)
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # of many types, for a file that may hold anything
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ValueError(f"{f}: expected a checkpoint, could not read it ({reason})") from error
+            raise ValueError(
+                f"{path}: expected a checkpoint, could not read it ({reason})"
+            ) from error
         if not isinstance(loaded, dict):
-            raise ValueError(f"{f}: expected a dictionary, got {type(loaded).__name__}")
+            raise ValueError(f"{path}: expected a dictionary, got {type(loaded).__name__}")
         return loaded
 
-    def _load_file(self, filename):
-        checkpoint = super()._load_file(filename)
+    def check_content(self, path, checkpoint):
         if not isinstance(checkpoint["model"], dict):
             kind = type(checkpoint["model"]).__name__
-            raise ValueError(f"{filename}: expected a model's state, a dictionary, got {kind}")
+            raise ValueError(f"{path}: expected a model's state, a dictionary, got {kind}")
         missing = [key for key in self.checkpointables if not checkpoint.get(key)]
         if self._resumed_path and missing:
             raise ValueError(
-                f"{filename}: expected a training's checkpoint to resume from, got one without "
+                f"{path}: expected a training's checkpoint to resume from, got one without "
                 f"{', '.join(missing)}; as MODEL.WEIGHTS it can start a training without --resume"
             )
-        return checkpoint
 
-    def _load_model(self, checkpoint):
-        result = super()._load_model(checkpoint)
+    def check_loaded(self, incompatible):
         weighters = [n for n, m in self.model.named_modules() if isinstance(m, LossWeighter)]
-        foreign = [*result.missing_keys, *(key for key, *_ in result.incorrect_shapes)]
+        foreign = [*incompatible.missing_keys, *(key for key, *_ in incompatible.incorrect_shapes)]
         # A weighter begins anew by itself where the checkpoint has not got it.
         foreign = [key for key in foreign if not key.startswith(tuple(f"{n}." for n in weighters))]
         if self._resumed_path and foreign:
@@ -69,8 +65,7 @@ class Checkpointer(DetectionCheckpointer):
                 f"{self._resumed_path}: expected a checkpoint of this model to resume from; "
                 f"{len(foreign)} tensors are missing or of another shape, such as {foreign[0]}"
             )
-        self._drop_weighters(result.unexpected_keys)
-        return result
+        self._drop_weighters(incompatible.unexpected_keys)
 
     @staticmethod
     def _drop_weighters(unexpected_keys: list[str]) -> None:

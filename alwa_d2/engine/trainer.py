@@ -2,14 +2,14 @@
 
 import logging
 import os
-import weakref
 
 import torch
 from detectron2.data import MetadataCatalog
-from detectron2.engine import DefaultTrainer, SimpleTrainer, create_ddp_model, hooks
+from detectron2.engine import SimpleTrainer, create_ddp_model, hooks
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ..detectron2_private import TrainerOfParts, remove_hooks
 from .amp import MixedPrecisionTrainer
 from .checkpoint import Checkpointer
 from .coco_evaluation import COCOEvaluator
@@ -26,7 +26,7 @@ EVALUATORS = {
 }
 
 
-class Trainer(DefaultTrainer):
+class Trainer(TrainerOfParts):
     """`DefaultTrainer` for models with loss weighters, on VOC and COCO data, CPU and CUDA."""
 
     def __init__(self, cfg):
@@ -35,8 +35,6 @@ class Trainer(DefaultTrainer):
         period = cfg.SOLVER.CHECKPOINT_PERIOD
         if period < 1:
             raise ValueError(f"SOLVER.CHECKPOINT_PERIOD: expected at least 1, got {period}")
-        # Not DefaultTrainer's, which knows several processes and mixed precision on CUDA alone.
-        super(DefaultTrainer, self).__init__()
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
             setup_logger(name="alwa_d2")
@@ -50,16 +48,10 @@ class Trainer(DefaultTrainer):
         model = create_ddp_model(model, broadcast_buffers=False, **devices)
         if cfg.SOLVER.AMP.ENABLED:
             precision = cfg.SOLVER.AMP.PRECISION
-            self._trainer = MixedPrecisionTrainer(model, data_loader, optimizer, precision)
+            loop = MixedPrecisionTrainer(model, data_loader, optimizer, precision)
         else:
-            self._trainer = SimpleTrainer(model, data_loader, optimizer)
-
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
-        self.start_iter = 0
-        self.max_iter = cfg.SOLVER.MAX_ITER
-        self.cfg = cfg
-        self.register_hooks(self.build_hooks())
+            loop = SimpleTrainer(model, data_loader, optimizer)
+        super().__init__(cfg, loop, model, Checkpointer)
 
     def build_hooks(self):
         """Detectron2's, with :class:`RankState` before the checkpointer and
@@ -76,7 +68,7 @@ class Trainer(DefaultTrainer):
     def after_train(self):
         if self.iter < self.max_iter:
             # Training has failed, here: the other processes do not come to an evaluation.
-            self._hooks = [h for h in self._hooks if not isinstance(h, hooks.EvalHook)]
+            remove_hooks(self, hooks.EvalHook)
         super().after_train()
 
     def resume_or_load(self, resume=True):
