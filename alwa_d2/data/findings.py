@@ -6,9 +6,9 @@ not go on it is an error, where the data was probably not meant so a warning. Re
     load(..., findings: Findings | None = None)
 
 With `findings` they add errors to it and go on with the next file, so that all are seen at once;
-without, the first error raises ValueError or FileNotFoundError with the finding's text. What is left
-out on purpose (boxes of zero area, say) is told by `note_left_out` under the set's registered name,
-so that training, evaluation and checks speak of the same objects.
+without, the first error raises ValueError or FileNotFoundError with the finding's text. What is
+left out on purpose (boxes of zero area, say) is told by `note_left_out` under the set's registered
+name, so that training, evaluation and checks speak of the same objects.
 """
 
 from collections.abc import Iterator
