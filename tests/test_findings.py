@@ -51,9 +51,11 @@ def test_the_page_has_errors_first_and_says_how_many_are_not_shown():
     findings = some(range(5))
     findings.add(MISSING_IMAGE, "a.jpg", "", "there is no such file")
     assert findings.page().splitlines() == [
-        "ERROR: 1 images missing; put the file there, or take its entry out",
+        "ERROR: images missing: 1",
+        "  remedy: put the file there, or take its entry out",
         "    a.jpg: there is no such file",
-        "WARNING: 5 boxes of zero area; left out; draw them again or delete them",
+        "WARNING: boxes of zero area: 5",
+        "  remedy: left out; draw them again or delete them",
         "    0.xml, object 1 (dog): 3, 4, 3, 9",
         "    1.xml, object 1 (dog): 3, 4, 3, 9",
         "    2.xml, object 1 (dog): 3, 4, 3, 9",

@@ -9,6 +9,7 @@ from ..errors import UserError
 # In the order of the help.
 COMMANDS = (
     "train",
+    "check-data",
     "demo",
     "plot",
     "show",

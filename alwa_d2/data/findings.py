@@ -5,10 +5,10 @@ not go on it is an error, where the data was probably not meant so a warning. Re
 
     load(..., findings: Findings | None = None)
 
-With `findings` they add errors to it and go on with the next file, so that all are seen at once;
-without, the first error raises ValueError or FileNotFoundError with the finding's text. What is
-left out on purpose (boxes of zero area, say) is told by `note_left_out` under the set's registered
-name, so that training, evaluation and checks speak of the same objects.
+With `findings` they add errors, and what they left out, and go on with the next file, so that all
+are seen at once; without, the first error raises ValueError or FileNotFoundError with the finding's
+text. What is left out on purpose (boxes of zero area, say) is told by `note_left_out` under the
+set's registered name either way, so that training, evaluation and checks speak of the same objects.
 """
 
 from collections.abc import Iterator
@@ -95,7 +95,8 @@ class Findings:
         lines = []
         for severity in (ERROR, WARNING):
             for kind, count, first in self.of(severity):
-                lines.append(f"{severity.upper()}: {count} {kind.name}; {kind.remedy}")
+                lines.append(f"{severity.upper()}: {kind.name}: {count}")
+                lines.append(f"  remedy: {kind.remedy}")
                 for each in first:
                     where = f"{each.file}, {each.object}" if each.object else each.file
                     lines.append(f"    {where}: {each.found}")

@@ -4,16 +4,22 @@ import logging
 import os
 
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import (
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
 from detectron2.engine import SimpleTrainer, create_ddp_model, hooks
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ..data.mapper import build_mapper
 from ..data.training import check_something_to_train_on, check_train_sets_named
 from ..detectron2_private import TrainerOfParts, remove_hooks
 from .amp import MixedPrecisionTrainer
 from .checkpoint import Checkpointer
 from .coco_evaluation import COCOEvaluator
+from .data_check import check_before_run
 from .hooks import LossWeightLogger
 from .rank_state import RankState
 from .voc_evaluation import VOCEvaluator
@@ -35,6 +41,7 @@ class Trainer(TrainerOfParts):
     """`DefaultTrainer` for models with loss weighters, on VOC and COCO data, CPU and CUDA."""
 
     def __init__(self, cfg):
+        check_train_sets_named(cfg)
         for name in cfg.DATASETS.TEST:  # before training, not after it
             self._evaluator_type(name)
         period = cfg.SOLVER.CHECKPOINT_PERIOD
@@ -43,6 +50,7 @@ class Trainer(TrainerOfParts):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
             setup_logger(name="alwa_d2")
+        check_before_run(cfg, training=True)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
@@ -91,6 +99,7 @@ class Trainer(TrainerOfParts):
     def test(cls, cfg, model, evaluators=None):
         """See Detectron2's; leaves the random state as it was, so that training does not depend on
         whether there was an evaluation."""
+        check_before_run(cfg, training=False)
         device = next(model.parameters()).device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             return super().test(cfg, model, evaluators)
@@ -98,12 +107,16 @@ class Trainer(TrainerOfParts):
     @classmethod
     def build_train_loader(cls, cfg):
         """Detectron2's; ValueError with counts and reasons where there is nothing to train on."""
-        check_train_sets_named(cfg)
         try:
-            return super().build_train_loader(cfg)
-        except (AssertionError, ValueError):
+            return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
+        except (AssertionError, ValueError):  # the latter under python -O
             check_something_to_train_on(cfg)
             raise
+
+    @classmethod
+    def build_test_loader(cls, cfg, dataset_name):
+        mapper = build_mapper(cfg, is_train=False)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
