@@ -8,6 +8,7 @@ for subclasses elsewhere in the package.
 import contextlib
 import io
 import json
+import logging
 import os
 import tempfile
 import weakref
@@ -21,6 +22,8 @@ from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
+
+logger = logging.getLogger(__name__)
 
 
 def become(module: nn.Module, kind: type) -> None:
@@ -177,9 +180,9 @@ class OpenCOCOEvaluator(COCOEvaluator):
         return scores
 
     def _tasks_from_predictions(self, predictions):
-        return (
-            super()._tasks_from_predictions(predictions) if predictions else self.tasks_of_nothing
-        )
+        if not predictions:
+            return self.tasks_of_nothing
+        return super()._tasks_from_predictions(predictions)
 
     def in_order_of_ids(self, class_names: list[str]) -> list[str]:
         """The classes' names in the order of the file's category ids, which results are in."""
@@ -190,9 +193,7 @@ class OpenCOCOEvaluator(COCOEvaluator):
         if class_names is not None:
             class_names = self.in_order_of_ids(class_names)
         if coco_eval is None:
-            self._logger.warning(
-                f"Nothing was detected: {iou_type} AP is 0 where there are objects"
-            )
+            logger.warning("Nothing was detected: %s AP is 0 where there are objects", iou_type)
             coco_eval = self.score_of_nothing(iou_type)
         return super()._derive_coco_results(coco_eval, iou_type, class_names)
 

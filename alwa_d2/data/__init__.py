@@ -8,7 +8,7 @@ from functools import partial
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from .classes import check_classes
-from .register import describe_layout, register_datasets
+from .register import register_datasets
 from .shapes import CLASSES as SHAPES_CLASSES
 from .shapes import default_root, ensure_shapes
 from .voc import VOCAnnotation, VOCObject, read_annotation
@@ -20,7 +20,6 @@ __all__ = [
     "VOCAnnotation",
     "VOCObject",
     "check_classes",
-    "describe_layout",
     "ensure_shapes",
     "load_voc",
     "read_annotation",

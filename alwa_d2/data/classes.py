@@ -21,11 +21,7 @@ def check_classes(cfg: CfgNode) -> None:
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     for name in names:
         _check_known(name)
-    # VOC's test sets are scored by boxes alone, whatever the model finds.
-    is_voc = {
-        name: MetadataCatalog.get(name).get("evaluator_type") == "pascal_voc" for name in names
-    }
-    note_needs(cfg, [n for n in names if n in cfg.DATASETS.TRAIN or not is_voc[n]])
+    note_needs(cfg, names)
     first, classes = None, None
     for name in names:
         other = list(MetadataCatalog.get(name).get("thing_classes") or ())
@@ -42,8 +38,6 @@ def check_classes(cfg: CfgNode) -> None:
     if classes is not None:
         _check_number(cfg, first, classes)
     _check_parts(cfg)
-    if cfg.MODEL.KEYPOINT_ON:
-        _check_keypoints(cfg, names)
 
 
 def _remedy(first: list[str], second: list[str]) -> str:
@@ -63,40 +57,6 @@ def _check_parts(cfg: CfgNode) -> None:
                 f'{train} with {a.part} and {test} with {b.part}; "first 80%" and "last 20%" of '
                 "one seed have none"
             )
-
-
-def _check_keypoints(cfg: CfgNode, names: list[str]) -> None:
-    """Refuses keypoints without names, or of another number than the model's."""
-    number = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
-    first = None
-    for name in names:
-        metadata = MetadataCatalog.get(name)
-        points = metadata.get("keypoint_names")
-        if not points:
-            file = metadata.get("json_file") or name
-            raise ValueError(
-                f"MODEL.KEYPOINT_ON: {name} has no names of keypoints; its file ({file}) names "
-                'them in the category\'s "keypoints", or its entry in "keypoint_names"'
-            )
-        if len(points) != number:
-            raise ValueError(
-                f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS: expected {len(points)}, the keypoints of "
-                f"{name} ({', '.join(points)}), got {number}"
-            )
-        first = first or (name, points)
-        if points != first[1]:
-            raise ValueError(
-                f"MODEL.KEYPOINT_ON: expected data sets of the same keypoints, got {first[0]} with "
-                f"{show(first[1])} and {name} with {show(points)}"
-            )
-    sigmas = len(cfg.TEST.KEYPOINT_OKS_SIGMAS) or 17  # pycocotools has COCO's
-    if cfg.DATASETS.TEST and sigmas != number:
-        example = ", ".join(["0.05"] * number)
-        raise ValueError(
-            f"TEST.KEYPOINT_OKS_SIGMAS: expected {number} numbers, one for each keypoint, got "
-            f"{sigmas}{'' if cfg.TEST.KEYPOINT_OKS_SIGMAS else ' (COCO has 17, the default)'}; "
-            f"[{example}] treats all alike"
-        )
 
 
 def _check_known(name: str) -> None:

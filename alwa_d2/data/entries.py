@@ -53,10 +53,15 @@ def parse_entries(text: str) -> list:
         pass  # JSON's null, true and false are names in Python
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
         raise ValueError(
-            f"DATASETS.REGISTER: expected a list of entries, in Python's form or as JSON, got "
-            f"{show(text)} ({error})"
+            "DATASETS.REGISTER: expected a list of entries, got one too deep"
+        ) from error
+    except ValueError as error:
+        at = getattr(error, "pos", 0)
+        raise ValueError(
+            "DATASETS.REGISTER: expected a list of entries, in Python's form or as JSON, got a "
+            f"text that is neither: {error}, at {show(text[at : at + 40])}"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """Files whose names are written otherwise in an annotation file than on the disk."""
 
 import difflib
+import logging
 import os
 import posixpath
 import unicodedata
@@ -8,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
 from urllib.parse import unquote
+
+logger = logging.getLogger(__name__)
 
 # Similar names are searched for the first few files that are not there: a search takes a second.
 _MAX_COMPARED = 40_000
@@ -52,6 +55,7 @@ class FileIndex:
         self.folder = folder
         self._suffix = suffix
         self._searches_left = _MAX_SEARCHES
+        self._has_told = False
 
     @cached_property
     def names(self) -> list[str]:
@@ -79,13 +83,20 @@ class FileIndex:
 
     def find(self, name: str) -> str | None:
         """The file that is meant by `name`: the one of that name, or the only one whose name
-        differs in Unicode form, case, kind of slashes or %-signs alone."""
+        differs in Unicode form, case, kind of slashes or %-signs alone (one log line tells of the
+        first such file)."""
         if os.path.isfile(os.path.join(self.folder, name)):
             return name
         found = self._written_otherwise.get(plain(name).casefold(), [])
         if len(found) > 1:  # two files that differ in case: the one that has the case of `name`
             found = [each for each in found if plain(each) == plain(name)]
-        return found[0] if len(found) == 1 else None
+        if len(found) != 1:
+            return None
+        if not self._has_told:
+            self._has_told = True
+            text = "%s: %a is taken for %a, which is written otherwise; others likewise"
+            logger.warning(text, self.folder, found[0], name)
+        return found[0]
 
     @cached_property
     def _by_base(self) -> dict[str, str]:

@@ -96,9 +96,3 @@ def _category_ids(categories: dict[int | str, str], classes: list[str]) -> tuple
 def registered_names() -> list[str]:
     """The data sets of DATASETS.REGISTER."""
     return [name for name in _registered if name in DatasetCatalog]
-
-
-def describe_layout(name: str) -> str:
-    """Where a registered data set's files are, its split and part, in one phrase."""
-    source = MetadataCatalog.get(name).get("source")
-    return source.describe() if source is not None else "not from DATASETS.REGISTER"

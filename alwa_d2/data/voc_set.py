@@ -11,10 +11,9 @@ from PIL import Image
 from .._show import show
 from .boxes import fault_of_box
 from .checks import refuse
-from .findings import BAD_ANNOTATION, ERROR, MISSING_IMAGE, UNKNOWN_CLASS, Findings, Kind
+from .findings import BAD_ANNOTATION, MISSING_IMAGE, UNKNOWN_CLASS, WARNING, Findings, Kind
 from .left_out import log_loaded
-from .names import FileIndex
-from .needs import needs_of
+from .names import FileIndex, files_below
 from .parts import Part
 from .voc import VOCAnnotation, VOCObject, image_size, read_annotation
 from .voc_layout import Layout, find_layout
@@ -23,11 +22,8 @@ from .voc_split import split_ids
 # Tried in this order where several pictures have one id; then what else Pillow reads.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
-_BOXES_ALONE = Kind(
-    "data sets without masks and keypoints",
-    ERROR,
-    "set MODEL.MASK_ON and MODEL.KEYPOINT_ON to False, or take a data set in COCO format",
-)
+
+_NO_XML = Kind("pictures without an XML file", WARNING, "left out; write one, without objects")
 
 
 @dataclass(frozen=True)
@@ -58,11 +54,7 @@ class VOCSet:
         FileNotFoundError with the name of the file. Boxes that are reversed, of zero area or
         outside of their image are left out, and counted in one log line.
         """
-        needs, left = needs_of(self.name), Findings()
-        if needs.masks or needs.keypoints:
-            key = "MODEL.MASK_ON" if needs.masks else "MODEL.KEYPOINT_ON"
-            found = f"{key} is True, but VOC's annotations hold boxes alone ({self.name})"
-            refuse(findings, _BOXES_ALONE, self.layout.annotations, "", found)
+        left = Findings()
         numbers = {name: number for number, name in enumerate(self.classes)}
         records = []
         for image in self.images(findings):
@@ -72,8 +64,20 @@ class VOCSet:
             objects = self.objects(image, left, findings)
             record["annotations"] = [_instance(obj, numbers[obj.name]) for obj in objects]
             records.append(record)
+        if self.split is None:
+            self._note_unannotated(records, left)
         log_loaded(self.name, self.describe(), records, left, findings)
         return records
+
+    def _note_unannotated(self, records: list[dict], left: Findings) -> None:
+        """Adds the pictures that have no XML file, where all of it is read."""
+        used = {os.path.relpath(record["file_name"], self.layout.images) for record in records}
+        ids = set(split_ids(self.layout, None))
+        for name in files_below(self.layout.images):
+            stem, suffix = os.path.splitext(name)
+            if name not in used and stem not in ids and suffix.lower() in readable_suffixes():
+                path = os.path.join(self.layout.images, name)
+                left.add(_NO_XML, path, "", "there is no XML file of this name")
 
     @property
     def images_of_all(self) -> tuple:

@@ -41,7 +41,6 @@ class Trainer(TrainerOfParts):
     """`DefaultTrainer` for models with loss weighters, on VOC and COCO data, CPU and CUDA."""
 
     def __init__(self, cfg):
-        check_train_sets_named(cfg)
         for name in cfg.DATASETS.TEST:  # before training, not after it
             self._evaluator_type(name)
         period = cfg.SOLVER.CHECKPOINT_PERIOD
@@ -107,6 +106,7 @@ class Trainer(TrainerOfParts):
     @classmethod
     def build_train_loader(cls, cfg):
         """Detectron2's; ValueError with counts and reasons where there is nothing to train on."""
+        check_train_sets_named(cfg)
         try:
             return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
         except (AssertionError, ValueError):  # the latter under python -O
