@@ -175,6 +175,11 @@ class TestSplits:
         lists(tmp_path, "train.txt", f"a{end}\nv1.5{end}\n")
         assert ids_of(root=tmp_path, split="train") == ["a", "v1.5"]
 
+    def test_ids_with_the_folder_of_pictures(self, tmp_path):
+        put(tmp_path, "a", "JPEGImages/b", "c")
+        lists(tmp_path, "train.txt", "JPEGImages/a.jpg\nJPEGImages/b\n./JPEGImages/c.jpg\n")
+        assert ids_of(root=tmp_path, split="train") == ["a", "JPEGImages/b", "c"]
+
     def test_an_id_with_a_dot(self, tmp_path):
         put(tmp_path, "v1.5", "v1.jpg")
         lists(tmp_path, "train.txt", "v1.5\nv1.jpg\n")

@@ -250,6 +250,14 @@ class TestNothingToTrainOn:
         with pytest.raises(ValueError, match=message):
             Trainer.build_train_loader(cfg)
 
+    def test_images_with_too_few_keypoints(self, coco):
+        points = {"keypoints": [1, 1, 0, 2, 2, 0]}
+        category = {**CATEGORY, "keypoints": ["head", "tail"]}
+        cfg = coco(cat(1, **points), category=category, wants="KEYPOINT_ON")
+        message = r"no image has 1 labelled keypoints \(MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER"
+        with pytest.raises(ValueError, match=message):
+            check_something_to_train_on(cfg)
+
     def test_one_object_is_enough(self, coco):
         check_something_to_train_on(coco(cat(1)))
 

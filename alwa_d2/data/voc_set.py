@@ -13,7 +13,7 @@ from .boxes import fault_of_box
 from .checks import refuse
 from .findings import BAD_ANNOTATION, MISSING_IMAGE, UNKNOWN_CLASS, WARNING, Findings, Kind
 from .left_out import log_loaded
-from .names import FileIndex, files_below
+from .names import FileIndex, files_below, plain
 from .parts import Part
 from .voc import VOCAnnotation, VOCObject, image_size, read_annotation
 from .voc_layout import Layout, find_layout
@@ -79,6 +79,22 @@ class VOCSet:
                 path = os.path.join(self.layout.images, name)
                 left.add(_NO_XML, path, "", "there is no XML file of this name")
 
+    def _find_xml(self, index: FileIndex, image_id: str) -> str:
+        """The XML file of an id, from the index' folder on.
+
+        Ids may end in a picture's suffix, and begin with the name of the pictures' folder.
+        """
+        stems = [image_id]
+        folder, _, rest = plain(image_id).partition("/")
+        if rest and folder in map(os.path.basename, (self.layout.images, self.layout.annotations)):
+            stems.append(rest)
+        for stem in list(stems):
+            shorter, suffix = os.path.splitext(stem)
+            if suffix.lower() == ".xml" or suffix.lower() in readable_suffixes():
+                stems.append(shorter)
+        found = (index.find(stem + ".xml") for stem in stems)
+        return next(filter(None, found), image_id + ".xml")
+
     @property
     def images_of_all(self) -> tuple:
         """What two sets share whose parts are of the same images."""
@@ -101,7 +117,7 @@ class VOCSet:
         annotations = FileIndex(self.layout.annotations, ".xml")
         pictures = FileIndex(self.layout.images)
         for listed in self.ids():
-            path = os.path.join(self.layout.annotations, _find_xml(annotations, listed))
+            path = os.path.join(self.layout.annotations, self._find_xml(annotations, listed))
             image_id = os.path.relpath(path, self.layout.annotations)[: -len(".xml")]
             try:
                 annotation = read_annotation(path)
@@ -152,15 +168,6 @@ def _instance(obj: VOCObject, number: int) -> dict:
     xmin, ymin, xmax, ymax = obj.box
     box = [xmin - 1.0, ymin - 1.0, xmax, ymax]
     return {"category_id": number, "bbox": box, "bbox_mode": BoxMode.XYXY_ABS}
-
-
-def _find_xml(index: FileIndex, image_id: str) -> str:
-    """The XML file of an id, from the index' folder on; ids may end in a picture's suffix."""
-    stem, suffix = os.path.splitext(image_id)
-    names = [image_id + ".xml"]
-    if suffix.lower() == ".xml" or suffix.lower() in readable_suffixes():
-        names.append(stem + ".xml")
-    return next(filter(None, map(index.find, names)), names[0])
 
 
 @cache
