@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from ..data.findings import ERROR, WARNING
 from ..data.preflight import Report, Survey
@@ -16,7 +16,8 @@ TRAINING, TEST = HUES[0], HUES[4]  # blue and orange
 FAULTS = {ERROR: HUES[1], WARNING: "0.7"}
 _MAX_KINDS = 12
 _BINS = 30
-_AREAS = (32, 96)  # pixels a side: COCO's borders between small, medium and large
+# Pixels a side: COCO's borders between small, medium and large, and the text at each.
+_AREAS = {32: "small below 32²", 96: "large above 96²"}
 
 
 def draw(report: Report, title: str) -> Figure:
@@ -57,7 +58,8 @@ def _totals(report: Report) -> str:
         images = sum(survey.images for survey in surveys)
         empty = share(sum(survey.empty for survey in surveys), images)
         boxes = sum(survey.boxes for survey in surveys)
-        texts.append(f"{use}: {images:,} images, {empty} without box, {boxes:,} boxes")
+        names = ", ".join(survey.name for survey in surveys)
+        texts.append(f"{use} ({names}): {images:,} images, {empty} without box, {boxes:,} boxes")
     return "\n".join(texts)
 
 
@@ -113,8 +115,8 @@ def _draw_findings(axes, report: Report) -> None:
         axes.set_xlim(0.5, 4 * largest)
     else:
         axes.set_xlim(0, 1.15 * largest)
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _row(axes):
@@ -145,7 +147,7 @@ def _draw_sizes(axes, report: Report, sizes, words: tuple[str, str, str]) -> Non
         axes.hist(values, bins, weights=weights, **style)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(_ticks(bins[0], bins[-1]))
     axes.legend()
 
@@ -161,10 +163,10 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _mark_areas(axes) -> None:
-    for side in _AREAS:
+    for side, text in _AREAS.items():
         if axes.get_xlim()[0] < side < axes.get_xlim()[1]:
             axes.axvline(side, color="0.45", lw=1, ls=":")
             axes.annotate(
-                f"{side}²", (side, 1), (3, -3), xycoords=("data", "axes fraction"),
+                text, (side, 1), (3, -3), xycoords=("data", "axes fraction"),
                 textcoords="offset points", va="top", fontsize=8, color="0.35",
             )  # fmt: skip
