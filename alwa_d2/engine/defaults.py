@@ -10,6 +10,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..config import add_alwa_config
 from ..data import check_classes, register_datasets
+from ..data.entries import parse_entries
 
 
 def merged_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
@@ -18,7 +19,11 @@ def merged_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     add_alwa_config(cfg)
     if config_file:
         cfg.merge_from_file(config_file)
-    cfg.merge_from_list(list(opts))
+    opts = list(opts)
+    if "DATASETS.REGISTER" in opts[:-1:2]:  # yacs reads Python's lists, not JSON's null and true
+        value = opts.index("DATASETS.REGISTER") + 1
+        opts[value] = parse_entries(opts[value])
+    cfg.merge_from_list(opts)
     return cfg
 
 

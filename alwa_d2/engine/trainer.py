@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..data.mapper import build_mapper
+from ..data.training import check_something_to_train_on, check_train_sets_named
 from ..detectron2_private import TrainerOfParts, remove_hooks
 from .amp import MixedPrecisionTrainer
 from .checkpoint import Checkpointer
@@ -27,8 +28,12 @@ logger = logging.getLogger(__name__)
 
 # Evaluators by the `evaluator_type` of a data set's metadata.
 EVALUATORS = {
-    "coco": lambda name, folder: COCOEvaluator(name, output_dir=folder),
-    "pascal_voc": lambda name, folder: VOCEvaluator(name),
+    "coco": lambda cfg, name: COCOEvaluator(
+        name,
+        output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"),
+        kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+    ),
+    "pascal_voc": lambda cfg, name: VOCEvaluator(name),
 }
 
 
@@ -100,7 +105,13 @@ class Trainer(TrainerOfParts):
 
     @classmethod
     def build_train_loader(cls, cfg):
-        return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
+        """Detectron2's; ValueError with counts and reasons where there is nothing to train on."""
+        check_train_sets_named(cfg)
+        try:
+            return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
+        except (AssertionError, ValueError):  # the latter under python -O
+            check_something_to_train_on(cfg)
+            raise
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):
@@ -110,7 +121,7 @@ class Trainer(TrainerOfParts):
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
         build = EVALUATORS[cls._evaluator_type(dataset_name)]
-        return build(dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
+        return build(cfg, dataset_name)
 
     @staticmethod
     def _evaluator_type(dataset_name):
