@@ -14,6 +14,7 @@ from alwa_d2.analysis.data_page import page, verdict
 from alwa_d2.analysis.data_picture import draw
 from alwa_d2.cli.main import main
 from alwa_d2.data import box_checks, image_headers, model_needs, preflight
+from alwa_d2.data.boxes import OUTSIDE
 from alwa_d2.data.findings import (
     ERROR,
     MISSING_IMAGE,
@@ -128,7 +129,7 @@ def test_boxes(cfg, train):
         ZERO_AREA: (20, 4, 20, 30),
         box_checks.TINY: (20, 4, 21.5, 30),
         box_checks.BEYOND: (60, 40, 65.5, 46),
-        box_checks.OUTSIDE: (64, 10, 80, 40),
+        OUTSIDE: (64, 10, 80, 40),
     }
     for index, box in enumerate(boxes.values()):
         train.add(f"{index}.png", (1, box))
@@ -170,10 +171,12 @@ def guesses(rows, frame=SIZE, as_extents=False, reversed_boxes=0):
 @pytest.mark.parametrize(
     "words, rows, more",
     [
-        ("within 0..1", [(0.2, 0.3, 0.5, 0.9)], {}),
-        ("within 0..1", [(-0.8, -0.7, 0.5, 0.9)], {}),  # VOC's reader takes 1 away
+        ("from 0 to 1", [(0.2, 0.3, 0.5, 0.9)], {}),
+        ("from 0 to 1", [(-0.8, -0.7, 0.5, 0.9)], {}),  # VOC's reader takes 1 away
+        ("from 0 to 1", [(0.7, 0.7, 0.5, 0.5)], {"as_extents": True}),  # middle, width, height
         ("within 0..100", [(10, 20, 30, 40)] * 20, {"frame": (640, 480)}),
         ("xmax and ymax", [(30, 20, 60, 44)] * 4, {"as_extents": True}),
+        ("the box's middle", [(50, 30, 28, 30), (10, 10, 20, 20)], {"as_extents": True}),
         ("rows and columns", [(10, 40, 40, 60)] * 4, {}),
         ("another size", [(100, 100, 200, 200), (1, 1, 9, 9)], {}),
         ("end before they begin", [(1, 1, 9, 9)], {"reversed_boxes": 2}),
