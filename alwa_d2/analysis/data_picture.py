@@ -16,8 +16,10 @@ TRAINING, TEST = HUES[0], HUES[4]  # blue and orange
 FAULTS = {ERROR: HUES[1], WARNING: "0.7"}
 _MAX_KINDS = 12
 _BINS = 30
-# Pixels a side: COCO's borders between small, medium and large, and the text at each.
-_AREAS = {32: "small below 32²", 96: "large above 96²"}
+_MARGIN = 1.5
+# Pixels a side: COCO's borders between small, medium and large, with the text at each and its
+# side of the line.
+_AREAS = {32: ("small < 32²", "right"), 96: ("large > 96²", "left")}
 
 
 def draw(report: Report, title: str) -> Figure:
@@ -77,7 +79,7 @@ def _draw_classes(axes, report: Report) -> None:
         for place, count in zip(places, counts):
             axes.annotate(
                 f"{count:,}", (count, place), (3, 0), textcoords="offset points",
-                va="center", fontsize=8, weight="normal" if count else "bold",
+                va="center", fontsize=7, weight="normal" if count else "bold",
             )  # fmt: skip
     axes.set_yticks(np.arange(len(shown)), [names[i] for i in shown])
     axes.set_ylim(max(len(shown), 1) - 0.4, -0.6)  # the first on top
@@ -100,11 +102,11 @@ def _draw_findings(axes, report: Report) -> None:
     kinds = kinds[:_MAX_KINDS]
     for place, (kind, count) in enumerate(kinds):
         # The text stands over its bar, so that long names need no margin.
-        axes.barh(place + 0.15, count, 0.35, color=FAULTS[kind.severity])
+        axes.barh(place + 0.2, count, 0.3, color=FAULTS[kind.severity])
         text = f"{kind.severity}: {kind.name}"
-        axes.text(0, place - 0.12, f" {text}", va="center", fontsize=9, transform=_row(axes))
+        axes.text(0, place - 0.15, f" {text}", va="center", fontsize=9, transform=_row(axes))
         axes.annotate(
-            f"{count:,}", (count, place + 0.15), (3, 0), textcoords="offset points",
+            f"{count:,}", (count, place + 0.2), (3, 0), textcoords="offset points",
             va="center", fontsize=9,
         )  # fmt: skip
     axes.set_ylim(max(len(kinds), 6) - 0.4, -0.6)
@@ -138,18 +140,21 @@ def _draw_sizes(axes, report: Report, sizes, words: tuple[str, str, str]) -> Non
     axes.set_ylabel(f"share of {what} (%)")
     if not len(everything):
         return
-    bins = np.geomspace(everything.min() * 0.9, everything.max() * 1.1, _BINS + 1)
+    # A margin that leaves round numbers to mark where all are of one size.
+    bins = np.geomspace(everything.min() / _MARGIN, everything.max() * _MARGIN, _BINS + 1)
     for index, (use, values, colour) in enumerate(series):
         weights = np.full(len(values), 100 / max(len(values), 1))
         style = dict(histtype="stepfilled", alpha=0.45) if index == 0 else dict(histtype="step")
         median = f", median {np.median(values):.0f}" if len(values) else ""
         style |= dict(lw=2, color=colour, label=f"{use}{median}")
         axes.hist(values, bins, weights=weights, **style)
+    axes.set_yticks([share for share in axes.get_yticks() if 0 <= share <= 100])
+    axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # room for the legend
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(_ticks(bins[0], bins[-1]))
-    axes.legend()
+    axes.legend(loc="upper left")
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -163,10 +168,11 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _mark_areas(axes) -> None:
-    for side, text in _AREAS.items():
+    for side, (text, align) in _AREAS.items():
         if axes.get_xlim()[0] < side < axes.get_xlim()[1]:
             axes.axvline(side, color="0.45", lw=1, ls=":")
             axes.annotate(
-                text, (side, 1), (3, -3), xycoords=("data", "axes fraction"),
-                textcoords="offset points", va="top", fontsize=8, color="0.35",
+                text, (side, 1), (3 if align == "left" else -3, -3), ha=align, va="top",
+                xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=8,
+                color="0.35",
             )  # fmt: skip

@@ -126,8 +126,8 @@ def _guesses(boxes: Boxes, reversed_boxes: int) -> Iterator[str]:
     large = boxes.frame.min(axis=1)
     if np.mean((far <= _SHARES_END) & (large > 10)) > 0.5:
         yield (
-            f"most boxes end within {_SHARES_END:g} pixels of the corner, as numbers from 0 to 1 do, "
-            "shares of the image's width and height"
+            f"most boxes end within {_SHARES_END:g} pixels of the corner, as numbers from 0 to 1 "
+            "do, shares of the image's width and height"
         )
     elif total >= _MIN_BOXES and far.max() <= 100.0 and large.min() >= 200:
         yield "all boxes lie within 0..100, as percent of the image's width and height do"
