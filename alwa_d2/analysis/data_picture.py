@@ -169,7 +169,8 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def _mark_areas(axes) -> None:
     for side, (text, align) in _AREAS.items():
-        if axes.get_xlim()[0] < side < axes.get_xlim()[1]:
+        low, high = axes.get_xlim()
+        if _MARGIN * low < side < high / _MARGIN:  # among the boxes, with room for the text
             axes.axvline(side, color="0.45", lw=1, ls=":")
             axes.annotate(
                 text, (side, 1), (3 if align == "left" else -3, -3), ha=align, va="top",
