@@ -49,7 +49,7 @@ def add_alwa_config(cfg) -> None:
     # Either takes "classes", a list of names in the order of their ids. See docs/data.md.
     cfg.DATASETS.REGISTER = []
     # Whether all data sets are looked at before training and evaluation, annotations and the
-    # headers of images (14 seconds for 118,000): what would fail later ends the run at once. The
+    # headers of images (half a minute for 118,000): what would fail later ends the run at once. The
     # command `alwa-d2 check-data` does the same and more. See docs/check_data.md.
     cfg.DATASETS.CHECK = True
     # Whether images that are cut off are used as far as they go; False ends the run at the first.

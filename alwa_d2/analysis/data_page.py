@@ -82,15 +82,16 @@ def _layouts(report: Report) -> str:
 
 def _classes(report: Report) -> str:
     names = report.classes
-    trained, tested = (total_counts(sets, len(names)) for sets in (report.training, report.test))
-    order = np.lexsort((np.arange(len(names)), -tested, -trained))
-    rows = [[names[i], *_counts(trained, i), *_counts(tested, i)] for i in order]
+    uses = {"training": report.training, "test": report.test}
+    totals = {use: total_counts(sets, len(names)) for use, sets in uses.items() if sets}
+    order = np.lexsort([np.arange(len(names)), *(-counts for counts in reversed(totals.values()))])
+    rows = [[names[i], *(t for c in totals.values() for t in _counts(c, i))] for i in order]
     if len(rows) > MAX_CLASSES:
         hidden = len(rows) - MAX_CLASSES
         head, tail = rows[: MAX_CLASSES - _RARE], rows[-_RARE:]
-        rows = [*head, [f"... {hidden} more ...", "", "", "", ""], *tail]
-    header = ["class", "training", "share", "test", "share"]
-    kinds = ["left", *["right"] * 4]
+        rows = [*head, [f"... {hidden} more ...", *[""] * 2 * len(totals)], *tail]
+    header = ["class", *(title for use in totals for title in (use, "share"))]
+    kinds = ["left", *["right"] * 2 * len(totals)]
     return tabulate(rows, header, colalign=kinds, disable_numparse=True) if rows else ""
 
 

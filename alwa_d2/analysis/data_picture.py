@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from ..data.findings import ERROR, WARNING
 from ..data.preflight import Report, Survey
@@ -16,7 +16,10 @@ TRAINING, TEST = HUES[0], HUES[4]  # blue and orange
 FAULTS = {ERROR: HUES[1], WARNING: "0.7"}
 _MAX_KINDS = 12
 _BINS = 30
-_AREAS = (32, 96)  # pixels a side: COCO's borders between small, medium and large
+_MARGIN = 1.5
+# Pixels a side: COCO's borders between small, medium and large, with the text at each and its
+# side of the line.
+_AREAS = {32: ("small < 32²", "right"), 96: ("large > 96²", "left")}
 
 
 def draw(report: Report, title: str) -> Figure:
@@ -57,7 +60,8 @@ def _totals(report: Report) -> str:
         images = sum(survey.images for survey in surveys)
         empty = share(sum(survey.empty for survey in surveys), images)
         boxes = sum(survey.boxes for survey in surveys)
-        texts.append(f"{use}: {images:,} images, {empty} without box, {boxes:,} boxes")
+        names = ", ".join(survey.name for survey in surveys)
+        texts.append(f"{use} ({names}): {images:,} images, {empty} without box, {boxes:,} boxes")
     return "\n".join(texts)
 
 
@@ -75,7 +79,7 @@ def _draw_classes(axes, report: Report) -> None:
         for place, count in zip(places, counts):
             axes.annotate(
                 f"{count:,}", (count, place), (3, 0), textcoords="offset points",
-                va="center", fontsize=8, weight="normal" if count else "bold",
+                va="center", fontsize=7, weight="normal" if count else "bold",
             )  # fmt: skip
     axes.set_yticks(np.arange(len(shown)), [names[i] for i in shown])
     axes.set_ylim(max(len(shown), 1) - 0.4, -0.6)  # the first on top
@@ -98,11 +102,11 @@ def _draw_findings(axes, report: Report) -> None:
     kinds = kinds[:_MAX_KINDS]
     for place, (kind, count) in enumerate(kinds):
         # The text stands over its bar, so that long names need no margin.
-        axes.barh(place + 0.15, count, 0.35, color=FAULTS[kind.severity])
+        axes.barh(place + 0.2, count, 0.3, color=FAULTS[kind.severity])
         text = f"{kind.severity}: {kind.name}"
-        axes.text(0, place - 0.12, f" {text}", va="center", fontsize=9, transform=_row(axes))
+        axes.text(0, place - 0.15, f" {text}", va="center", fontsize=9, transform=_row(axes))
         axes.annotate(
-            f"{count:,}", (count, place + 0.15), (3, 0), textcoords="offset points",
+            f"{count:,}", (count, place + 0.2), (3, 0), textcoords="offset points",
             va="center", fontsize=9,
         )  # fmt: skip
     axes.set_ylim(max(len(kinds), 6) - 0.4, -0.6)
@@ -113,8 +117,8 @@ def _draw_findings(axes, report: Report) -> None:
         axes.set_xlim(0.5, 4 * largest)
     else:
         axes.set_xlim(0, 1.15 * largest)
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _row(axes):
@@ -136,18 +140,21 @@ def _draw_sizes(axes, report: Report, sizes, words: tuple[str, str, str]) -> Non
     axes.set_ylabel(f"share of {what} (%)")
     if not len(everything):
         return
-    bins = np.geomspace(everything.min() * 0.9, everything.max() * 1.1, _BINS + 1)
+    # A margin that leaves round numbers to mark where all are of one size.
+    bins = np.geomspace(everything.min() / _MARGIN, everything.max() * _MARGIN, _BINS + 1)
     for index, (use, values, colour) in enumerate(series):
         weights = np.full(len(values), 100 / max(len(values), 1))
         style = dict(histtype="stepfilled", alpha=0.45) if index == 0 else dict(histtype="step")
         median = f", median {np.median(values):.0f}" if len(values) else ""
         style |= dict(lw=2, color=colour, label=f"{use}{median}")
         axes.hist(values, bins, weights=weights, **style)
+    axes.set_yticks([share for share in axes.get_yticks() if 0 <= share <= 100])
+    axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # room for the legend
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(_ticks(bins[0], bins[-1]))
-    axes.legend()
+    axes.legend(loc="upper left")
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -161,10 +168,12 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _mark_areas(axes) -> None:
-    for side in _AREAS:
-        if axes.get_xlim()[0] < side < axes.get_xlim()[1]:
+    for side, (text, align) in _AREAS.items():
+        low, high = axes.get_xlim()
+        if _MARGIN * low < side < high / _MARGIN:  # among the boxes, with room for the text
             axes.axvline(side, color="0.45", lw=1, ls=":")
             axes.annotate(
-                f"{side}²", (side, 1), (3, -3), xycoords=("data", "axes fraction"),
-                textcoords="offset points", va="top", fontsize=8, color="0.35",
+                text, (side, 1), (3 if align == "left" else -3, -3), ha=align, va="top",
+                xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=8,
+                color="0.35",
             )  # fmt: skip

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from detectron2.structures import BoxMode
 
+from .boxes import OUTSIDE
 from .findings import ERROR, REVERSED, WARNING, ZERO_AREA, Findings, Kind
 
 TINY = Kind("boxes below two pixels", WARNING, "hardly to be found; delete them if not meant")
@@ -16,9 +17,6 @@ BEYOND = Kind(
     "boxes beyond the image", WARNING,
     "training cuts them at its border, evaluation does not; draw them inside",
 )  # fmt: skip
-OUTSIDE = Kind(
-    "boxes wholly outside the image", WARNING, "training drops them; correct or delete them"
-)
 BAD_CLASS = Kind(
     "class numbers without a class", ERROR, "number the classes from 0, as thing_classes has them"
 )
@@ -31,6 +29,7 @@ _MIN_SIDE = 2.0  # pixels
 _SLACK = 1.0  # pixels over the border that rounding and counting from 1 explain
 # Shares of a set's boxes from which on they are a habit and not slips.
 _MOST, _SOME = 0.95, 0.1
+_SHARES_END = 2.0  # pixels: shares end within 1, and begin there with a middle for a corner
 _MIN_BOXES = 20  # for guesses that a few boxes would fit by chance
 
 
@@ -118,15 +117,18 @@ def _guesses(boxes: Boxes, reversed_boxes: int) -> Iterator[str]:
     total = len(boxes.corners)
     if reversed_boxes > max(0.3 * (total + reversed_boxes), 1):
         yield (
-            f"{reversed_boxes} of {total + reversed_boxes} boxes end before they begin, as width "
-            "and height in place of xmax and ymax do"
+            f"{reversed_boxes} of {total + reversed_boxes} boxes end before they begin: corners in "
+            "another order, or width and height in place of xmax and ymax"
         )
     if not total:
         return
     far = boxes.corners[:, 2:].max(axis=1)  # of each box
     large = boxes.frame.min(axis=1)
-    if np.mean((far <= 1.0) & (large > 10)) > 0.5:
-        yield "most boxes lie within 0..1, as shares of the image's width and height do"
+    if np.mean((far <= _SHARES_END) & (large > 10)) > 0.5:
+        yield (
+            f"most boxes end within {_SHARES_END:g} pixels of the corner, as numbers from 0 to 1 "
+            "do, shares of the image's width and height"
+        )
     elif total >= _MIN_BOXES and far.max() <= 100.0 and large.min() >= 200:
         yield "all boxes lie within 0..100, as percent of the image's width and height do"
     elif np.mean(boxes.overhang > _SLACK) >= _SOME:
@@ -139,9 +141,12 @@ def _guess_of_overhang(boxes: Boxes) -> Iterator[str]:
     text = f"{count} of {total} boxes stand over the border of their images"
     low, extents, frame = boxes.corners[:, :2], boxes.sides, boxes.frame
     as_corners = ((extents >= low) & (extents <= frame + _SLACK)).all(axis=1)
+    as_middles = ((low >= extents / 2 - _SLACK) & (low + extents / 2 <= frame + _SLACK)).all(axis=1)
     swapped = (boxes.corners[:, 2:] <= frame[:, ::-1] + _SLACK).all(axis=1)
     if boxes.as_extents and as_corners.mean() >= _MOST:
         yield f"{text}; their last two numbers look like xmax and ymax, not width and height"
+    elif boxes.as_extents and as_middles.mean() >= _MOST:
+        yield f"{text}; their first two numbers look like the box's middle, not its corner"
     elif swapped.mean() >= _MOST:
         yield f"{text}, and none with x and y changed: were they written as rows and columns?"
     else:

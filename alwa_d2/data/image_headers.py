@@ -32,6 +32,10 @@ CLIPPED = Kind(
     "images of more than 8 bits a value, which would be clipped at 255", ERROR,
     "convert them to 8 bits with one factor for all, such as 255 / the largest value of the set",
 )  # fmt: skip
+TURNED_TWICE = Kind(
+    "TIFF files with an orientation, which would be turned twice", ERROR,
+    "save them upright, without the tag",
+)  # fmt: skip
 PAGES = Kind("image files of several pages", WARNING, "the first page is read; split the file")
 
 WORKERS = 8  # threads: they wait for a network's disk together; on a local one they cost nothing
@@ -135,6 +139,10 @@ def _read_open(file: BinaryIO, reading: Reading, look_at_range: bool) -> Header:
             # Pillow decodes a PNG whose tags may be behind the pixels; only then is that needed.
             quick = image.format == "PNG" and not late_text and "exif" not in image.info
             orientation = 1 if quick else orientation_of(image)
+            if image.format == "TIFF" and orientation != 1:
+                # Pillow turns these by itself when it decodes, and Detectron2 once more.
+                faults.append((TURNED_TWICE, f"orientation {orientation}"))
+                orientation = 1
             size = image.size[::-1] if orientation in _QUARTER_TURNS else image.size
             return Header(size, orientation, identity, tuple(faults))
     except UnidentifiedImageError:
@@ -176,7 +184,7 @@ def _look_at_mode(image: Image.Image, mode: str, look_at_range: bool) -> Iterato
         if low >= 0 and high <= 255 and (values == np.rint(values)).all():
             return
         text += f", values {low:g} to {high:g}"
-    yield CLIPPED, text
+    yield CLIPPED, f"{text}: what is above 255 would be read as 255"
 
 
 def _look_at_end(image: Image.Image, file: BinaryIO, size: int) -> tuple[bool, bool]:

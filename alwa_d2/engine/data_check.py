@@ -50,7 +50,7 @@ def _look(cfg: CfgNode, training: bool) -> str:
         return ""
     first = next(report.findings.of(ERROR))[2][0]
     more = f" ({errors} errors in all, told in the log)" if errors > 1 else ""
-    return f"{first}{more}; alwa-d2 check-data shows all, DATASETS.CHECK False trains all the same"
+    return f"{first}{more}; alwa-d2 check-data shows all, DATASETS.CHECK False goes on all the same"
 
 
 def _log(report: Report, seconds: float) -> None:

@@ -7,6 +7,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from PIL import ImageFile
 
 from ..config import add_alwa_config
 from ..data import check_classes, register_datasets
@@ -46,6 +47,8 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     check_classes(cfg)
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
+    # For commands that read images themselves; data loaders see to it in their workers.
+    ImageFile.LOAD_TRUNCATED_IMAGES = cfg.INPUT.LOAD_TRUNCATED
     cfg.freeze()
     return cfg
 
