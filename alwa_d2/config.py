@@ -44,9 +44,11 @@ def add_alwa_config(cfg) -> None:
 
     # Data sets to register, a list of dictionaries. VOC layout:
     #   {"name": "my_train", "format": "voc", "root": "data/mine", "split": "train"}
-    # with "year" (2007 or 2012, the AP metric; default 2012). COCO layout:
+    # with "year" (2007 or 2012, the AP metric; default 2012); "images" and "annotations" (folders)
+    # in place of "root"; without "split", all of it. COCO layout:
     #   {"name": "my_val", "format": "coco", "images": "data/val", "annotations": "data/val.json"}
-    # Either takes "classes", a list of names in the order of their ids. See docs/data.md.
+    # Either takes "classes", a list of names in the order of their ids, and "part", such as
+    # "first 80%" and "last 20%", with a "seed". See docs/data.md.
     cfg.DATASETS.REGISTER = []
     # Whether all data sets are looked at before training and evaluation, annotations and the
     # headers of images (half a minute for 118,000): what would fail later ends the run at once. The

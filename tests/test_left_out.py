@@ -9,6 +9,10 @@ pytest.importorskip("detectron2", reason="needs Detectron2")
 
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data.datasets.builtin_meta import (
+    COCO_PERSON_KEYPOINT_FLIP_MAP,
+    COCO_PERSON_KEYPOINT_NAMES,
+)
 from test_datasets import VOCFolder, annotation, config, save_image, xml, xml_object
 
 from alwa_d2.data import check_classes, register_datasets
@@ -299,6 +303,10 @@ class TestKeypoints:
     )
     def test_flips_by_names(self, names, pairs):
         assert flip_pairs(names, None) == pairs
+
+    def test_flips_of_coco_are_those_of_detectron2(self):
+        pairs = flip_pairs(list(COCO_PERSON_KEYPOINT_NAMES), None)
+        assert [tuple(pair) for pair in pairs] == list(COCO_PERSON_KEYPOINT_FLIP_MAP)
 
     @pytest.mark.parametrize(
         "given, message",

@@ -220,7 +220,7 @@ def _check_training(cfg: CfgNode, report: Report) -> None:
     sets, findings = report.training, report.findings
     images = sum(survey.images for survey in sets)
     if images and sum(s.empty for s in sets) == images:
-        text = f"{images} images, all without a box that is no crowd"
+        text = f"{images} images, all without a box that is no crowd ({_reasons(sets)})"
         if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
             findings.add(NOTHING_TO_TRAIN, ", ".join(cfg.DATASETS.TRAIN), "", text)
     seen: dict[tuple, str] = {}
@@ -234,6 +234,14 @@ def _check_training(cfg: CfgNode, report: Report) -> None:
             if identity in seen:
                 findings.add(SHARED, path, "", f"in {survey.name}; also in {seen[identity]}")
     _check_classes(report)
+
+
+def _reasons(sets: Sequence[Survey]) -> str:
+    """Where the boxes of sets without any have gone."""
+    left = Findings()
+    for survey in sets:
+        left.update(left_out(survey.name))
+    return f"{sum(survey.crowds for survey in sets)} crowds; left out: {left.summary()}"
 
 
 def _check_classes(report: Report) -> None:
