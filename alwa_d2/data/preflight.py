@@ -15,6 +15,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
 from .box_checks import Boxes, check_boxes, check_coordinates, collect_boxes
+from .collector import collector_paused
 from .findings import ERROR, REVERSED, WARNING, Findings, Kind, left_out
 from .image_headers import Header, Reading, mode_of, read_headers
 from .model_needs import check_keypoint_settings, check_objects
@@ -142,6 +143,7 @@ def _load(name: str, findings: Findings) -> list[dict]:
     return records if isinstance(records, list) else []  # PyTorch's Dataset: not looked at
 
 
+@collector_paused()
 def _survey(cfg: CfgNode, name: str, training: bool, reading: Reading, progress: bool) -> Survey:
     metadata = MetadataCatalog.get(name)
     findings = Findings()
