@@ -163,6 +163,12 @@ class TestSplits:
             put(tmp_path, "a", "b", annotations=folder, images=folder)
         assert ids_of(root=tmp_path, split="valid") == ["valid/a", "valid/b"]
 
+    def test_an_id_without_xml(self, tmp_path):
+        put(tmp_path, "frame_1")
+        lists(tmp_path, "train.txt", "frame1\n")
+        with pytest.raises(FileNotFoundError, match=r"frame1\.xml: expected .*'frame_1\.xml'"):
+            ids_of(root=tmp_path, split="train")
+
     def test_there_is_none_of_that_name(self, tmp_path):
         put(tmp_path, "a", "night/b")
         lists(tmp_path, "test.txt", "a\n")
@@ -172,7 +178,7 @@ class TestSplits:
     @pytest.mark.parametrize("end", [".jpg", ".JPG", ".xml", ".tif"])
     def test_ids_with_a_suffix(self, tmp_path, end):
         put(tmp_path, "a", "v1.5")
-        lists(tmp_path, "train.txt", f"a{end}\nv1.5{end}\n")
+        lists(tmp_path, "train.txt", f"a{end}\nv1.5{end}\na\n")
         assert ids_of(root=tmp_path, split="train") == ["a", "v1.5"]
 
     def test_ids_with_the_folder_of_pictures(self, tmp_path):

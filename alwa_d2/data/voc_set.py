@@ -116,18 +116,18 @@ class VOCSet:
         """The images in the order of ids; without `needs_file` also those that have no picture."""
         annotations = FileIndex(self.layout.annotations, ".xml")
         pictures = FileIndex(self.layout.images)
-        for listed in self.ids():
-            path = os.path.join(self.layout.annotations, self._find_xml(annotations, listed))
-            image_id = os.path.relpath(path, self.layout.annotations)[: -len(".xml")]
+        # An id may be listed in two forms, such as a and a.jpg.
+        for name in dict.fromkeys(self._find_xml(annotations, listed) for listed in self.ids()):
+            path, image_id = os.path.join(annotations.folder, name), name[: -len(".xml")]
             try:
                 annotation = read_annotation(path)
-            except (ValueError, FileNotFoundError) as error:
-                if findings is None:
-                    if isinstance(error, FileNotFoundError):
-                        hint = annotations.hint(listed + ".xml")
-                        raise FileNotFoundError(f"{error}; {hint}") from error
-                    raise
-                findings.add(BAD_ANNOTATION, path, "", str(error).removeprefix(f"{path}: "))
+            except FileNotFoundError as error:
+                found = f"{str(error).removeprefix(f'{path}: ')}; {annotations.hint(name)}"
+                refuse(findings, BAD_ANNOTATION, path, "", found, FileNotFoundError)
+                continue
+            except ValueError as error:
+                found = str(error).removeprefix(f"{path}: ")
+                refuse(findings, BAD_ANNOTATION, path, "", found)
                 continue
             file_name = find_picture(pictures, image_id)
             if file_name is None and needs_file:

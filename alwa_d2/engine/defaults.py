@@ -21,9 +21,9 @@ def merged_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     if config_file:
         cfg.merge_from_file(config_file)
     opts = list(opts)
-    if "DATASETS.REGISTER" in opts[:-1:2]:  # yacs reads Python's lists, not JSON's null and true
-        value = opts.index("DATASETS.REGISTER") + 1
-        opts[value] = parse_entries(opts[value])
+    for place in range(1, len(opts), 2):  # yacs reads Python's lists, but not JSON's null and true
+        if opts[place - 1] == "DATASETS.REGISTER" and isinstance(opts[place], str):
+            opts[place] = parse_entries(opts[place])
     cfg.merge_from_list(opts)
     return cfg
 
