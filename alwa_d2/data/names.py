@@ -86,7 +86,7 @@ class FileIndex:
         differs in Unicode form, case, kind of slashes or %-signs alone (one log line tells of the
         first such file)."""
         if os.path.isfile(os.path.join(self.folder, name)):
-            return name
+            return posixpath.normpath(name)  # ./a is a
         found = self._written_otherwise.get(plain(name).casefold(), [])
         if len(found) > 1:  # two files that differ in case: the one that has the case of `name`
             found = [each for each in found if plain(each) == plain(name)]
