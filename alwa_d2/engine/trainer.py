@@ -7,13 +7,15 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.engine import SimpleTrainer, create_ddp_model, hooks
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter
 from detectron2.utils.logger import setup_logger
 
 from ..detectron2_private import TrainerOfParts, remove_hooks
+from ..errors import UserError
 from .amp import MixedPrecisionTrainer
 from .checkpoint import Checkpointer
 from .coco_evaluation import COCOEvaluator
-from .hooks import LossWeightLogger
+from .hooks import EvaluationWriter, LossWeightLogger
 from .rank_state import RankState
 from .voc_evaluation import VOCEvaluator
 
@@ -38,7 +40,13 @@ class Trainer(TrainerOfParts):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
             setup_logger(name="alwa_d2")
-        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        processes = comm.get_world_size()
+        cfg = self.auto_scale_workers(cfg, processes)
+        if cfg.SOLVER.IMS_PER_BATCH % processes:
+            raise UserError(
+                f"SOLVER.IMS_PER_BATCH: expected a multiple of {processes}, the number of "
+                f"processes, got {cfg.SOLVER.IMS_PER_BATCH}"
+            )
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
@@ -63,7 +71,15 @@ class Trainer(TrainerOfParts):
         model = self.checkpointer.model
         result.insert(len(result) - is_main, LossWeightLogger(model))
         result.insert(first, RankState(model, self.cfg.SOLVER.CHECKPOINT_PERIOD))
+        if is_main:
+            # The printer has a line of its own for each evaluation.
+            files = [w for w in self.event_writers if not isinstance(w, CommonMetricPrinter)]
+            result.append(EvaluationWriter(files, self.cfg.TEST.EVAL_PERIOD))
         return result
+
+    def build_writers(self):
+        self.event_writers = super().build_writers()
+        return self.event_writers
 
     def after_train(self):
         if self.iter < self.max_iter:
