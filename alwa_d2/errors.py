@@ -14,15 +14,13 @@ def user_errors(where: str = "") -> Iterator[None]:
     What is raised inside leaves as a :class:`UserError`: for steps in which others' code complains
     about what a user has given, by errors of any type.
 
-    `UserError` itself and `OSError` stay as they are, unless `where` has to be added.
-
     Args:
         where: what the message begins with, such as a config key
     """
     try:
         yield
     except Exception as error:
-        if isinstance(error, UserError | OSError) and not where:
+        if isinstance(error, UserError) and not where:
             raise
         raise UserError(f"{where}: {explain(error)}" if where else explain(error)) from error
 
@@ -34,5 +32,7 @@ def explain(error: Exception) -> str:
     # str() of a KeyError is the repr of what it says.
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     line = " ".join(str(text).split())
-    says_enough = isinstance(error, ValueError | OSError | AssertionError | KeyError) and " " in line
+    says_enough = (
+        isinstance(error, ValueError | OSError | AssertionError | KeyError) and " " in line
+    )
     return line if says_enough else f"{type(error).__name__}: {line}".rstrip(": ")

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import sys
 import traceback
+from types import ModuleType
 
 import shtab
 
@@ -47,6 +48,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
+def load(command: str) -> ModuleType:
+    """The module of a command."""
+    return importlib.import_module(f".{command.replace('-', '_')}", __package__)
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="alwa-d2",
@@ -58,9 +64,8 @@ def make_parser() -> argparse.ArgumentParser:
     shtab.add_argument_to(parser, help="print a script that completes this command in a shell")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name in COMMANDS:
-        module = importlib.import_module(f".{name.replace('-', '_')}", __package__)
+        module = load(name)
         command = commands.add_parser(name, help=module.HELP, description=module.DESCRIPTION)
-        command.set_defaults(run=module.run)
         command.add_argument("--traceback", action="store_true", help=TRACEBACK)
         module.add_arguments(command)
     return parser
@@ -74,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        return args.run(args)
+        return load(args.command).run(args)
     except KeyboardInterrupt:
         print(f"alwa-d2 {args.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
