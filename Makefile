@@ -32,7 +32,7 @@ SOURCES := setup.py pyproject.toml $(shell find csrc -type d -o -name '*.h' -o -
 .DELETE_ON_ERROR:
 
 demo: $(EXTENSION)
-	$(RUN) tools/demo.py
+	$(RUN) -m alwa_d2 demo
 
 test: $(EXTENSION)
 	$(RUN) -m pytest -m "not long" $(PYTEST_ARGS)
@@ -69,7 +69,7 @@ gpu-wheels:
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
 	rm -f alwa_d2/_C.*.so $(EXTENSION)
-	find alwa_d2 tests tools scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find alwa_d2 tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PACKAGES): requirements.txt requirements-detectron2.txt scripts/setup_env.sh
 	scripts/setup_env.sh packages

@@ -22,7 +22,7 @@ folder=build/sanitize
 log=build/sanitize.log
 
 # Those that call the kernels in this process, where they are the ones with the checks. The tests of
-# train_net.py, of several processes and of the tools start others, which find the ordinary build;
+# train_net.py, of several processes and of the commands start others, which find the ordinary build;
 # those of resuming, mixed precision and bad input train what test_retinanet.py and test_rcnn.py do.
 tests=(
     tests/test_benchmarks.py tests/test_box_loss.py tests/test_dense_box_loss.py
