@@ -21,7 +21,6 @@ MODULES = {
     "plot_losses": "cli.plot",
     "show_detections": "cli.show",
     "sweep": "cli.sweep",
-    "demo": "cli.demo",
     "diagnose": "cli.diagnose",
     "sweep_plan": "sweep.plan",
     "sweep_jobs": "sweep.jobs",
@@ -38,7 +37,6 @@ pictures = load("pictures")
 curves = load("curves")
 loss_panels = load("loss_panels")
 plot_losses = load("plot_losses")
-demo = load("demo")
 
 WEIGHTS = [1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.5]  # classification, every 20 iterations
 
@@ -502,106 +500,6 @@ def test_number_of_images_is_checked(show, capsys):
         show.parse(["--config-file", "a.yaml", "--num-images", "0"])
     assert stopped.value.code == 2
     assert "expected at least 1, got 0" in capsys.readouterr().err
-
-
-def test_demo_replaces_an_earlier_run_and_nothing_else(tmp_path):
-    folder = write_run(tmp_path / "demo")
-    (folder / "inference").mkdir()
-    for name in ("model_final.pth", "last_checkpoint", "events.out.tfevents.1", "inference/a.json"):
-        (folder / name).touch()
-    (folder / "notes.txt").write_text("mine")
-    demo.clear(folder)
-    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
-
-
-def test_demo_makes_new_folders_and_takes_empty_ones(tmp_path):
-    demo.clear(tmp_path / "new" / "demo")
-    demo.clear(tmp_path / "new" / "demo")
-    assert list((tmp_path / "new" / "demo").iterdir()) == []
-
-
-def test_demo_refuses_a_folder_of_other_things(tmp_path, capsys):
-    (tmp_path / "thesis.txt").write_text("years of work")
-    assert demo.main(["--output", str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"demo: --output: {tmp_path} holds other things")
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
-    assert demo.main(["--output", str(tmp_path / "thesis.txt")]) == 2
-    assert "expected a folder, got the file" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["--config-file", "none.yaml"], "none.yaml is no file"),
-        (["OUTPUT_DIR", "a"], "by --output"),
-    ],
-)
-def test_demo_refuses_before_it_removes_anything(arguments, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demo.subprocess, "run", lambda command: SimpleNamespace(returncode=3))
-    folder = write_run(tmp_path / "demo")
-    assert demo.main(["--output", str(folder), *arguments]) == 2
-    assert message in capsys.readouterr().err
-    assert (folder / "metrics.json").exists()
-
-
-def test_demo_stops_at_the_first_step_that_fails(tmp_path, monkeypatch, capsys):
-    commands = []
-
-    def run(command):
-        commands.append(command)
-        return SimpleNamespace(returncode=3)
-
-    monkeypatch.setattr(demo.subprocess, "run", run)
-    assert demo.main(["--output", str(tmp_path / "demo"), "SOLVER.MAX_ITER", "5"]) == 1
-    assert "train_net.py ended with exit code 3" in capsys.readouterr().err
-    (command,) = commands
-    assert command[:2] == [sys.executable, str(REPO / "train_net.py")]
-    assert command[-4:] == ["SOLVER.MAX_ITER", "5", "OUTPUT_DIR", str(tmp_path / "demo")]
-
-
-def test_demo_prints_results_and_their_places_last(tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "demo"
-    scripts = []
-
-    def run(command):  # leaves what the scripts would
-        scripts.append(command[1].removeprefix(f"{REPO}/"))
-        if scripts[-1] == "train_net.py":
-            write_run(folder)
-            for name in ("model_final.pth", "events.out.tfevents.1.host"):
-                (folder / name).touch()
-        for name in ("losses.png", "detections.png"):
-            (folder / name).touch()
-        return SimpleNamespace(returncode=0)
-
-    monkeypatch.setattr(demo.subprocess, "run", run)
-    monkeypatch.chdir(tmp_path)
-    assert demo.main(["--output", "demo"]) == 0
-    assert scripts == ["train", "plot", "show"]
-    table = capsys.readouterr().out.split("Results of ")[1].splitlines()[2:]
-    rows = dict(line.strip().split("  ", 1) for line in table if line)
-    assert {name: value.strip() for name, value in rows.items()} == {
-        "AP": "40.2",
-        "AP50": "71.5",
-        "AP75": "39.0",
-        "final weight of loss_cls": "0.500",
-        "final weight of loss_box_reg": "1.000",
-        "training and evaluation": "0 s",
-        "iterations": "200",
-        "checkpoint": "demo/model_final.pth",
-        "metrics": "demo/metrics.json",
-        "TensorBoard": "demo/events.out.tfevents.1.host",
-        "curves": "demo/losses.png",
-        "detections": "demo/detections.png",
-    }
-
-
-def test_demo_says_what_is_missing(tmp_path):
-    folder = write_run(tmp_path / "demo", records()[:-1])
-    with pytest.raises(runs.ToolError, match="no model_final.pth, events"):
-        demo.find_places(folder)
-    with pytest.raises(runs.ToolError, match="no line has bbox/AP"):
-        demo.format_table(runs.load_run(folder), 1.0, {})
 
 
 def test_scales_of_the_first_window(tmp_path):
