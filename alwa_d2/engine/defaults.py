@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_setup
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
 from ..config import add_alwa_config
@@ -24,10 +26,20 @@ def merged_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     add_alwa_config(cfg)
     if config_file:
         with user_errors(config_file), _nearest_keys(cfg):
+            _check_file(config_file)
             cfg.merge_from_file(config_file)
     with user_errors(), _nearest_keys(cfg):
         cfg.merge_from_list(list(opts))
     return cfg
+
+
+def _check_file(path: str) -> None:
+    """Refuses what is no mapping, such as an empty file, which Detectron2 stumbles over."""
+    with PathManager.open(path) as file:
+        content = yaml.compose(file, Loader=yaml.SafeLoader)
+    if not isinstance(content, yaml.MappingNode):
+        kind = "nothing" if content is None else f"a {content.id}"
+        raise UserError(f"expected a mapping from config keys to values, got {kind}")
 
 
 @contextlib.contextmanager
