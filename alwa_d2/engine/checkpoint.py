@@ -92,7 +92,7 @@ class Checkpointer(OpenCheckpointer):
         if purpose and foreign:
             raise UserError(
                 f"{self._path}: expected a checkpoint of this model {purpose}; {len(foreign)} "
-                f"tensors are missing or of another shape: {', '.join(foreign[:NAMED])}"
+                f"tensors are missing or of another shape, such as {', '.join(foreign[:NAMED])}"
             )
         self._drop_weighters(incompatible.unexpected_keys)
 
