@@ -85,7 +85,8 @@ class Checkpointer(OpenCheckpointer):
 
     def check_loaded(self, incompatible):
         weighters = [n for n, m in self.model.named_modules() if isinstance(m, LossWeighter)]
-        foreign = [*incompatible.missing_keys, *(key for key, *_ in incompatible.incorrect_shapes)]
+        wrong = [key for key, *_ in incompatible.incorrect_shapes]  # which are missing as well
+        foreign = dict.fromkeys([*incompatible.missing_keys, *wrong])
         # A weighter begins anew by itself where the checkpoint has not got it.
         foreign = [key for key in foreign if not key.startswith(tuple(f"{n}." for n in weighters))]
         purpose = "to resume from" if self._resumes else self._purpose
