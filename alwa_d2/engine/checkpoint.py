@@ -85,14 +85,15 @@ class Checkpointer(OpenCheckpointer):
 
     def check_loaded(self, incompatible):
         weighters = [n for n, m in self.model.named_modules() if isinstance(m, LossWeighter)]
-        foreign = [*incompatible.missing_keys, *(key for key, *_ in incompatible.incorrect_shapes)]
+        wrong = [key for key, *_ in incompatible.incorrect_shapes]  # which are missing as well
+        foreign = dict.fromkeys([*incompatible.missing_keys, *wrong])
         # A weighter begins anew by itself where the checkpoint has not got it.
         foreign = [key for key in foreign if not key.startswith(tuple(f"{n}." for n in weighters))]
         purpose = "to resume from" if self._resumes else self._purpose
         if purpose and foreign:
             raise UserError(
                 f"{self._path}: expected a checkpoint of this model {purpose}; {len(foreign)} "
-                f"tensors are missing or of another shape: {', '.join(foreign[:NAMED])}"
+                f"tensors are missing or of another shape, such as {', '.join(foreign[:NAMED])}"
             )
         self._drop_weighters(incompatible.unexpected_keys)
 
