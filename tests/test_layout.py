@@ -88,7 +88,9 @@ def test_imports_run_down_one_stair():
         for path in (REPO / "alwa_d2" / room).rglob("*.py"):
             for name in imports_of(path):
                 parts = name.split(".")
-                assert parts[0] != "alwa_d2" or parts[1] in below | ROOMLESS, f"{path} imports {name}"
+                assert parts[0] != "alwa_d2" or parts[1] in below | ROOMLESS, (
+                    f"{path} imports {name}"
+                )
                 if room in ("layers", "weighting"):
                     assert parts[0] != "detectron2", f"{path} imports {name}"
 
@@ -183,7 +185,9 @@ def test_functions_stay_small():
             if lines > 40:
                 found.add(node.name)
                 reason = LONG_FUNCTIONS.get(node.name)
-                assert reason, f"{path.relative_to(REPO)}: {node.name} has {lines} lines, at most 40"
+                assert reason, (
+                    f"{path.relative_to(REPO)}: {node.name} has {lines} lines, at most 40"
+                )
     assert found == set(LONG_FUNCTIONS)
 
 
