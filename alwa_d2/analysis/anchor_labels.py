@@ -1,7 +1,4 @@
-"""The ground truth of a data set, and which anchors of a model count as positive for it.
-
-For the tools that measure labels; not a program.
-"""
+"""The ground truth of a data set, and which anchors of a model count as positive for it."""
 
 from dataclasses import dataclass
 

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -12,15 +11,10 @@ from detectron2.data import DatasetCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor
 from detectron2.structures import Boxes, BoxMode, Instances
-from tqdm import tqdm
 
 from ..errors import UserError
-from .sheet import Sample
-
-
-def spread(total: int, count: int) -> list[int]:
-    """`count` of the indices 0..total - 1, evenly spread, the first and the last among them."""
-    return sorted({round(i) for i in np.linspace(0, total - 1, min(count, total))})
+from .images import progress, spread
+from .matching import Sample
 
 
 def truth_of(record: dict, size: tuple[int, int]) -> Instances:
@@ -58,11 +52,6 @@ def load_samples(
             sample = replace(sample, image=sample.image[:0, :0].copy())
         samples.append(sample)
     return samples
-
-
-def progress(numbers: Iterable[int]) -> Iterable[int]:
-    """The numbers, with a bar where someone watches."""
-    return tqdm(numbers, "images", leave=False, disable=None)
 
 
 def detect(predictor, record: dict, score: float) -> Sample:
