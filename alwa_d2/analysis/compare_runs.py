@@ -1,6 +1,7 @@
 """Runs side by side: scores, final weights, time, and the settings in which they differ."""
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,16 +29,13 @@ class Line:
         return ["-" if value is None else format(value, self.form) for value in self.values]
 
 
-def is_score(key: str) -> bool:
-    """Whether a logged key is an average precision: "bbox/AP50", "segm/AP-cat"."""
-    return key.rpartition("/")[2].startswith("AP") and "/" in key
-
-
 def compare_scores(runs: Sequence[Run]) -> Iterator[Line]:
-    """A line for each score, those of single classes last."""
-    keys = {key for run in runs for key in run.series if is_score(key)}
-    for key in sorted(keys, key=lambda key: ("-" in key.rpartition("/")[2], key)):
-        yield Line(key, [run.last(key) for run in runs], ".1f")
+    """A line for each average precision, and below them the AP of each class."""
+    logged = sorted({key for run in runs for key in run.series})
+    for pattern in (r".+/AP\w*", r".+/AP-.+"):  # "bbox/AP50", "bbox/AP-cat"; not "bbox/AP50-cat"
+        for key in logged:
+            if re.fullmatch(pattern, key):
+                yield Line(key, [run.last(key) for run in runs], ".1f")
 
 
 def compare_training(runs: Sequence[Run]) -> Iterator[Line]:

@@ -1,6 +1,5 @@
 """Finished runs side by side: scores, weights and settings; two runs' detections."""
 
-import argparse
 from pathlib import Path
 
 from ..errors import UserError
@@ -16,11 +15,9 @@ took, and the settings in which the runs differ.
 def add_arguments(parser):
     add_run_arguments(parser)
     parser.add_argument(
-        "--csv",
-        type=Path,
-        metavar="FILE",
-        help="also write the table, unrounded, a row for each run",
-    )
+        "--csv", type=Path, metavar="FILE",
+        help="also write the table into a CSV file, unrounded, a row for each run",
+    )  # fmt: skip
     parser.add_argument(
         "--detections", action="store_true",
         help="also draw what two runs find in images of the test set, and count their false "
@@ -35,8 +32,8 @@ def add_arguments(parser):
         "recall 0.5, or at the highest that both reach",
     )  # fmt: skip
     group.add_argument(
-        "--opts", metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[],
-        help="settings that take the place of those of both runs' configs; they come last",
+        "--opts", metavar="KEY VALUE", nargs="+", default=[],
+        help="settings that take the place of those of both runs' configs",
     )  # fmt: skip
 
 

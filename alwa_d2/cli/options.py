@@ -54,5 +54,5 @@ def add_image_arguments(parser, output: str, sets: str, count: int) -> None:
     )
     parser.add_argument(
         "--num-images", type=positive_int, default=count, metavar="N",
-        help=f"so many images, evenly spread over the data set; default: {count}",
+        help=f"how many images, evenly spread over the data set; default: {count}",
     )  # fmt: skip
