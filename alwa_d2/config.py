@@ -39,6 +39,9 @@ def add_alwa_config(cfg) -> None:
     # processes (an all-reduce an iteration). Detectron2's, and the default, is each process's own.
     cfg.MODEL.RETINANET.SYNC_NORMALIZER = False
 
+    # Whether a training may remove another one's files from OUTPUT_DIR; else it is refused.
+    cfg.OVERWRITE = False
+
     # What SOLVER.AMP.ENABLED computes in: "float16" (Detectron2's) or "bfloat16".
     cfg.SOLVER.AMP.PRECISION = "float16"
 

@@ -1,5 +1,7 @@
 """Two-stage models: with weights 1:1 they are Detectron2's; pairs of losses; bad batches."""
 
+import logging
+
 import pytest
 import torch
 
@@ -10,10 +12,12 @@ from detectron2 import model_zoo
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.modeling.proposal_generator import RPN
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
 
 from alwa_d2 import add_alwa_config
+from alwa_d2.modeling.fast_rcnn import AlwaFastRCNNOutputLayers
 
 NUM_CLASSES = 3
 # Detectron2's own files, made small below.
@@ -343,3 +347,27 @@ def test_nothing_is_weighted_or_observed_in_evaluation():
 def test_checkpoints_of_detectron2_load(tmp_path, caplog):
     assert_stock_loads(make_model("FPN", alwa=False), make_model("FPN"), tmp_path, caplog)
     assert caplog.text.count("holds no ALWA window") == 2
+
+
+class OwnPredictor(FastRCNNOutputLayers):
+    """A box predictor of a user's own."""
+
+
+@pytest.mark.parametrize(
+    "name, replaced",
+    [("FPN", "box_predictor"), ("cascade", "box_predictor.1")],
+)
+def test_a_box_predictor_of_a_users_own_is_left_as_it_is_and_named(name, replaced, caplog):
+    model = make_model(name)
+    heads = model.roi_heads
+    with caplog.at_level(logging.INFO):
+        AlwaFastRCNNOutputLayers.replace_in(heads)
+    assert not caplog.text
+    stage = heads.box_predictor[1] if name == "cascade" else heads.box_predictor
+    stage.__class__ = OwnPredictor
+    with caplog.at_level(logging.INFO):
+        AlwaFastRCNNOutputLayers.replace_in(heads)
+    assert type(stage) is OwnPredictor
+    assert [record.getMessage().split(", not")[0] for record in caplog.records] == [
+        f"roi_heads.{replaced} is a OwnPredictor"
+    ]

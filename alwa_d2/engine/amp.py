@@ -4,14 +4,15 @@ import logging
 import time
 
 import torch
-from detectron2.engine import AMPTrainer
+
+from ..detectron2_private import OpenAMPTrainer
 
 logger = logging.getLogger(__name__)
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-class MixedPrecisionTrainer(AMPTrainer):
+class MixedPrecisionTrainer(OpenAMPTrainer):
     """
     Detectron2's `AMPTrainer`, which knows CUDA alone, for the model's device.
 
@@ -39,7 +40,7 @@ class MixedPrecisionTrainer(AMPTrainer):
     def run_step(self):
         assert self.model.training, "the model was changed to eval mode"
         start = time.perf_counter()
-        data = next(self._data_loader_iter)
+        data = self.next_batch()
         data_time = time.perf_counter() - start
 
         with torch.autocast(self.device_type, dtype=self.precision):
@@ -47,7 +48,7 @@ class MixedPrecisionTrainer(AMPTrainer):
         self.optimizer.zero_grad()
         self.grad_scaler.scale(sum(losses.values())).backward()
         self.after_backward()
-        self._write_metrics(losses, data_time)
+        self.write_losses(losses, data_time)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 

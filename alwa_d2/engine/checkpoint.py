@@ -1,16 +1,21 @@
 """Checkpoints that are read without running code from them, and refused where they do not fit."""
 
 import logging
+import os
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
 
+from ..detectron2_private import OpenCheckpointer
+from ..errors import UserError
 from ..weighting import LossWeighter
 
 logger = logging.getLogger(__name__)
 
+NAMED = 3  # of the tensors that do not fit, in the message
 
-class Checkpointer(DetectionCheckpointer):
+
+class Checkpointer(OpenCheckpointer):
     """
     Detectron2's checkpointer, which refuses files that cannot be read, and on resuming those that
     another model or no training wrote.
@@ -18,6 +23,8 @@ class Checkpointer(DetectionCheckpointer):
     `.pth` files are read with `weights_only`. Detectron2's `.pkl` files are pickles, which run what
     is in them: load them from sources that you trust.
     """
+
+    _purpose = ""  # what all weights of the file have to fit for, while that is so
 
     def load(self, path, checkpointables=None):
         """
@@ -27,50 +34,67 @@ class Checkpointer(DetectionCheckpointer):
                 must be there
 
         Raises:
-            ValueError: a file that is no checkpoint, or does not fit on resuming
+            UserError: a file that is not there, is no checkpoint, or does not fit on resuming
         """
-        self._resumed_path = path if checkpointables is None else None
+        self._resumes = checkpointables is None
+        self._path = path
+        # Of a path that is not shared the main process's file is sent to the others.
+        if comm.is_main_process() and not _is_there(path):
+            raise UserError(f"MODEL.WEIGHTS: expected a checkpoint, got {path}, which is no file")
         try:
             return super().load(path, checkpointables)
-        finally:
-            self._parsed_url_during_load = None  # Detectron2's, which a refusal would leave behind
+        except OSError as error:  # a download's, too
+            raise UserError(f"MODEL.WEIGHTS: could not get {path} ({error})") from error
 
-    def _torch_load(self, f):
+    def load_all_weights(self, path: str) -> None:
+        """
+        Loads a model to be evaluated, which all of its weights must be there for.
+
+        Raises:
+            UserError: no file, one that is no checkpoint, or one that does not fit
+        """
+        if not path:
+            raise UserError("MODEL.WEIGHTS: expected the checkpoint of a trained model, got ''")
+        self._purpose = "to evaluate"
         try:
-            loaded = torch.load(f, map_location="cpu", weights_only=True)
+            self.load(path, checkpointables=[])
+        finally:
+            self._purpose = ""
+
+    def read_file(self, path):
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # of many types, for a file that may hold anything
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ValueError(f"{f}: expected a checkpoint, could not read it ({reason})") from error
+            message = f"{path}: expected a checkpoint, could not read it ({reason})"
+            raise UserError(message) from error
         if not isinstance(loaded, dict):
-            raise ValueError(f"{f}: expected a dictionary, got {type(loaded).__name__}")
+            raise UserError(f"{path}: expected a dictionary, got {type(loaded).__name__}")
         return loaded
 
-    def _load_file(self, filename):
-        checkpoint = super()._load_file(filename)
+    def check_content(self, path, checkpoint):
         if not isinstance(checkpoint["model"], dict):
             kind = type(checkpoint["model"]).__name__
-            raise ValueError(f"{filename}: expected a model's state, a dictionary, got {kind}")
+            raise UserError(f"{path}: expected a model's state, a dictionary, got {kind}")
         missing = [key for key in self.checkpointables if not checkpoint.get(key)]
-        if self._resumed_path and missing:
-            raise ValueError(
-                f"{filename}: expected a training's checkpoint to resume from, got one without "
+        if self._resumes and missing:
+            raise UserError(
+                f"{path}: expected a training's checkpoint to resume from, got one without "
                 f"{', '.join(missing)}; as MODEL.WEIGHTS it can start a training without --resume"
             )
-        return checkpoint
 
-    def _load_model(self, checkpoint):
-        result = super()._load_model(checkpoint)
+    def check_loaded(self, incompatible):
         weighters = [n for n, m in self.model.named_modules() if isinstance(m, LossWeighter)]
-        foreign = [*result.missing_keys, *(key for key, *_ in result.incorrect_shapes)]
+        foreign = [*incompatible.missing_keys, *(key for key, *_ in incompatible.incorrect_shapes)]
         # A weighter begins anew by itself where the checkpoint has not got it.
         foreign = [key for key in foreign if not key.startswith(tuple(f"{n}." for n in weighters))]
-        if self._resumed_path and foreign:
-            raise ValueError(
-                f"{self._resumed_path}: expected a checkpoint of this model to resume from; "
-                f"{len(foreign)} tensors are missing or of another shape, such as {foreign[0]}"
+        purpose = "to resume from" if self._resumes else self._purpose
+        if purpose and foreign:
+            raise UserError(
+                f"{self._path}: expected a checkpoint of this model {purpose}; {len(foreign)} "
+                f"tensors are missing or of another shape: {', '.join(foreign[:NAMED])}"
             )
-        self._drop_weighters(result.unexpected_keys)
-        return result
+        self._drop_weighters(incompatible.unexpected_keys)
 
     @staticmethod
     def _drop_weighters(unexpected_keys: list[str]) -> None:
@@ -82,3 +106,8 @@ class Checkpointer(DetectionCheckpointer):
         names = sorted({key.rpartition(".")[0] for key in keys})
         if names:
             logger.info(f"The checkpoint's {', '.join(names)}, not in this model, is left out.")
+
+
+def _is_there(path: str) -> bool:
+    """Whether a file is there; of addresses, and of no path at all, it cannot be said."""
+    return not path or "://" in path or os.path.isfile(path.partition("?")[0])

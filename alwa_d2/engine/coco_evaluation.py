@@ -5,12 +5,12 @@ import io
 import os
 
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator as _COCOEvaluator
 
 from ..data.coco import check_file
+from ..detectron2_private import OpenCOCOEvaluator
 
 
-class COCOEvaluator(_COCOEvaluator):
+class COCOEvaluator(OpenCOCOEvaluator):
     """Detectron2's COCO evaluator, for files that it would misread or stop at.
 
     Boxes of zero area are left out, as in training. Annotations may lack `iscrowd` and `area`,
@@ -24,11 +24,11 @@ class COCOEvaluator(_COCOEvaluator):
         if path is not None and os.path.isfile(path):  # Detectron2 makes it for other formats
             check_file(path)
         super().__init__(dataset_name, *args, **kwargs)
-        dataset = self._coco_api.dataset
+        dataset = self.truth.dataset
         dataset.setdefault("info", {})  # pycocotools copies it without looking
-        if not self._do_evaluation:
+        if not self.has_truth:
             return
-        images = self._coco_api.imgs
+        images = self.truth.imgs
         kept = [a for a in dataset["annotations"] if a["image_id"] in images]
         kept = [a for a in kept if a["bbox"][2] > 0 and a["bbox"][3] > 0]
         for number, annotation in enumerate(kept, 1):
@@ -37,10 +37,4 @@ class COCOEvaluator(_COCOEvaluator):
             annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
         dataset["annotations"] = kept
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
-            self._coco_api.createIndex()
-
-    def _derive_coco_results(self, coco_eval, iou_type, class_names=None):
-        ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
-        if class_names is not None and ids is not None:
-            class_names = [class_names[ids[number]] for number in sorted(ids)]
-        return super()._derive_coco_results(coco_eval, iou_type, class_names)
+            self.truth.createIndex()

@@ -1,6 +1,8 @@
 """From a config file and the command line to a config that a run can start with."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -10,6 +12,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..config import add_alwa_config
 from ..data import check_classes, register_datasets
+from .run_folder import EVALUATION, prepare
 
 
 def merged_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
@@ -49,13 +52,30 @@ def setup(args) -> CfgNode:
     """
     The frozen config of a run, its folder and loggers set up, as Detectron2's `default_setup` does.
 
+    An evaluation has its log and its config in the subfolder `inference`, so that they are never
+    written over those of the training.
+
     Args:
         args: parsed by Detectron2's `default_argument_parser`
+
+    Raises:
+        UserError: a folder that holds another training, or none that can be resumed
+        NothingToTrain: the training to resume has been done
     """
     cfg = setup_cfg(args.config_file, args.opts)
-    default_setup(cfg, args)
+    folder = cfg.OUTPUT_DIR
+    if args.eval_only:
+        folder = os.path.join(folder, EVALUATION)
+    else:
+        prepare(cfg, args.resume)
+    with_folder = cfg.clone()
+    with_folder.defrost()
+    with_folder.OUTPUT_DIR = folder
+    default_setup(with_folder, args)
+    if args.eval_only and comm.is_main_process():
+        Path(folder, "config.yaml").write_text(cfg.dump(), encoding="utf-8")
     # Detectron2 sets up its own logger and fvcore's.
-    logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="alwa_d2")
+    logger = setup_logger(folder, distributed_rank=comm.get_rank(), name="alwa_d2")
     device = torch.device(cfg.MODEL.DEVICE)
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

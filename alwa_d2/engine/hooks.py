@@ -100,6 +100,28 @@ class LossWeightLogger(HookBase):
             logger.warning(message)
 
 
+class EvaluationWriter(HookBase):
+    """
+    Writes what an evaluation during training has found, whatever the writers' own period.
+
+    They keep the newest value of each scalar, so that of two evaluations in one period the first
+    would be lost. The hook belongs after `EvalHook`, in the main process.
+    """
+
+    def __init__(self, writers, period: int):
+        """
+        Args:
+            writers: Detectron2's `EventWriter` objects
+            period: iterations from one evaluation to the next, TEST.EVAL_PERIOD; 0 for none
+        """
+        self._event_writers, self._every = writers, period
+
+    def after_step(self):
+        if self._every > 0 and (self.trainer.iter + 1) % self._every == 0:
+            for writer in self._event_writers:
+                writer.write()
+
+
 def _read(tensors):
     """Numbers in place of 0-dim tensors, in one read of the device."""
     if not tensors:

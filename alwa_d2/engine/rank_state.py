@@ -8,6 +8,8 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from ..detectron2_private import start_data_loader
+
 logger = logging.getLogger(__name__)
 
 
@@ -51,7 +53,7 @@ class RankState(HookBase):
 
     def before_train(self):
         # A new iterator draws a random number, which an uninterrupted run has done long ago.
-        _ = self.trainer._trainer._data_loader_iter
+        start_data_loader(self.trainer)
         ranks, self._loaded = self._loaded or [], None
         if len(ranks) == comm.get_world_size():
             self._restore(ranks[comm.get_rank()])

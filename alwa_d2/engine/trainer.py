@@ -2,18 +2,20 @@
 
 import logging
 import os
-import weakref
 
 import torch
 from detectron2.data import MetadataCatalog
-from detectron2.engine import DefaultTrainer, SimpleTrainer, create_ddp_model, hooks
+from detectron2.engine import SimpleTrainer, create_ddp_model, hooks
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter
 from detectron2.utils.logger import setup_logger
 
+from ..detectron2_private import TrainerOfParts, remove_hooks
+from ..errors import UserError
 from .amp import MixedPrecisionTrainer
 from .checkpoint import Checkpointer
 from .coco_evaluation import COCOEvaluator
-from .hooks import LossWeightLogger
+from .hooks import EvaluationWriter, LossWeightLogger
 from .rank_state import RankState
 from .voc_evaluation import VOCEvaluator
 
@@ -26,7 +28,7 @@ EVALUATORS = {
 }
 
 
-class Trainer(DefaultTrainer):
+class Trainer(TrainerOfParts):
     """`DefaultTrainer` for models with loss weighters, on VOC and COCO data, CPU and CUDA."""
 
     def __init__(self, cfg):
@@ -35,12 +37,16 @@ class Trainer(DefaultTrainer):
         period = cfg.SOLVER.CHECKPOINT_PERIOD
         if period < 1:
             raise ValueError(f"SOLVER.CHECKPOINT_PERIOD: expected at least 1, got {period}")
-        # Not DefaultTrainer's, which knows several processes and mixed precision on CUDA alone.
-        super(DefaultTrainer, self).__init__()
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
             setup_logger(name="alwa_d2")
-        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        processes = comm.get_world_size()
+        cfg = self.auto_scale_workers(cfg, processes)
+        if cfg.SOLVER.IMS_PER_BATCH % processes:
+            raise UserError(
+                f"SOLVER.IMS_PER_BATCH: expected a multiple of {processes}, the number of "
+                f"processes, got {cfg.SOLVER.IMS_PER_BATCH}"
+            )
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
@@ -50,16 +56,10 @@ class Trainer(DefaultTrainer):
         model = create_ddp_model(model, broadcast_buffers=False, **devices)
         if cfg.SOLVER.AMP.ENABLED:
             precision = cfg.SOLVER.AMP.PRECISION
-            self._trainer = MixedPrecisionTrainer(model, data_loader, optimizer, precision)
+            loop = MixedPrecisionTrainer(model, data_loader, optimizer, precision)
         else:
-            self._trainer = SimpleTrainer(model, data_loader, optimizer)
-
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
-        self.start_iter = 0
-        self.max_iter = cfg.SOLVER.MAX_ITER
-        self.cfg = cfg
-        self.register_hooks(self.build_hooks())
+            loop = SimpleTrainer(model, data_loader, optimizer)
+        super().__init__(cfg, loop, model, Checkpointer)
 
     def build_hooks(self):
         """Detectron2's, with :class:`RankState` before the checkpointer and
@@ -71,12 +71,20 @@ class Trainer(DefaultTrainer):
         model = self.checkpointer.model
         result.insert(len(result) - is_main, LossWeightLogger(model))
         result.insert(first, RankState(model, self.cfg.SOLVER.CHECKPOINT_PERIOD))
+        if is_main:
+            # The printer has a line of its own for each evaluation.
+            files = [w for w in self.event_writers if not isinstance(w, CommonMetricPrinter)]
+            result.append(EvaluationWriter(files, self.cfg.TEST.EVAL_PERIOD))
         return result
+
+    def build_writers(self):
+        self.event_writers = super().build_writers()
+        return self.event_writers
 
     def after_train(self):
         if self.iter < self.max_iter:
             # Training has failed, here: the other processes do not come to an evaluation.
-            self._hooks = [h for h in self._hooks if not isinstance(h, hooks.EvalHook)]
+            remove_hooks(self, hooks.EvalHook)
         super().after_train()
 
     def resume_or_load(self, resume=True):

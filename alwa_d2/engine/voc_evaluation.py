@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 import numpy as np
-import torch
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import PascalVOCDetectionEvaluator
 from detectron2.evaluation.pascal_voc_evaluation import voc_ap
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
@@ -17,6 +15,9 @@ from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
 from ..data.voc import annotation_path, read_annotation, read_split
+from ..detectron2_private import OpenVOCEvaluator
+
+logger = logging.getLogger(__name__)
 
 THRESHOLDS = range(50, 100, 5)  # IoU in percent: AP is the mean over these
 
@@ -34,7 +35,7 @@ class _Truth:
         return int((~self.difficult).sum())
 
 
-class VOCEvaluator(PascalVOCDetectionEvaluator):
+class VOCEvaluator(OpenVOCEvaluator):
     """AP, AP50 and AP75 as Detectron2's VOC evaluator gives them, and each class's own.
 
     It differs in what it accepts: annotations without `pose`, `truncated` and `difficult`, float
@@ -49,18 +50,15 @@ class VOCEvaluator(PascalVOCDetectionEvaluator):
 
         Nothing is read before `evaluate`, so the data set may be made in between.
         """
-        # The parent's __init__ is not called: it needs a year.
         metadata = MetadataCatalog.get(dataset_name)
         year = metadata.get("year", 2012)
         if year not in (2007, 2012):
             raise ValueError(f"{dataset_name}: year must be 2007 or 2012, got {year!r}")
-        self._dataset_name = dataset_name
+        self._name = dataset_name
         self._root, self._split = metadata.dirname, metadata.split
-        self._class_names = list(metadata.thing_classes)
-        self._is_2007 = year == 2007
-        self._cpu_device = torch.device("cpu")
-        self._logger = logging.getLogger(__name__)
-        self.reset()
+        self._classes = list(metadata.thing_classes)
+        self._takes_11_points = year == 2007
+        super().__init__()
 
     def process(self, inputs, outputs):
         # The parent keeps lines of words, rounded as VOC's result files are; ids lose their spaces.
@@ -70,7 +68,7 @@ class VOCEvaluator(PascalVOCDetectionEvaluator):
     def evaluate(self):
         """{"bbox": {"AP", "AP50", "AP75", "AP-<class>", "AP50-<class>", ...}} in percent on the
         main process, None on others."""
-        gathered = comm.gather(dict(self._predictions), dst=0)
+        gathered = comm.gather(dict(self.predictions), dst=0)
         if not comm.is_main_process():
             return None
         lines = defaultdict(list)
@@ -79,7 +77,7 @@ class VOCEvaluator(PascalVOCDetectionEvaluator):
         truths = self._read_truths()
         aps = np.array(
             [
-                _average_precisions(truth, lines[class_id], self._is_2007)
+                _average_precisions(truth, lines[class_id], self._takes_11_points)
                 for class_id, truth in enumerate(truths)
             ]
         )  # (classes, thresholds), NaN for a class without ground truth
@@ -91,8 +89,8 @@ class VOCEvaluator(PascalVOCDetectionEvaluator):
     def _read_truths(self) -> list[_Truth]:
         """Each class's ground truth, in the order of classes."""
         root = PathManager.get_local_path(self._root)
-        boxes = [defaultdict(list) for _ in self._class_names]
-        ids = {name: number for number, name in enumerate(self._class_names)}
+        boxes = [defaultdict(list) for _ in self._classes]
+        ids = {name: number for number, name in enumerate(self._classes)}
         for image_id in read_split(root, self._split):
             for obj in read_annotation(annotation_path(root, image_id)).objects:
                 if obj.name in ids and not obj.empty:
@@ -105,34 +103,31 @@ class VOCEvaluator(PascalVOCDetectionEvaluator):
         mean = aps[has_truth].mean(axis=0) if has_truth.any() else np.full(len(THRESHOLDS), np.nan)
         at = {threshold: column for column, threshold in enumerate(THRESHOLDS)}
         result = {"AP": mean.mean(), "AP50": mean[at[50]], "AP75": mean[at[75]]}
-        for name, row in zip(self._class_names, aps):
+        for name, row in zip(self._classes, aps):
             result[f"AP-{name}"] = row.mean()
             result[f"AP50-{name}"] = row[at[50]]
             result[f"AP75-{name}"] = row[at[75]]
         return {key: float(value) for key, value in result.items()}
 
     def _log_classes_without_truth(self, truths: list[_Truth]) -> None:
-        missing = [name for name, truth in zip(self._class_names, truths) if not truth.count]
+        missing = [name for name, truth in zip(self._classes, truths) if not truth.count]
         if len(missing) == len(truths):
-            self._logger.warning(
-                f"{self._dataset_name}: no class has an object to be found, so AP is NaN"
-            )
+            logger.warning(f"{self._name}: no class has an object to be found, so AP is NaN")
         elif missing:
-            self._logger.warning(
-                f"{self._dataset_name}: no object to be found of {', '.join(missing)}; left out of "
+            logger.warning(
+                f"{self._name}: no object to be found of {', '.join(missing)}; left out of "
                 "the means"
             )
 
     def _log_tables(self, result: dict[str, float]) -> None:
         means = {key: result[key] for key in ("AP", "AP50", "AP75")}
-        year = 2007 if self._is_2007 else 2012
-        self._logger.info(
-            f"Evaluation of {self._dataset_name} for bbox, VOC {year} metric:\n"
-            + create_small_table(means)
+        year = 2007 if self._takes_11_points else 2012
+        logger.info(
+            f"Evaluation of {self._name} for bbox, VOC {year} metric:\n" + create_small_table(means)
         )
-        rows = [(name, *(result[f"{key}-{name}"] for key in means)) for name in self._class_names]
+        rows = [(name, *(result[f"{key}-{name}"] for key in means)) for name in self._classes]
         table = tabulate(rows, headers=["category", *means], tablefmt="pipe", floatfmt=".3f")
-        self._logger.info("Per-category bbox AP:\n" + table)
+        logger.info("Per-category bbox AP:\n" + table)
 
 
 def _collect(boxes: dict[str, list[tuple]]) -> _Truth:

@@ -8,6 +8,8 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
+from ..detectron2_private import become
+
 MOST_KEPT = 16  # sizes of images; the least recently used are given up
 
 
@@ -111,8 +113,7 @@ def keep_anchors_of(generator: nn.Module) -> None:
     """Makes Detectron2's anchor generator one that keeps its anchors, in place; a subclass of
     somebody's own stays as it is."""
     if type(generator) is DefaultAnchorGenerator:
-        # The two classes have the same parameters and attributes.
-        generator.__class__ = KeptAnchorGenerator
+        become(generator, KeptAnchorGenerator)
 
 
 def _may_keep(cells) -> bool:

@@ -1,12 +1,17 @@
 """The box head's last layers with a fused box loss."""
 
+import logging
+
 import torch
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from torch import nn
 
+from ..detectron2_private import become
 from ..layers import dense_box_loss
 from .box_loss_kind import check_box_loss_kind
+
+logger = logging.getLogger(__name__)
 
 
 class AlwaFastRCNNOutputLayers(FastRCNNOutputLayers):
@@ -25,8 +30,8 @@ class AlwaFastRCNNOutputLayers(FastRCNNOutputLayers):
         """
         Makes the box predictors of Detectron2's ROI heads predictors of this class, in place.
 
-        They are in no registry, so that this is done to finished ones; a subclass of somebody's
-        own stays as it is.
+        They are in no registry, so that this is done to finished ones. A predictor of somebody's
+        own stays as it is, which the log says.
 
         Raises:
             ValueError: a box loss that is not known
@@ -35,8 +40,14 @@ class AlwaFastRCNNOutputLayers(FastRCNNOutputLayers):
             is_stock = type(module) is FastRCNNOutputLayers
             if is_stock and type(module.box2box_transform) is Box2BoxTransform:
                 check_box_loss_kind("ROI_BOX_HEAD", module.box_reg_loss_type)
-                # The two classes have the same parameters and attributes.
-                module.__class__ = AlwaFastRCNNOutputLayers
+                become(module, AlwaFastRCNNOutputLayers)
+        for name, module in _box_predictors(roi_heads):
+            if type(module) is not AlwaFastRCNNOutputLayers:
+                logger.info(
+                    f"roi_heads.{name} is a {type(module).__name__}, not Detectron2's "
+                    "FastRCNNOutputLayers with Box2BoxTransform: it keeps its own losses, which no "
+                    "kernel computes and which have no statistics of each proposal."
+                )
 
     def box_reg_loss(self, proposal_boxes, gt_boxes, pred_deltas, gt_classes):
         """
@@ -68,3 +79,11 @@ class AlwaFastRCNNOutputLayers(FastRCNNOutputLayers):
         )
         self.loss_stats = {"loss_box_reg": stats}
         return loss
+
+
+def _box_predictors(roi_heads: nn.Module):
+    """Name and module of the box predictors of Detectron2's ROI heads: one, or a cascade's."""
+    predictor = getattr(roi_heads, "box_predictor", None)
+    if isinstance(predictor, nn.ModuleList):
+        return [(f"box_predictor.{stage}", module) for stage, module in enumerate(predictor)]
+    return [] if predictor is None else [("box_predictor", predictor)]

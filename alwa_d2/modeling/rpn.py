@@ -4,6 +4,7 @@ import torch
 from detectron2.config import configurable
 from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, RPN
 
+from ..detectron2_private import subsample_labels
 from ..layers import dense_box_loss, sigmoid_focal_loss
 from .anchors import cat_anchors, keep_anchors_of
 from .box_loss_kind import check_box_loss_kind
@@ -61,7 +62,7 @@ class AlwaRPN(RPN):
             if self.anchor_boundary_thresh >= 0:
                 inside = anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
                 label.masked_fill_(~inside, -1)
-            self._subsample_labels(label)  # in place
+            subsample_labels(self, label)  # in place
         return labels, boxes
 
     def anchor_counts(self):

@@ -1,0 +1,147 @@
+"""Every place where this package relies on private names of Detectron2 and fvcore.
+
+Such names may move without notice. When one does, this is the file to mend, and
+tests/test_detectron2_private.py says which. The classes here give the private steps public names,
+for subclasses elsewhere in the package.
+"""
+
+import weakref
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer
+from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
+from torch import nn
+
+
+def become(module: nn.Module, kind: type) -> None:
+    """Makes a finished module one of `kind`, a subclass of its class with the same parameters.
+
+    Detectron2 has no registry for these modules, and to build them anew would need all arguments
+    of their constructors. `kind` finds the attributes that its base class's constructor made, and
+    must not need any other.
+    """
+    if kind.__base__ is not type(module):
+        raise TypeError(f"expected a direct subclass of {type(module).__name__}, got {kind}")
+    module.__class__ = kind
+
+
+def start_data_loader(trainer) -> None:
+    """Makes the iterator over a `DefaultTrainer`'s batches, if it has not begun."""
+    _ = trainer._trainer._data_loader_iter
+
+
+def remove_hooks(trainer, kind: type) -> None:
+    """Takes all hooks of a kind out of a trainer."""
+    trainer._hooks = [hook for hook in trainer._hooks if not isinstance(hook, kind)]
+
+
+def subsample_labels(rpn: nn.Module, label: torch.Tensor) -> None:
+    """Detectron2's sampling of an RPN's anchors: all others become -1 in `label` (R,), in place."""
+    rpn._subsample_labels(label)
+
+
+class TrainerOfParts(DefaultTrainer):
+    """`DefaultTrainer` of parts that were made elsewhere.
+
+    Detectron2's own constructor makes them, and knows several processes and mixed precision on CUDA
+    alone.
+    """
+
+    def __init__(self, cfg, loop: SimpleTrainer, model: nn.Module, checkpointer_class: type):
+        """
+        Args:
+            cfg: the run's config
+            loop: does the steps
+            model: what checkpoints hold; a `DistributedDataParallel` may be around it
+            checkpointer_class: takes model, folder and `trainer=`
+        """
+        super(DefaultTrainer, self).__init__()
+        self._trainer = loop
+        self.scheduler = self.build_lr_scheduler(cfg, loop.optimizer)
+        self.checkpointer = checkpointer_class(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+
+class OpenAMPTrainer(AMPTrainer):
+    """`AMPTrainer` with names for the parts of a step that are the same on all devices."""
+
+    def next_batch(self):
+        return next(self._data_loader_iter)
+
+    def write_losses(self, losses: dict[str, torch.Tensor], data_time: float) -> None:
+        """Puts the losses and the seconds that the batch took into the event storage."""
+        self._write_metrics(losses, data_time)
+
+
+class OpenCheckpointer(DetectionCheckpointer):
+    """`DetectionCheckpointer` with names for the steps of loading."""
+
+    def load(self, path, checkpointables=None):
+        try:
+            return super().load(path, checkpointables)
+        finally:
+            self._parsed_url_during_load = None  # which a refusal would leave behind
+
+    def read_file(self, path: str) -> dict:
+        """The content of a `.pth` file."""
+        raise NotImplementedError
+
+    def check_content(self, path: str, checkpoint: dict) -> None:
+        """Looks at what a file holds; "model" is there, other keys may be."""
+
+    def check_loaded(self, incompatible) -> None:
+        """Looks at which keys of the model's state were missing, unexpected or of another shape."""
+
+    def _torch_load(self, f):
+        return self.read_file(f)
+
+    def _load_file(self, filename):
+        checkpoint = super()._load_file(filename)
+        self.check_content(filename, checkpoint)
+        return checkpoint
+
+    def _load_model(self, checkpoint):
+        incompatible = super()._load_model(checkpoint)
+        self.check_loaded(incompatible)
+        return incompatible
+
+
+class OpenCOCOEvaluator(COCOEvaluator):
+    """`COCOEvaluator` with names for what it reads and for the order of its classes."""
+
+    @property
+    def truth(self):
+        """pycocotools' `COCO` object."""
+        return self._coco_api
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the file has annotations."""
+        return self._do_evaluation
+
+    def in_order_of_ids(self, class_names: list[str]) -> list[str]:
+        """The classes' names in the order of the file's category ids, which results are in."""
+        ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        return class_names if ids is None else [class_names[ids[number]] for number in sorted(ids)]
+
+    def _derive_coco_results(self, coco_eval, iou_type, class_names=None):
+        if class_names is not None:
+            class_names = self.in_order_of_ids(class_names)
+        return super()._derive_coco_results(coco_eval, iou_type, class_names)
+
+
+class OpenVOCEvaluator(PascalVOCDetectionEvaluator):
+    """`PascalVOCDetectionEvaluator` for data sets without a year: its constructor is not called."""
+
+    def __init__(self):
+        self._cpu_device = torch.device("cpu")
+        self.reset()
+
+    @property
+    def predictions(self) -> dict[int, list[str]]:
+        """Class id -> lines of this process, as VOC's result files have them."""
+        return self._predictions
