@@ -15,7 +15,7 @@
 #   make gpu-wheels   collects in wheels/ what a machine with only PyTorch lacks for gpu-check
 #   make clean        removes what was built, keeps .venv
 #
-# PYTHON=python3.12 chooses the Python that makes .venv; more in tools/setup_env.sh and setup.py.
+# PYTHON=python3.12 chooses the Python that makes .venv; more in scripts/setup_env.sh and setup.py.
 
 VENV ?= .venv
 export VENV
@@ -57,7 +57,7 @@ bench: $(EXTENSION)
 env: $(EXTENSION)
 
 sanitize: $(PACKAGES)
-	PYTHON=$(RUN) tools/sanitize.sh $(PYTEST_ARGS)
+	PYTHON=$(RUN) scripts/sanitize.sh $(PYTEST_ARGS)
 	$(RUN) tests/cuda_on_host/run.py sanitize $(PYTEST_ARGS)
 
 gpu-check:
@@ -71,12 +71,12 @@ clean:
 	rm -f alwa_d2/_C.*.so $(EXTENSION)
 	find alwa_d2 tests tools scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(PACKAGES): requirements.txt requirements-detectron2.txt tools/setup_env.sh
-	tools/setup_env.sh packages
+$(PACKAGES): requirements.txt requirements-detectron2.txt scripts/setup_env.sh
+	scripts/setup_env.sh packages
 	touch $@
 
 $(EXTENSION): $(PACKAGES) $(SOURCES)
-	tools/setup_env.sh extension
+	scripts/setup_env.sh extension
 	touch $@
 
 $(LINTERS): $(PACKAGES) requirements-dev.txt

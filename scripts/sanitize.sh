@@ -5,9 +5,9 @@
 # All versions of the loops that cpu/vectorize.h makes have the checks; as always, the ones that run
 # are those for the processor at hand.
 #
-#   tools/sanitize.sh -k giou -x            with .venv, or python3 where there is none; what follows
+#   scripts/sanitize.sh -k giou -x            with .venv, or python3 where there is none; what follows
 #                                           goes to pytest
-#   PYTHON=/opt/torch/bin/python CXX=g++-13 tools/sanitize.sh
+#   PYTHON=/opt/torch/bin/python CXX=g++-13 scripts/sanitize.sh
 #
 # PYTHON needs what the tests need; nothing is installed into it. CXX has to be a GCC.
 set -euo pipefail

@@ -3,6 +3,11 @@
 import argparse
 from pathlib import Path
 
+import shtab
+
+from ..errors import UserError
+from ..model_zoo import find_config
+
 
 def png_path(text: str) -> Path:
     """An argument that names a PNG file."""
@@ -18,15 +23,32 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
-def add_config_arguments(parser, required: bool = True) -> None:
-    """`--config-file` and, at the end of the line, KEY VALUE pairs."""
+def config_path(text: str) -> str:
+    """An argument that is a config's path, or the name of one of this package's."""
+    try:
+        return find_config(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def add_config_arguments(parser, default: str | None = None) -> None:
+    """
+    `--config-file` and, at the end of the line, KEY VALUE pairs.
+
+    Args:
+        default: name of a config; without it the option has to be there
+    """
+    required = "" if default else "--config-file FILE "
+    parser.usage = f"%(prog)s [options] {required}[KEY VALUE ...]"
     parser.add_argument(
-        "--config-file", metavar="FILE", required=required, default="",
-        help="a config: a path, or the name of one of this package's such as retina_alwa.yaml",
-    )  # fmt: skip
+        "--config-file", type=config_path, metavar="FILE", required=default is None,
+        default=default, help="a config's path, or the name of one that comes with alwa_d2: "
+        f"retina_alwa.yaml, voc/..., coco/...{f'; default: {default}' if default else ''}",
+    ).complete = shtab.FILE  # fmt: skip
     parser.add_argument(
         "opts", metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[],
-        help="settings that take the place of the config's; they come last",
+        help="settings that take the place of the config's, after all options: KEY VALUE pairs "
+        "such as SOLVER.BASE_LR 0.01",
     )  # fmt: skip
 
 

@@ -1,7 +1,9 @@
 """From a config file and the command line to a config that a run can start with."""
 
+import contextlib
+import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +14,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..config import add_alwa_config
 from ..data import check_classes, register_datasets
+from ..errors import UserError, explain, user_errors
 from .run_folder import EVALUATION, prepare
 
 
@@ -20,9 +23,32 @@ def merged_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     cfg = get_cfg()
     add_alwa_config(cfg)
     if config_file:
-        cfg.merge_from_file(config_file)
-    cfg.merge_from_list(list(opts))
+        with user_errors(config_file), _nearest_keys(cfg):
+            cfg.merge_from_file(config_file)
+    with user_errors(), _nearest_keys(cfg):
+        cfg.merge_from_list(list(opts))
     return cfg
+
+
+@contextlib.contextmanager
+def _nearest_keys(cfg: CfgNode) -> Iterator[None]:
+    """Adds to the refusal of an unknown key the names that it may have been meant for."""
+    try:
+        yield
+    except (AssertionError, KeyError) as error:  # of KEY VALUE, of a file
+        message = explain(error)
+        if not message.startswith("Non-existent"):
+            raise
+        near = difflib.get_close_matches(message.rpartition(": ")[2], _names(cfg))
+        raise UserError(f"{message}; nearest: {', '.join(near) or 'none'}") from error
+
+
+def _names(cfg: CfgNode, start: str = "") -> list[str]:
+    """All keys, such as "MODEL.ALWA.RULE"."""
+    names = []
+    for key, value in cfg.items():
+        names += _names(value, f"{start}{key}.") if isinstance(value, CfgNode) else [start + key]
+    return names
 
 
 def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
@@ -37,11 +63,14 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
         opts: key, value, key, value, ...
 
     Raises:
-        ValueError: a data set or a number of classes that does not fit
+        UserError: a file, a key, a value, a data set or a number of classes that does not fit
     """
     cfg = merged_cfg(config_file, opts)
-    register_datasets(cfg.DATASETS.REGISTER)
-    check_classes(cfg)
+    with user_errors():
+        register_datasets(cfg.DATASETS.REGISTER)
+        check_classes(cfg)
+    with user_errors("MODEL.DEVICE"):
+        torch.device(cfg.MODEL.DEVICE)
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()

@@ -32,8 +32,7 @@ class Trainer(TrainerOfParts):
     """`DefaultTrainer` for models with loss weighters, on VOC and COCO data, CPU and CUDA."""
 
     def __init__(self, cfg):
-        for name in cfg.DATASETS.TEST:  # before training, not after it
-            self._evaluator_type(name)
+        self.check_evaluators(cfg)  # before training, not after it
         period = cfg.SOLVER.CHECKPOINT_PERIOD
         if period < 1:
             raise ValueError(f"SOLVER.CHECKPOINT_PERIOD: expected at least 1, got {period}")
@@ -110,6 +109,12 @@ class Trainer(TrainerOfParts):
     def build_evaluator(cls, cfg, dataset_name):
         build = EVALUATORS[cls._evaluator_type(dataset_name)]
         return build(dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
+
+    @classmethod
+    def check_evaluators(cls, cfg):
+        """Refuses, by a ValueError, data sets of DATASETS.TEST that have no evaluator."""
+        for name in cfg.DATASETS.TEST:
+            cls._evaluator_type(name)
 
     @staticmethod
     def _evaluator_type(dataset_name):
