@@ -84,7 +84,7 @@ def test_equal_settings_and_equal_names(tmp_path):
     runs = [load_run(folder) for folder in folders]
     assert names_of(runs, folders) == folders
     table = format_table(["a", "b", "c"], compare_runs(runs))
-    assert table.endswith("\nThe settings are the same (OUTPUT_DIR apart).")
+    assert table.endswith("\nThe settings are the same (OUTPUT_DIR, OVERWRITE apart).")
     assert table.splitlines()[0].split() == ["a", "b", "c"]
 
 
@@ -159,7 +159,7 @@ def test_two_run_folders_are_compared_over_the_whole_set(data, tmp_path, monkeyp
         name = cfg.MODEL.WEIGHTS.split("/")[-2].split("-")[0]
         return lambda image: {"instances": found[name]}
 
-    monkeypatch.setattr(detections, "DefaultPredictor", predictor)
+    monkeypatch.setattr(detections, "load_predictor", predictor)
     monkeypatch.setattr(module, "setup_cfg", setup_cfg)
     _, samples = module.load_run_samples(str(folders[0]), None, 2, ["MODEL.DEVICE", "cpu"])
     assert [s.image.shape for s in samples] == [(100, 160, 3), (0, 0, 3), (100, 160, 3)]

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
@@ -13,7 +14,8 @@ from PIL import Image
 from alwa_d2.analysis import detections
 from alwa_d2.analysis.images import spread
 from alwa_d2.cli.main import main
-from alwa_d2.errors import UserError
+
+CONFIG = str(REPO / "configs" / "retina_alwa.yaml")
 
 
 def test_images_are_evenly_spread():
@@ -36,7 +38,7 @@ def test_samples_come_from_data_set_and_predictor(tmp_path, monkeypatch):
         assert image[0, 0].tolist() == [0, 0, 255]  # blue first
         return {"instances": instances([A, B], [1, 1], [0.5, 0.49])}
 
-    monkeypatch.setattr(detections, "DefaultPredictor", lambda cfg: predict)
+    monkeypatch.setattr(detections, "load_predictor", lambda cfg: predict)
     cfg = SimpleNamespace(MODEL=SimpleNamespace(WEIGHTS=str(tmp_path / "red.png")))
     DatasetCatalog.register("one_red_image", lambda: [record])
     try:
@@ -51,40 +53,35 @@ def test_samples_come_from_data_set_and_predictor(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["MODEL.WEIGHTS", "nowhere.pth"], "'nowhere.pth', which is no file"),
-        ([], "MODEL.WEIGHTS: expected a checkpoint, got ''"),
+        (["MODEL.WEIGHTS", "nowhere.pth"], "got nowhere.pth, which is no file"),
+        ([], "MODEL.WEIGHTS: expected the checkpoint of a trained model, got ''"),
         (["--dataset", "unheard_of"], "data set 'unheard_of' is not registered"),
         (["NO.KEY", "1"], "Non-existent key: NO.KEY"),
         (["MODEL.WEIGHTS"], "odd length"),
     ],
 )
 def test_mistakes_with_detections_are_one_line_and_exit_code_2(options, message, capsys):
-    arguments = ["--config-file", str(REPO / "configs" / "retina_alwa.yaml"), *options]
+    arguments = ["--config-file", CONFIG, *options]
     assert main(["show", *arguments]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("alwa-d2 show: ") and message in error
 
 
-def test_weights_that_are_no_checkpoint_are_refused(tmp_path):
-    from detectron2.data import DatasetCatalog
-
-    def no_model(cfg):
-        raise RuntimeError("Invalid magic number. A paragraph follows.\nAnd another.")
-
-    (tmp_path / "a.pth").write_text("no checkpoint")
-    cfg = SimpleNamespace(MODEL=SimpleNamespace(WEIGHTS=str(tmp_path / "a.pth")))
-    DatasetCatalog.register("no_images", lambda: [])
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(detections, "DefaultPredictor", no_model)
-            with pytest.raises(UserError, match="cannot be loaded: Invalid magic"):
-                detections.load_samples(cfg, "no_images", 8, 0.5)
-    finally:
-        DatasetCatalog.remove("no_images")
+def test_weights_that_are_no_checkpoint_or_another_models_are_refused(tmp_path, capsys):
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    torch.save({"model": {"head.weight": torch.zeros(3)}}, tmp_path / "other.pth")
+    for name, message in (
+        ("text.pth", "expected a checkpoint, could not read it"),
+        ("other.pth", "expected a checkpoint of this model to evaluate"),
+    ):
+        arguments = ["--config-file", CONFIG, "MODEL.WEIGHTS", str(tmp_path / name)]
+        assert main(["show", *arguments]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("alwa-d2 show: ") and f"{name}: {message}" in error
 
 
 def test_number_of_images_is_checked(capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["show", "--config-file", "a.yaml", "--num-images", "0"])
+        main(["show", "--config-file", CONFIG, "--num-images", "0"])
     assert stopped.value.code == 2
     assert "expected at least 1, got 0" in capsys.readouterr().err

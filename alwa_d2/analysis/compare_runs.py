@@ -12,7 +12,7 @@ from tabulate import SEPARATING_LINE, tabulate
 from .runs import WEIGHT, Run
 from .titles import short_name
 
-APART = ("OUTPUT_DIR",)  # which each run has of its own
+APART = ("OUTPUT_DIR", "OVERWRITE")  # where a run is, which says nothing of what it is
 WIDTH = 32  # characters of a column, beyond which a text is wrapped
 
 

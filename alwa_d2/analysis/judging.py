@@ -9,7 +9,7 @@ from .runs import Run
 
 # What may differ between a run and its twin with weights 1:1.
 WEIGHTING_KEYS = ("MODEL.LOSS_WEIGHTER.", "MODEL.ALWA.")
-OTHER_KEYS = ("SEED", "OUTPUT_DIR")
+OTHER_KEYS = ("SEED", "OUTPUT_DIR", "OVERWRITE")
 
 
 def common_settings(run: Run) -> dict[str, Any]:

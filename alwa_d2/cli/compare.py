@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import shtab
+
 from ..errors import UserError
 from .options import add_image_arguments, add_run_arguments
 
@@ -17,7 +19,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--csv", type=Path, metavar="FILE",
         help="also write the table into a CSV file, unrounded, a row for each run",
-    )  # fmt: skip
+    ).complete = shtab.FILE  # fmt: skip
     parser.add_argument(
         "--detections", action="store_true",
         help="also draw what two runs find in images of the test set, and count their false "

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import shtab
+
 from ..errors import UserError
 from .options import add_run_arguments
 
@@ -16,7 +18,9 @@ they give cause to try. docs/analyses.md says how they are computed.
 
 def add_arguments(parser):
     add_run_arguments(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all of it, unrounded")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write all of it into a JSON file, unrounded"
+    ).complete = shtab.FILE
 
 
 def run(args) -> int:

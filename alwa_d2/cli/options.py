@@ -56,7 +56,7 @@ def add_run_arguments(parser) -> None:
     """One or more folders of finished runs."""
     parser.add_argument(
         "folders", metavar="OUTPUT_DIR", nargs="+", help="the folder of a finished run"
-    )
+    ).complete = shtab.DIRECTORY
 
 
 def add_image_arguments(parser, output: str, sets: str, count: int) -> None:
@@ -70,7 +70,7 @@ def add_image_arguments(parser, output: str, sets: str, count: int) -> None:
     """
     parser.add_argument(
         "--output", type=png_path, metavar="FILE", help=f"a PNG file; default: {output}"
-    )
+    ).complete = shtab.FILE
     parser.add_argument(
         "--dataset", metavar="NAME", help=f"a registered data set; default: the first of {sets}"
     )

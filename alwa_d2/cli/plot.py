@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import shtab
+
 from .options import add_run_arguments, png_path
 
 HELP = "draw losses, loss weights and the statistics that moved them"
@@ -27,7 +29,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--output", type=png_path, metavar="FILE",
         help="a PNG file; default: losses.png, scales.png or grid.png in the first OUTPUT_DIR",
-    )  # fmt: skip
+    ).complete = shtab.FILE  # fmt: skip
     parser.add_argument("--title", metavar="TEXT", help="a line above the whole picture")
     parser.set_defaults(kind="losses")
 
