@@ -31,7 +31,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--shifts", type=pixels, nargs="+", metavar="PX", default=[1, 2, 4, 8, 16, 32, 64],
         help="how far the boxes are moved, in pixels of the resized image, besides 0; default: "
-        "1 2 4 8 16 32 64. Give another option between them and KEY VALUE",
+        "1 2 4 8 16 32 64. Another option has to stand between them and KEY VALUE",
     )  # fmt: skip
     parser.add_argument(
         "--image",

@@ -15,6 +15,7 @@ took, and the settings in which the runs differ.
 
 
 def add_arguments(parser):
+    parser.usage = "%(prog)s [options] OUTPUT_DIR OUTPUT_DIR [OUTPUT_DIR ...]"
     add_run_arguments(parser)
     parser.add_argument(
         "--csv", type=Path, metavar="FILE",
@@ -35,7 +36,7 @@ def add_arguments(parser):
     )  # fmt: skip
     group.add_argument(
         "--opts", metavar="KEY VALUE", nargs="+", default=[],
-        help="settings that take the place of those of both runs' configs",
+        help="settings that take the place of those of both configs, such as MODEL.DEVICE cpu",
     )  # fmt: skip
 
 
