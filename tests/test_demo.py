@@ -1,12 +1,11 @@
 """alwa-d2 demo, with stubs in place of the commands that it runs."""
 
-import json
 import sys
 from types import SimpleNamespace
 
 import pytest
-import yaml
 from conftest import REPO
+from run_folders import records, write_run
 
 from alwa_d2.analysis.runs import load_run
 from alwa_d2.cli import demo
@@ -14,28 +13,6 @@ from alwa_d2.cli.main import main
 from alwa_d2.errors import UserError
 
 pytest.importorskip("detectron2", reason="needs Detectron2")
-
-
-def records():
-    """Lines of a run of 200 iterations; the weight of the first loss falls at iteration 100."""
-    lines = []
-    for index, weight in enumerate([1.0] * 5 + [0.5] * 5):
-        line = {"iteration": 20 * index + 19, "lr": 0.01}
-        for name, loss, factor in (("cls", 1.0, weight), ("box_reg", 2.0, 1.0)):
-            line[f"unweighted/loss_{name}"], line[f"loss_{name}"] = loss, factor * loss
-            line[f"alwa/weight_{name}"] = factor
-        lines.append(line)
-    return lines + [{"iteration": 200, "bbox/AP": 40.25, "bbox/AP50": 71.5, "bbox/AP75": 39.0}]
-
-
-def write_run(folder, lines=None):
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = records() if lines is None else lines
-    (folder / "metrics.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    alwa = {"VARIANT": "ALWA_2", "RULE": "authors", "INTERVAL": 50}
-    settings = {"MODEL": {"LOSS_WEIGHTER": {"NAME": "ALWA"}, "ALWA": alwa}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
-    return folder
 
 
 def test_demo_replaces_an_earlier_run_and_nothing_else(tmp_path):

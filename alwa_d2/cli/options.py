@@ -50,3 +50,31 @@ def add_config_arguments(parser, default: str | None = None) -> None:
         help="settings that take the place of the config's, after all options: KEY VALUE pairs "
         "such as SOLVER.BASE_LR 0.01",
     )  # fmt: skip
+
+
+def add_run_arguments(parser) -> None:
+    """One or more folders of finished runs."""
+    parser.add_argument(
+        "folders", metavar="OUTPUT_DIR", nargs="+", help="the folder of a finished run"
+    ).complete = shtab.DIRECTORY
+
+
+def add_image_arguments(parser, output: str, sets: str, count: int) -> None:
+    """
+    Which images a picture is made of, and where it goes.
+
+    Args:
+        output: says where by default
+        sets: the key whose first data set is the default
+        count: images by default
+    """
+    parser.add_argument(
+        "--output", type=png_path, metavar="FILE", help=f"a PNG file; default: {output}"
+    ).complete = shtab.FILE
+    parser.add_argument(
+        "--dataset", metavar="NAME", help=f"a registered data set; default: the first of {sets}"
+    )
+    parser.add_argument(
+        "--num-images", type=positive_int, default=count, metavar="N",
+        help=f"how many images, evenly spread over the data set; default: {count}",
+    )  # fmt: skip
