@@ -36,8 +36,8 @@ def add_machine_arguments(parser) -> None:
     """Where the runs are trained."""
     parser.add_argument(
         "--jobs", type=positive_int, metavar="N",
-        help="train N runs at a time; here they share the cores: each has OMP_NUM_THREADS = "
-        "cores / N; on Slurm N are queued or running; default: 1 here, all on Slurm",
+        help="train N runs at a time, which share this machine's cores (each has OMP_NUM_THREADS "
+        "= cores / N), or have at most N jobs in Slurm's queue; default: 1, or all on Slurm",
     )  # fmt: skip
     parser.add_argument(
         "--cluster", choices=("local", "slurm"), default="local",
@@ -45,8 +45,8 @@ def add_machine_arguments(parser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--slurm", nargs="+", action="extend", metavar="KEY=VALUE", default=[],
-        help="what each job asks Slurm for, by the names that sbatch and submitit have, such as "
-        "partition=gpu time=60 gpus_per_node=1 cpus_per_task=8; time, in minutes, is needed",
+        help="what each job asks Slurm for, by sbatch's names, such as time=60 partition=gpu "
+        "gpus_per_node=1 cpus_per_task=8; time, in minutes, has to be there",
     )  # fmt: skip
 
 
@@ -88,5 +88,6 @@ def add_arguments(parser) -> None:
     add_modes(parser)
     parser.add_argument(
         "opts", nargs="*", metavar="KEY VALUE",
-        help="settings that take the place of the file's `opts`, for all runs",
+        help="settings for all runs that take the place of the file's `opts`, such as "
+        "SOLVER.MAX_ITER 600",
     )  # fmt: skip
