@@ -118,6 +118,12 @@ def test_refused_before_anything_ran(folder, capsys, changes, opts, words):
     assert not (folder / "out").exists()
 
 
+def test_unknown_options_are_no_settings(folder, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        sweep(write(folder), "--jobs", "1", "SOLVER.MAX_ITER", "7", "--colour")
+    assert "--colour" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "text, words",
     [("a: [", "expected YAML"), ("seeds: [0]\nseeds: [1]", "'seeds' is there twice"), ("", "None")],

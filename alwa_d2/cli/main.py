@@ -39,12 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
-    parser = make_parser()
-    args, rest = parser.parse_known_args(arguments)
-    # KEY VALUE behind an option: only since Python 3.13 argparse takes them all by itself.
-    if rest and (not hasattr(args, "opts") or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    args.opts = [*getattr(args, "opts", []), *rest]
+    args = make_parser().parse_args(arguments)
     try:
         return args.run(args)
     except (UserError, OSError) as error:

@@ -1,5 +1,6 @@
 """Trains every run of a grid of settings that has not been trained yet, and tabulates them."""
 
+import functools
 from pathlib import Path
 
 from .options import positive_int
@@ -70,6 +71,15 @@ def add_modes(parser) -> None:
     )  # fmt: skip
 
 
+def parse_spread(parse, words=None, namespace=None):
+    """Takes KEY VALUE behind options too, which argparse does by itself since Python 3.13."""
+    namespace, rest = parse(words, namespace)
+    if any(word.startswith("-") for word in rest):
+        return namespace, rest  # an unknown option
+    namespace.opts = [*namespace.opts, *rest]
+    return namespace, []
+
+
 def add_arguments(parser) -> None:
     parser.add_argument(
         "sweep", type=Path, metavar="SWEEP.yaml", help="what is run: base config, grid and seeds"
@@ -91,3 +101,4 @@ def add_arguments(parser) -> None:
         help="settings for all runs that take the place of the file's `opts`, such as "
         "SOLVER.MAX_ITER 600",
     )  # fmt: skip
+    parser.parse_known_args = functools.partial(parse_spread, parser.parse_known_args)
