@@ -272,10 +272,9 @@ def test_setuptools_stays_below_81():
 def test_what_the_command_imports_is_among_the_dependencies():
     """And pinned. What Detectron2 alone needs is left to it."""
     names = {"PIL": "pillow", "yaml": "pyyaml"}
-    listed = re.search(
-        r"^dependencies = \[(.*?)\]", (REPO / "pyproject.toml").read_text(), re.M | re.S
-    )
-    listed = {re.split("[<>=]", name)[0] for name in re.findall(r'"([^"]+)"', listed.group(1))}
+    project = (REPO / "pyproject.toml").read_text()
+    lists = re.findall(r"^(?:dependencies|slurm) = \[(.*?)\]", project, re.M | re.S)
+    listed = {re.split("[<>=]", name)[0] for name in re.findall(r'"([^"]+)"', "".join(lists))}
     pins = (REPO / "requirements.txt").read_text().lower()
     for path in (REPO / "alwa_d2").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
