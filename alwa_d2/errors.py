@@ -15,14 +15,15 @@ def user_errors(where: str = "") -> Iterator[None]:
     about what a user has given, by errors of any type.
 
     Args:
-        where: what the message begins with, such as a config key
+        where: what the message begins with, such as a config key; said once
     """
     try:
         yield
     except Exception as error:
-        if isinstance(error, UserError) and not where:
+        line = explain(error)
+        if isinstance(error, UserError) and line.startswith(where):
             raise
-        raise UserError(f"{where}: {explain(error)}" if where else explain(error)) from error
+        raise UserError(line if line.startswith(where) else f"{where}: {line}") from error
 
 
 def explain(error: Exception) -> str:

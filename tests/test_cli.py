@@ -194,6 +194,12 @@ def test_errors_of_any_type_are_explained_on_one_line(error, text):
         assert caught.value.__cause__ is error
 
 
+def test_where_is_said_once():
+    for error in (UserError("KEY: expected 1, got 2"), ValueError("KEY: expected 1, got 2")):
+        with pytest.raises(UserError, match="^KEY: expected 1, got 2$"), user_errors("KEY"):
+            raise error
+
+
 # What is left out
 
 

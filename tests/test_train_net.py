@@ -154,7 +154,7 @@ REFUSED = [
     (("MODEL.ALWA.INTERVALL", "5"), "MODEL.ALWA.INTERVALL; nearest: MODEL.ALWA.INTERVAL"),
     (("SOLVER.MAX_ITER",), "odd length"),
     (("SOLVER.MAX_ITER", "many"), "(6 vs. many) for config key: SOLVER.MAX_ITER"),
-    (("MODEL.WEIGHTS", "no.pth"), "MODEL.WEIGHTS: Checkpoint no.pth not found"),
+    (("MODEL.WEIGHTS", "no.pth"), "MODEL.WEIGHTS: expected a checkpoint, got no.pth"),
     (("MODEL.DEVICE", "toaster"), "MODEL.DEVICE: "),
     (("MODEL.META_ARCHITECTURE", "Typo"), "No object named 'Typo'"),
     (("SOLVER.CHECKPOINT_PERIOD", "0"), "SOLVER.CHECKPOINT_PERIOD: expected at least 1, got 0"),
@@ -184,7 +184,8 @@ def test_of_several_processes_too(voc_root, tmp_path):
     assert code == 2 and log == "alwa-d2 train: Non-existent key: NO.KEY; nearest: none\n"
     code, log = train_net(voc_root, tmp_path / "b", *opts, "MODEL.WEIGHTS", "no.pth", flags=two)
     assert code == 2, log
-    assert mistake(log) == "alwa-d2 train: MODEL.WEIGHTS: Checkpoint no.pth not found!"
+    line = "alwa-d2 train: MODEL.WEIGHTS: expected a checkpoint, got no.pth, which is no file"
+    assert mistake(log) == line
     assert "Warning" not in log and "SIGTERM" not in log
     flags = (*two, "--traceback")
     code, log = train_net(voc_root, tmp_path / "c", *opts, "MODEL.WEIGHTS", "no.pth", flags=flags)
