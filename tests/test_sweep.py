@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from conftest import REPO
 
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
@@ -307,6 +308,7 @@ def test_single_runs_may_be_at_work_together_but_not_the_same_one(folder, capsys
 @pytest.mark.slow
 def test_two_cells_and_two_seeds_of_real_trainings(voc_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(REPO))  # this package, whatever is installed
     opts = {**tiny_settings(voc_root, "sweep"), "SOLVER.MAX_ITER": 5}
     names = {"weighting": {n: {"MODEL.LOSS_WEIGHTER.NAME": n} for n in ("Fixed", "ALWA")}}
     changes = dict(opts=opts, grid=names, seeds=[0, 1], baseline={"weighting": "Fixed"})
