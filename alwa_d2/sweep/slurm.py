@@ -27,8 +27,7 @@ SETTLE = 60
 BY_SLURM = {-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM, -signal.SIGUSR2}
 # submitit's parameters that this file sets, or that would start a run more than once in a job.
 OURS = {"nodes", "ntasks_per_node", "srun_args", "stderr_to_stdout", "job_name"}
-
-SWITCHES = {"true": True, "false": False}
+SWITCHES = {"true": True, "false": False}  # such as exclusive=true
 
 
 def read_parameters(words: Sequence[str]) -> dict[str, Any]:
