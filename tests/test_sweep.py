@@ -12,8 +12,6 @@ from conftest import REPO
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
 from sweep_stub import (  # noqa: F401 (a fixture)
-    DRIVER,
-    ENVIRONMENT,
     STUB,
     content,
     records,

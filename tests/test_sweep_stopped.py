@@ -12,7 +12,6 @@ pytest.importorskip("detectron2", reason="needs Detectron2")
 from sweep_stub import (  # noqa: F401 (a fixture)
     DRIVER,
     ENVIRONMENT,
-    STUB,
     content,
     records,
     rows,
@@ -22,7 +21,6 @@ from sweep_stub import (  # noqa: F401 (a fixture)
     thresholds,
     write,
 )
-from tiny_voc import make_voc_root, tiny_settings  # noqa: F401 (a fixture)
 
 from alwa_d2.sweep import lock
 from alwa_d2.sweep.lock import locked
