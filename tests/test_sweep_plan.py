@@ -88,7 +88,7 @@ WEIGHTS = "MODEL.LOSS_WEIGHTER.WEIGHTS"
         ({"opts": {"MODEL": {"ALWA": {}}}}, [], "opts.MODEL: expected a value"),
         ({"opts": [1]}, [], "opts: expected a mapping KEY: VALUE, got [1]"),
         ({"jobs": 2}, [], "the file: expected the keys config, output"),
-        ({"config": "configs/none.yaml"}, [], "a.yaml: config: no "),
+        ({"config": "configs/none.yaml"}, [], "a.yaml: config: "),
         ({"output": 3}, [], "output: expected a text"),
         ({"seeds": [0, "1"]}, [], "seeds: expected a list of whole numbers"),
         ({"seeds": []}, [], "seeds: expected at least one"),

@@ -230,6 +230,21 @@ def test_a_job_begins_its_run_anew_and_a_finished_one_not_at_all(folder):
     assert (run.folder / "begun").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL", "SIGUSR2"])
+def test_a_training_that_slurm_ends_has_no_record(folder, name):
+    """A job that is preempted may be requeued: until then its run has not failed."""
+    _, (run, _) = plan(folder)
+    run.folder.mkdir(parents=True)
+    kill = f"import os, signal; os.kill(os.getpid(), signal.{name})"
+    with pytest.raises(SystemExit):
+        slurm.train(run, [sys.executable, "-c", kill])
+    with pytest.raises(SystemExit):
+        slurm.train(run, [sys.executable, "-c", "raise SystemExit(143)"])
+    assert read_result(run, []).status == MISSING
+    slurm.train(run, [sys.executable, "-c", "raise SystemExit(3)"])
+    assert read_result(run, []).error.startswith("exit status 3: ")
+
+
 # ---- submitit's own executors
 
 

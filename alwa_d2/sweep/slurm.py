@@ -5,6 +5,8 @@ which only waits for the records and asks Slurm about jobs that leave none.
 """
 
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +22,12 @@ SUBMITTED = "_submitted.pkl"  # submitit's name for what a job runs; the job's i
 # Seconds for a record to show on this machine after its job has ended: NFS looks for new files
 # once a minute.
 SETTLE = 60
+# Exit statuses of a training that Slurm has ended: the job is preempted, cancelled, or takes too
+# much memory or time (of which SIGUSR2 warns, as submitit asks for it).
+BY_SLURM = {-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM, -signal.SIGUSR2}
 # submitit's parameters that this file sets, or that would start a run more than once in a job.
 OURS = {"nodes", "ntasks_per_node", "srun_args", "stderr_to_stdout", "job_name"}
+SWITCHES = {"true": True, "false": False}  # such as exclusive=true
 
 
 def read_parameters(words: Sequence[str]) -> dict[str, Any]:
@@ -41,7 +47,7 @@ def read_parameters(words: Sequence[str]) -> dict[str, Any]:
             )
         if key in OURS:
             raise UserError(f"--slurm: {key} can't be set, a run is one task of one job")
-        value = int(value) if value.isdecimal() else True if value == "true" else value
+        value = int(value) if value.isdecimal() else SWITCHES.get(value, value)
         parameters[key] = [value] if key in ("setup", "teardown") else value
     # Without it submitit asks for five minutes, not for what the cluster gives.
     if type(parameters.get("time")) is not int:
@@ -99,7 +105,9 @@ def train(run: Run, command: list[str]) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     training = begin(run, command, cores())
     try:
-        training.process.wait()
+        status = training.process.wait()
+        if status in BY_SLURM:  # no record: it knows why, and may begin the job again
+            sys.exit(status)
         training.has_ended()
     finally:  # submitit raises where Slurm's signal says that the time is up
         end([training])
@@ -142,7 +150,7 @@ class Slurm:
     poll = 2.0  # seconds between two looks at the folders, which lie on a disk that many share
 
     def __init__(self, sweep: Sweep, jobs: int | None, parameters: dict[str, Any]):
-        self.sweep, self.jobs = sweep, jobs or sum(1 for _ in sweep.cells) * len(sweep.seeds)
+        self.sweep, self.jobs = sweep, jobs or len(sweep.cells) * len(sweep.seeds)
         self.parameters = {**parameters, "stderr_to_stdout": True}
         if "cpus_per_task" in parameters:  # since Slurm 22.05 srun no longer asks sbatch's
             self.parameters["srun_args"] = [f"--cpus-per-task={parameters['cpus_per_task']}"]
@@ -153,7 +161,9 @@ class Slurm:
         known = job_id(run.folder)
         if known is None:
             return None
-        job = make_executor(run.folder / JOB, self.parameters).job_class(run.folder / JOB, known)
+        import submitit
+
+        job = submitit.SlurmJob(run.folder / JOB, known)
         # In this order: it may end in between.
         is_lost = job.done() and read_record(run.folder) is None
         return None if is_lost else SlurmJob(run, job)
