@@ -12,7 +12,7 @@
 #include "levels.h"
 
 // Checks of arguments that the ops share on every device, and where there is none (meta.cpp). There
-// sizes may be symbols: so they are c10::SymInt here. For plain numbers that costs nothing.
+// sizes may be symbols: so they are c10::SymInt here. With plain numbers that costs 0.1 us a call.
 
 namespace alwa_d2 {
 
