@@ -185,11 +185,15 @@ def test_another_models_checkpoint_is_refused(opts, words, finished):
         ("slot", torch.tensor([99]), "window of loss_cls and loss_box_reg is broken"),
         ("slot", torch.tensor([-1]), "window of loss_cls and loss_box_reg is broken"),
         (
-            "weight",
+            "weight_vector",
             torch.tensor([torch.nan, 1.0]),
             "weights of loss_cls and loss_box_reg are broken",
         ),
-        ("weight", torch.tensor([0.5, 7.0]), "weights of loss_cls and loss_box_reg are broken"),
+        (
+            "weight_vector",
+            torch.tensor([0.5, 7.0]),
+            "weights of loss_cls and loss_box_reg are broken",
+        ),
     ],
 )
 def test_a_broken_weighter_begins_anew(name, value, words, finished, caplog):
@@ -200,7 +204,7 @@ def test_a_broken_weighter_begins_anew(name, value, words, finished, caplog):
     with caplog.at_level(logging.INFO):
         trainer = resume(finished)
     assert len(lines(caplog)) == 1 and words in lines(caplog)[0]
-    assert trainer.iter == 8 and trainer.model.loss_weighter.weight.isfinite().all()
+    assert trainer.iter == 8 and trainer.model.loss_weighter.weight_vector.isfinite().all()
 
 
 def test_a_checkpoint_without_random_states_says_so(finished, caplog):
@@ -245,7 +249,7 @@ def test_another_interval_begins_a_new_window(finished, caplog):
     assert len(lines(caplog)) == 1 and "not one of MODEL.ALWA.INTERVAL = 5" in lines(caplog)[0]
     weighter = trainer.model.loss_weighter
     assert int(weighter.slot) == 2 and int(weighter.window_start) == 6  # two iterations since
-    assert torch.equal(weighter.weight, before["loss_weighter.weight"])
+    assert torch.equal(weighter.weight_vector, before["loss_weighter.weight_vector"])
 
 
 def test_another_weighter_begins_anew(finished, caplog):

@@ -5,7 +5,7 @@ import logging
 import torch
 
 from ..detectron2_private import OpenCheckpointer
-from ..weighting import LossWeighter
+from ..weighting import begins_anew
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +56,11 @@ class Checkpointer(OpenCheckpointer):
             )
 
     def check_loaded(self, incompatible):
-        weighters = [n for n, m in self.model.named_modules() if isinstance(m, LossWeighter)]
-        foreign = [*incompatible.missing_keys, *(key for key, *_ in incompatible.incorrect_shapes)]
-        # A weighter begins anew by itself where the checkpoint has not got it.
-        foreign = [key for key in foreign if not key.startswith(tuple(f"{n}." for n in weighters))]
+        missing = incompatible.missing_keys
+        for key in [key for key in missing if begins_anew(self.model, key)]:
+            missing.remove(key)
+        wrong = [key for key, *_ in incompatible.incorrect_shapes]
+        foreign = [*missing, *(key for key in wrong if not begins_anew(self.model, key))]
         if self._resumed_path and foreign:
             raise ValueError(
                 f"{self._resumed_path}: expected a checkpoint of this model to resume from; "

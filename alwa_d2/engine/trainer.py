@@ -9,6 +9,7 @@ from detectron2.engine import SimpleTrainer, create_ddp_model, hooks
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ..config import scale_iterations
 from ..detectron2_private import TrainerOfParts, remove_hooks
 from .amp import MixedPrecisionTrainer
 from .checkpoint import Checkpointer
@@ -38,7 +39,7 @@ class Trainer(TrainerOfParts):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
             setup_logger(name="alwa_d2")
-        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        cfg = scale_iterations(self.auto_scale_workers(cfg, comm.get_world_size()), cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from ..config import dump_for_hash
 from ..errors import UserError
 from ..model_zoo import find_config
 
@@ -255,7 +256,7 @@ def make_runs(sweep: Sweep) -> list[Run]:
         cfg.OUTPUT_DIR = ""
         for seed in sweep.seeds:
             cfg.SEED = seed
-            digest = hashlib.sha256(cfg.dump().encode()).hexdigest()[:HASH_DIGITS]
+            digest = hashlib.sha256(dump_for_hash(cfg).encode()).hexdigest()[:HASH_DIGITS]
             for run in runs:
                 if run.hash == digest:
                     both = f"'{run.name}' and '{cell.name} seed {seed}'"
