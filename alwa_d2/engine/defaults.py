@@ -10,6 +10,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..config import add_alwa_config
 from ..data import check_classes, register_datasets
+from .test_time_augmentation import check_augmentation
 
 
 def merged_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
@@ -34,11 +35,13 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
         opts: key, value, key, value, ...
 
     Raises:
-        ValueError: a data set or a number of classes that does not fit
+        ValueError: a data set or a number of classes that does not fit, or a TEST.AUG that the model
+            does not have
     """
     cfg = merged_cfg(config_file, opts)
     register_datasets(cfg.DATASETS.REGISTER)
     check_classes(cfg)
+    check_augmentation(cfg)
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()
