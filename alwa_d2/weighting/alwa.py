@@ -237,7 +237,7 @@ class ALWA(LossWeighter):
 
     def shared_state(self) -> dict[str, Tensor]:
         # DistributedDataParallel copies the buffers of the first process, but not what it counts.
-        return {"count": torch.tensor(self._count).to(self.slot), **super().shared_state()}
+        return {"count": torch.full_like(self.slot, self._count), **super().shared_state()}
 
     def _load_from_state_dict(
         self, state_dict, prefix, metadata, strict, missing, unexpected, errors

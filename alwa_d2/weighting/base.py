@@ -204,7 +204,7 @@ class LossWeighter(nn.Module):
         self._batches = 0
         if self.observing and not self._agreed:
             self._agreed = True
-            check_agreement(self, self.shared_state())
+            check_agreement(self)
 
     def shared_state(self) -> dict[str, Tensor]:
         """Name -> tensor: what must be the same on all processes."""

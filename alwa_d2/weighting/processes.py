@@ -20,7 +20,7 @@ def average(x: Tensor, group) -> None:
         x.div_(size)
 
 
-def check_agreement(weighter, state: dict[str, Tensor]) -> None:
+def check_agreement(weighter) -> None:
     """
     Compares the processes' states in one small collective.
 
@@ -28,13 +28,15 @@ def check_agreement(weighter, state: dict[str, Tensor]) -> None:
     end, where that process would wait for the others forever.
 
     Args:
-        weighter: a :class:`LossWeighter`, for its group and its name in the message
-        state: name -> tensor
+        weighter: a :class:`LossWeighter`; its `shared_state` is compared
 
     Raises:
         RuntimeError: they are not the same; on all processes
     """
-    if count_processes(weighter.process_group) == 1 or not state:
+    if count_processes(weighter.process_group) == 1:
+        return
+    state = weighter.shared_state()
+    if not state:
         return
     flat = torch.cat([x.double().flatten() for x in state.values()])
     own = flat.nan_to_num(-1.0)  # NaN, which no comparison finds, is "none yet"
