@@ -221,6 +221,7 @@ def test_losses_computed_twice_for_a_checkpointed_forward_count_once():
     twice, once = ALWA(interval=2), ALWA(interval=2)
     twice.auto_step = False
     for factor in (4.0, 2.0, 8.0, 3.0, 5.0):
+
         def total(x, factor=factor, weighter=twice):
             return sum(weighter({"loss_cls": factor * x, "loss_box_reg": x + 1}).values())
 
@@ -288,7 +289,9 @@ import alwa_d2
 
 
 def test_a_weighter_needs_neither_fvcore_nor_detectron2():
-    code = HIDE + """
+    code = (
+        HIDE
+        + """
 import torch
 weighting = alwa_d2.weighting  # imported when it is asked for
 print(*sorted(name for name, _ in weighting.LOSS_WEIGHTER_REGISTRY))
@@ -300,6 +303,7 @@ except ModuleNotFoundError as error:
     print(str(error).split()[-1])
 assert not any(name.startswith(("fvcore", "detectron2", "yacs")) for name in sys.modules)
 """
+    )
     done = run_python(code, "fvcore,detectron2,yacs,iopath")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["ALWA", "Fixed", "Schedule", "1.0", "'detectron2'"]

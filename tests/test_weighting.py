@@ -406,7 +406,8 @@ def test_built_from_a_config():
     assert {key: float(w) for key, w in weights.items()} == {"a": 0.25, "b": 0.5}
     cfg.MODEL.LOSS_WEIGHTER.NAME = "alwa"
     with pytest.raises(
-        ValueError, match="MODEL.LOSS_WEIGHTER.NAME: expected one of ALWA, Fixed, Schedule, got 'alwa'"
+        ValueError,
+        match="MODEL.LOSS_WEIGHTER.NAME: expected one of ALWA, Fixed, Schedule, got 'alwa'",
     ):
         build_loss_weighter(cfg, "a", "b")
 

@@ -7,12 +7,15 @@ import torch
 
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
+import test_rcnn
 from detectron2.config import get_cfg
 from detectron2.engine import DefaultTrainer
 from torch import nn
+from toy import toy_cfg, train
 
 from alwa_d2 import add_alwa_config
 from alwa_d2.config import dump_for_hash, own_defaults, scale_iterations
+from alwa_d2.engine import augmented_results
 from alwa_d2.engine.defaults import setup_cfg
 from alwa_d2.engine.weighting_line import describe, log_weighting, settings_without_effect
 from alwa_d2.modeling.groups import build_loss_weighters, build_one_weighter, check_weighed
@@ -252,3 +255,59 @@ def test_augmented_tests_of_what_detectron2_does_not_augment_are_refused(name):
         setup_cfg(get_config_file(f"{name}.yaml"), ["TEST.AUG.ENABLED", True])
     cfg = setup_cfg(get_config_file("faster_rcnn_alwa.yaml"), ["TEST.AUG.ENABLED", True])
     assert cfg.TEST.AUG.ENABLED
+
+
+def test_augmented_tests_of_an_rcnn():
+    """As Detectron2's: the image in two sizes and flipped; results under names of their own."""
+    model = test_rcnn.make_model().eval()
+    cfg = test_rcnn.make_cfg(
+        TEST__AUG__ENABLED=True, TEST__AUG__MIN_SIZES=(64, 96), DATASETS__TEST=("a_set",)
+    )
+    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+
+    class Stub:
+        seen = []
+
+        @staticmethod
+        def build_evaluator(cfg, name):
+            return name, cfg.OUTPUT_DIR
+
+        @classmethod
+        def test(cls, cfg, model, evaluators):
+            with torch.no_grad():
+                cls.seen.append((evaluators, model([{"image": image, "height": 64, "width": 64}])))
+            return {"bbox": {"AP": 1.0}}
+
+    assert augmented_results(Stub, cfg, model) == {"bbox_TTA": {"AP": 1.0}}
+    ((evaluators, (found,)),) = Stub.seen
+    assert evaluators == [("a_set", f"{cfg.OUTPUT_DIR}/inference_TTA")]
+    assert len(found["instances"].pred_boxes) == len(found["instances"].scores)
+    cfg.TEST.AUG.ENABLED = False
+    assert augmented_results(Stub, cfg, model) == {} and len(Stub.seen) == 1
+
+
+# --- A whole training -----------------------------------------------------------------------------
+
+
+def test_the_line_is_logged_once_at_the_start(tmp_path, caplog):
+    weights = ("MODEL.LOSS_WEIGHTER.WEIGHTS", [0.5, 1.0])
+    lines = {}
+    for name in ("AlwaRetinaNet", "RetinaNet"):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            train(toy_cfg(name, tmp_path / name, "SOLVER.MAX_ITER", 2, *weights))
+        said = [record.getMessage() for record in caplog.records]
+        (lines[name],) = [line for line in said if line.startswith("Loss weights: ")]
+    assert "loss_cls, loss_box_reg by ALWA (variant=ALWA_2" in lines["AlwaRetinaNet"]
+    assert (
+        "WEIGHTS (ALWA does not take it); ALWA: no window of INTERVAL 4" in lines["AlwaRetinaNet"]
+    )
+    assert "RetinaNet has no loss weighter" in lines["RetinaNet"]
+    assert "MODEL.ALWA.INTERVAL (RetinaNet has no loss weighter)" in lines["RetinaNet"]
+
+
+def test_the_trainer_scales_the_windows(tmp_path):
+    cfg = toy_cfg("AlwaRetinaNet", tmp_path, "SOLVER.REFERENCE_WORLD_SIZE", 2)
+    trainer = train(cfg)  # one process in place of two: twice the iterations, half the batch
+    assert trainer.max_iter == 2 * cfg.SOLVER.MAX_ITER
+    assert trainer.model.loss_weighter.interval == 2 * cfg.MODEL.ALWA.INTERVAL

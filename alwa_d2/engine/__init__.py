@@ -6,7 +6,7 @@ from .defaults import setup, setup_cfg
 from .hooks import LossWeightLogger
 from .launch import launch
 from .rank_state import RankState
-from .test_time_augmentation import test_with_augmentation
+from .test_time_augmentation import augmented_results
 from .trainer import Trainer
 from .voc_evaluation import VOCEvaluator
 
@@ -20,5 +20,5 @@ __all__ = [
     "launch",
     "setup",
     "setup_cfg",
-    "test_with_augmentation",
+    "augmented_results",
 ]

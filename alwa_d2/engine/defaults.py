@@ -35,8 +35,8 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
         opts: key, value, key, value, ...
 
     Raises:
-        ValueError: a data set or a number of classes that does not fit, or a TEST.AUG that the model
-            does not have
+        ValueError: a data set or a number of classes that does not fit, or test-time augmentation
+            of a model that Detectron2 has none for
     """
     cfg = merged_cfg(config_file, opts)
     register_datasets(cfg.DATASETS.REGISTER)

@@ -29,7 +29,7 @@ def check_augmentation(cfg) -> None:
             )
 
 
-def test_with_augmentation(trainer, cfg, model):
+def augmented_results(trainer, cfg, model):
     """
     Results of the augmented test, named with "_TTA" at their end; nothing where it is not enabled.
 
