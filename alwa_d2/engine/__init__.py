@@ -7,6 +7,7 @@ from .defaults import setup, setup_cfg
 from .hooks import LossWeightLogger
 from .launch import launch
 from .rank_state import RankState
+from .test_time_augmentation import augmented_results
 from .train import train_model
 from .trainer import Trainer
 from .voc_evaluation import VOCEvaluator
@@ -18,6 +19,7 @@ __all__ = [
     "RankState",
     "Trainer",
     "VOCEvaluator",
+    "augmented_results",
     "launch",
     "setup",
     "setup_cfg",

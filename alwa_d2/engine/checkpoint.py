@@ -8,7 +8,7 @@ from detectron2.utils import comm
 
 from ..detectron2_private import OpenCheckpointer
 from ..errors import UserError
-from ..weighting import LossWeighter
+from ..weighting import begins_anew
 
 logger = logging.getLogger(__name__)
 
@@ -84,11 +84,12 @@ class Checkpointer(OpenCheckpointer):
             )
 
     def check_loaded(self, incompatible):
-        weighters = [n for n, m in self.model.named_modules() if isinstance(m, LossWeighter)]
+        missing = incompatible.missing_keys
+        for key in [key for key in missing if begins_anew(self.model, key)]:
+            missing.remove(key)
         wrong = [key for key, *_ in incompatible.incorrect_shapes]  # which are missing as well
-        foreign = dict.fromkeys([*incompatible.missing_keys, *wrong])
-        # A weighter begins anew by itself where the checkpoint has not got it.
-        foreign = [key for key in foreign if not key.startswith(tuple(f"{n}." for n in weighters))]
+        wrong = [key for key in wrong if not begins_anew(self.model, key)]
+        foreign = [*dict.fromkeys([*missing, *wrong])]
         purpose = "to resume from" if self._resumes else self._purpose
         if purpose and foreign:
             raise UserError(

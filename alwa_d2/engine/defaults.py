@@ -18,6 +18,7 @@ from ..config import add_alwa_config
 from ..data import check_classes, register_datasets
 from ..errors import UserError, explain, user_errors
 from .run_folder import EVALUATION, prepare
+from .test_time_augmentation import check_augmentation
 
 
 def merged_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
@@ -75,12 +76,14 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
         opts: key, value, key, value, ...
 
     Raises:
-        UserError: a file, a key, a value, a data set or a number of classes that does not fit
+        UserError: a file, a key, a value, a data set or a number of classes that does not fit, or
+            test-time augmentation of a model that Detectron2 has none for
     """
     cfg = merged_cfg(config_file, opts)
     with user_errors():
         register_datasets(cfg.DATASETS.REGISTER)
         check_classes(cfg)
+        check_augmentation(cfg)
     with user_errors("MODEL.DEVICE"):
         torch.device(cfg.MODEL.DEVICE)
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():

@@ -47,7 +47,10 @@ def _evaluate(args):
         model = Trainer.build_model(cfg)
         checkpointer = Checkpointer(model, save_dir=cfg.OUTPUT_DIR)
     with user_errors("MODEL.WEIGHTS"):
-        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        resumes = args.resume and checkpointer.has_checkpoint()
+        checkpointer.load_all_weights(
+            checkpointer.get_checkpoint_file() if resumes else cfg.MODEL.WEIGHTS
+        )
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)

@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter
 from detectron2.utils.logger import setup_logger
 
+from ..config import scale_iterations
 from ..detectron2_private import TrainerOfParts, remove_hooks
 from ..errors import UserError
 from .amp import MixedPrecisionTrainer
@@ -40,7 +41,7 @@ class Trainer(TrainerOfParts):
             setup_logger()
             setup_logger(name="alwa_d2")
         processes = comm.get_world_size()
-        cfg = self.auto_scale_workers(cfg, processes)
+        cfg = scale_iterations(self.auto_scale_workers(cfg, processes), cfg)
         if cfg.SOLVER.IMS_PER_BATCH % processes:
             raise UserError(
                 f"SOLVER.IMS_PER_BATCH: expected a multiple of {processes}, the number of "

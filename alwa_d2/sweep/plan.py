@@ -1,18 +1,15 @@
 """The runs of a sweep: their settings, the hash of these, and the folder of each."""
 
-import functools
 import hashlib
 import re
 from pathlib import Path
 
+from ..config import dump_for_hash
 from ..errors import UserError
 from .record import ended_well
 from .sweep import Cell, Run, Sweep
 
 HASH_DIGITS = 12  # hexadecimal: 48 bits, so that a million runs hardly share one
-# Config keys that are newer than published results, with their defaults: while they have these, a
-# run's hash is what it was without them.
-NEWER = {"OVERWRITE": False, "DATASETS.CHECK": True, "INPUT.LOAD_TRUNCATED": False}
 NAME_LENGTH = 80  # characters of a folder's readable part; file systems end at 255 for the whole
 
 
@@ -47,22 +44,17 @@ def hash_settings(sweep: Sweep, cell: Cell) -> list[str]:
     What tells a cell's runs from all others: one hash for each seed.
 
     It is of the whole config, with Detectron2's defaults, but without the folder and without what
-    depends on the machine. Published results are found by it, so it must not change: a new key
-    goes into NEWER.
+    depends on the machine. Published results are found by it, so it must not change: see
+    `dump_for_hash`.
     """
     from ..engine.defaults import merged_cfg
 
     cfg = merged_cfg(str(sweep.config), _opts(cell))
     cfg.OUTPUT_DIR = ""
-    for key, default in NEWER.items():
-        *path, name = key.split(".")
-        node = functools.reduce(getattr, path, cfg)
-        if name in node and node[name] == default:
-            del node[name]
     hashes = []
     for seed in sweep.seeds:
         cfg.SEED = seed
-        hashes.append(hashlib.sha256(cfg.dump().encode()).hexdigest()[:HASH_DIGITS])
+        hashes.append(hashlib.sha256(dump_for_hash(cfg).encode()).hexdigest()[:HASH_DIGITS])
     return hashes
 
 
