@@ -5,13 +5,25 @@ tests/test_detectron2_private.py says which. The classes here give the private s
 for subclasses elsewhere in the package.
 """
 
+import contextlib
+import io
+import json
+import logging
+import os
+import tempfile
 import weakref
 
+import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.data import MetadataCatalog
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torch import nn
+
+logger = logging.getLogger(__name__)
 
 
 def become(module: nn.Module, kind: type) -> None:
@@ -111,7 +123,37 @@ class OpenCheckpointer(DetectionCheckpointer):
 
 
 class OpenCOCOEvaluator(COCOEvaluator):
-    """`COCOEvaluator` with names for what it reads and for the order of its classes."""
+    """`COCOEvaluator` whose ground truth may be given, also where nothing was detected of it."""
+
+    def __init__(self, dataset_name: str, *args, truth: dict | None = None, **kwargs):
+        """
+        Args:
+            dataset_name: a registered data set
+            args, kwargs: Detectron2's
+            truth: the content of a COCO file, in place of the one that the metadata names
+        """
+        self.tasks_of_nothing = ["bbox"]  # that are scored where nothing was detected
+        if truth is None:
+            super().__init__(dataset_name, *args, **kwargs)
+            return
+        # The constructor reads a file, with pycocotools, which takes less than COCO's readers do.
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "empty.json")
+            with open(path, "w") as file:
+                json.dump({"annotations": []} if "annotations" in truth else {}, file)
+            MetadataCatalog.get(path).json_file = path
+            try:
+                super().__init__(path, *args, **kwargs)
+            finally:
+                MetadataCatalog.pop(path)
+        self._metadata = MetadataCatalog.get(dataset_name)
+        self.set_truth(truth)
+
+    def set_truth(self, content: dict) -> None:
+        """Puts the content of a COCO file in the place of what was read."""
+        self._coco_api.dataset = content
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
+            self._coco_api.createIndex()
 
     @property
     def truth(self):
@@ -123,6 +165,25 @@ class OpenCOCOEvaluator(COCOEvaluator):
         """Whether the file has annotations."""
         return self._do_evaluation
 
+    def score_of_nothing(self, iou_type: str) -> COCOeval:
+        """COCO's scores of a model that has detected nothing: 0 where there is an object."""
+        nothing = COCO()
+        nothing.dataset = {**self.truth.dataset, "annotations": []}
+        with contextlib.redirect_stdout(io.StringIO()):
+            nothing.createIndex()
+            scores = COCOeval(self.truth, nothing, iou_type)
+            if iou_type == "keypoints" and self._kpt_oks_sigmas:
+                scores.params.kpt_oks_sigmas = np.array(self._kpt_oks_sigmas)
+            scores.evaluate()
+            scores.accumulate()
+            scores.summarize()
+        return scores
+
+    def _tasks_from_predictions(self, predictions):
+        if not predictions:
+            return self.tasks_of_nothing
+        return super()._tasks_from_predictions(predictions)
+
     def in_order_of_ids(self, class_names: list[str]) -> list[str]:
         """The classes' names in the order of the file's category ids, which results are in."""
         ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
@@ -131,6 +192,9 @@ class OpenCOCOEvaluator(COCOEvaluator):
     def _derive_coco_results(self, coco_eval, iou_type, class_names=None):
         if class_names is not None:
             class_names = self.in_order_of_ids(class_names)
+        if coco_eval is None:
+            logger.warning("Nothing was detected: %s AP is 0 where there are objects", iou_type)
+            coco_eval = self.score_of_nothing(iou_type)
         return super()._derive_coco_results(coco_eval, iou_type, class_names)
 
 

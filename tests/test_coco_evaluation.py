@@ -7,6 +7,7 @@ import torch
 
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
+from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from PIL import Image
@@ -58,7 +59,6 @@ def test_the_trainer_takes_it_for_coco_sets(coco, tmp_path):
     register_datasets([coco])
     assert MetadataCatalog.get(NAME).evaluator_type == "coco"
 
-    class Cfg:
-        OUTPUT_DIR = str(tmp_path)
-
-    assert type(Trainer.build_evaluator(Cfg, NAME)) is COCOEvaluator
+    cfg = get_cfg()
+    cfg.OUTPUT_DIR = str(tmp_path)
+    assert type(Trainer.build_evaluator(cfg, NAME)) is COCOEvaluator

@@ -37,7 +37,14 @@ NAMES = {
         "_parsed_url_during_load",
         "_torch_load",
     },
-    COCOEvaluator: {"_coco_api", "_derive_coco_results", "_do_evaluation", "_metadata"},
+    COCOEvaluator: {
+        "_coco_api",
+        "_derive_coco_results",
+        "_do_evaluation",
+        "_kpt_oks_sigmas",
+        "_metadata",
+        "_tasks_from_predictions",
+    },
     PascalVOCDetectionEvaluator: {"_cpu_device", "_predictions"},
     RPN: {"_subsample_labels"},
     DefaultAnchorGenerator: {"_grid_anchors"},
@@ -48,6 +55,7 @@ SIGNATURES = {
     "_load_file": ["self", "filename"],
     "_load_model": ["self", "checkpoint"],
     "_derive_coco_results": ["self", "coco_eval", "iou_type", "class_names"],
+    "_tasks_from_predictions": ["self", "predictions"],
     "_subsample_labels": ["self", "label"],
     "_grid_anchors": ["self", "grid_sizes"],
 }

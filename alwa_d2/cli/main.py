@@ -15,6 +15,7 @@ from .quiet import silence
 # In the order of the help.
 COMMANDS = (
     "train",
+    "check-data",
     "demo",
     "plot",
     "show",

@@ -7,10 +7,13 @@ from functools import partial
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from .register import check_classes, register_datasets
+from .classes import check_classes
+from .register import register_datasets
 from .shapes import CLASSES as SHAPES_CLASSES
 from .shapes import default_root, ensure_shapes
-from .voc import VOCAnnotation, VOCObject, load_voc, read_annotation, read_split
+from .voc import VOCAnnotation, VOCObject, read_annotation
+from .voc_set import load_voc
+from .voc_split import read_split
 
 __all__ = [
     "SHAPES_CLASSES",
@@ -26,7 +29,7 @@ __all__ = [
 
 
 def _load_shapes(root: str, split: str) -> list[dict]:
-    return load_voc(ensure_shapes(root), split, SHAPES_CLASSES)
+    return load_voc(ensure_shapes(root), split, SHAPES_CLASSES, f"shapes_{split}")
 
 
 def _register_shapes() -> None:

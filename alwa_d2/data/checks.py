@@ -4,6 +4,8 @@ import math
 import os
 from typing import Any
 
+from .findings import Finding, Findings, Kind
+
 # Pixels: float32, which boxes are computed in, tells whole numbers apart up to here. Numbers far
 # beyond it overflow in areas and make IoU and AP NaN without an error.
 MAX_PIXELS = 2**24
@@ -26,3 +28,17 @@ def is_below(name: str) -> bool:
     """True if `name` is a path that, joined to a folder, stays in it (links are not followed)."""
     plain = 0 < len(name) <= _MAX_PATH and "\0" not in name
     return plain and not os.path.isabs(name) and ".." not in name.split("/")
+
+
+def refuse(
+    findings: Findings | None,
+    kind: Kind,
+    file: str,
+    object: str,
+    found: str,
+    error: type[Exception] = ValueError,
+) -> None:
+    """Adds to `findings` what cannot be used; without them raises `error` with the same words."""
+    if findings is None:
+        raise error(str(Finding(kind, file, object, found)))
+    findings.add(kind, file, object, found)

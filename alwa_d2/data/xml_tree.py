@@ -1,5 +1,6 @@
 """XML files that nobody vouches for: no entities, no other files, bounded memory and time."""
 
+import re
 import xml.etree.ElementTree as ET
 from xml.parsers import expat
 
@@ -7,6 +8,17 @@ from detectron2.utils.file_io import PathManager
 
 MAX_BYTES = 8 * 2**20  # tens of thousands of objects; bounds time to seconds, memory to 200 MB
 MAX_DEPTH = 64  # VOC's own files have 5 levels
+
+_DECLARED = re.compile(rb"""\s*<\?xml[^>]*?\sencoding\s*=\s*["']([\w.-]+)["']""")
+# Encodings of several bytes a character, which expat does not know -> Python's, in its widest form:
+# what is declared gb2312 or shift_jis mostly holds characters that were added to them later.
+_BY_PYTHON = {
+    "gb2312": "gb18030", "gbk": "gb18030", "cp936": "gb18030", "gb18030": "gb18030",
+    "big5": "cp950", "cp950": "cp950", "big5-hkscs": "big5hkscs",
+    "shift_jis": "cp932", "shift-jis": "cp932", "sjis": "cp932", "cp932": "cp932",
+    "windows-31j": "cp932", "euc-jp": "euc_jp", "iso-2022-jp": "iso2022_jp",
+    "euc-kr": "cp949", "ks_c_5601-1987": "cp949", "cp949": "cp949",
+}  # fmt: skip
 
 
 class _Tree:
@@ -20,8 +32,9 @@ class _Tree:
         self._builder = ET.TreeBuilder()
         self._depth = 0
 
-    def parse(self, data: bytes) -> ET.Element:
-        parser = expat.ParserCreate()
+    def parse(self, data: bytes, encoding: str | None) -> ET.Element:
+        """`encoding`: that of `data`, if it is not the one that they declare."""
+        parser = expat.ParserCreate(encoding)
         parser.buffer_text = True
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
@@ -63,6 +76,23 @@ def read_xml(path: str) -> ET.Element:
     if len(data) > MAX_BYTES:
         raise ValueError(f"{path}: expected at most {MAX_BYTES} bytes of XML, got more")
     try:
-        return _Tree().parse(data)
+        return _Tree().parse(*_decoded(data))
     except (expat.ExpatError, LookupError, ValueError) as error:  # last two: unknown encodings too
-        raise ValueError(f"{path}: broken XML: {error}") from error
+        raise ValueError(f"{path}: broken XML: {error}{_hint(data)}") from error
+
+
+def _decoded(data: bytes) -> tuple[bytes, str | None]:
+    """The data in an encoding that expat reads, and its name if it is not the declared one."""
+    declared = _DECLARED.match(data)
+    name = _BY_PYTHON.get(declared[1].decode().lower()) if declared else None
+    return (data, None) if name is None else (data.decode(name).encode(), "utf-8")
+
+
+def _hint(data: bytes) -> str:
+    """What may help with a file that says nothing about its encoding, and is not UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        if not _DECLARED.match(data):
+            return ' (it is not UTF-8, so its first line must declare it: <?xml encoding="..."?>)'
+    return ""

@@ -1,40 +1,39 @@
 """COCO average precision for COCO data as it comes from labelling tools."""
 
-import contextlib
-import io
-import os
-
 from detectron2.data import MetadataCatalog
+from detectron2.utils.file_io import PathManager
 
-from ..data.coco import check_file
+from ..data.coco import COCOSet
+from ..data.needs import needs_of
 from ..detectron2_private import OpenCOCOEvaluator
 
 
 class COCOEvaluator(OpenCOCOEvaluator):
     """Detectron2's COCO evaluator, for files that it would misread or stop at.
 
-    Boxes of zero area are left out, as in training. Annotations may lack `iscrowd` and `area`,
-    which pycocotools needs, and be numbered from 0: pycocotools takes the box 0 for one that is not
-    found. Per-class AP goes by the class names also where DATASETS.REGISTER orders the classes in
-    another way than the categories' ids. A file that is not COCO's raises ValueError.
+    It counts the images and objects that training counts: those of the data set's part, without
+    boxes that are reversed, of zero area or outside of their image, and for a model with masks
+    without objects that have none. Annotations may lack `iscrowd` and `area`, which pycocotools
+    needs, and be numbered from 0, which it takes for a box that is not found. Per-class AP goes by
+    the class names also where DATASETS.REGISTER orders the classes in another way than the
+    categories' ids. AP is 0, not NaN, where nothing was detected of what is there. A file that is
+    not COCO's raises ValueError.
     """
 
     def __init__(self, dataset_name, *args, **kwargs):
-        path = MetadataCatalog.get(dataset_name).get("json_file")
-        if path is not None and os.path.isfile(path):  # Detectron2 makes it for other formats
-            check_file(path)
-        super().__init__(dataset_name, *args, **kwargs)
-        dataset = self.truth.dataset
-        dataset.setdefault("info", {})  # pycocotools copies it without looking
-        if not self.has_truth:
-            return
-        images = self.truth.imgs
-        kept = [a for a in dataset["annotations"] if a["image_id"] in images]
-        kept = [a for a in kept if a["bbox"][2] > 0 and a["bbox"][3] > 0]
-        for number, annotation in enumerate(kept, 1):
-            annotation["id"] = number
-            annotation.setdefault("iscrowd", 0)
-            annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
-        dataset["annotations"] = kept
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
-            self.truth.createIndex()
+        metadata = MetadataCatalog.get(dataset_name)
+        source = metadata.get("source")
+        path = metadata.get("json_file")
+        if source is None and path is not None:
+            source = _of_file(dataset_name, path)
+        truth = None if source is None else source.truth()
+        super().__init__(dataset_name, *args, truth=truth, **kwargs)
+        if truth is None:  # Detectron2 has made a file from another format
+            self.set_truth(_of_file(dataset_name, metadata.json_file).truth())
+        needs = needs_of(dataset_name)
+        tasks = {"segm": needs.masks, "keypoints": needs.keypoints}
+        self.tasks_of_nothing = ["bbox", *(task for task, wanted in tasks.items() if wanted)]
+
+
+def _of_file(name: str, path: str) -> COCOSet:
+    return COCOSet(name, PathManager.get_local_path(path), images="", is_own=False)

@@ -13,9 +13,11 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
+from PIL import ImageFile
 
 from ..config import add_alwa_config
 from ..data import check_classes, register_datasets
+from ..data.entries import parse_entries
 from ..errors import UserError, explain, user_errors
 from .run_folder import EVALUATION, prepare
 from .test_time_augmentation import check_augmentation
@@ -29,8 +31,12 @@ def merged_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
         with user_errors(config_file), _nearest_keys(cfg):
             _check_file(config_file)
             cfg.merge_from_file(config_file)
+    opts = list(opts)
     with user_errors(), _nearest_keys(cfg):
-        cfg.merge_from_list(list(opts))
+        if "DATASETS.REGISTER" in opts[:-1:2]:  # yacs reads Python's lists, not JSON's null
+            value = opts.index("DATASETS.REGISTER") + 1
+            opts[value] = parse_entries(opts[value])
+        cfg.merge_from_list(opts)
     return cfg
 
 
@@ -88,6 +94,8 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
         torch.device(cfg.MODEL.DEVICE)
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
+    # For commands that read images themselves; data loaders see to it in their workers.
+    ImageFile.LOAD_TRUNCATED_IMAGES = cfg.INPUT.LOAD_TRUNCATED
     cfg.freeze()
     return cfg
 

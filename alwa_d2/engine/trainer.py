@@ -4,18 +4,25 @@ import logging
 import os
 
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import (
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
 from detectron2.engine import SimpleTrainer, create_ddp_model, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter
 from detectron2.utils.logger import setup_logger
 
 from ..config import scale_iterations
+from ..data.mapper import build_mapper
+from ..data.training import check_something_to_train_on, check_train_sets_named
 from ..detectron2_private import TrainerOfParts, remove_hooks
 from ..errors import UserError
 from .amp import MixedPrecisionTrainer
 from .checkpoint import Checkpointer
 from .coco_evaluation import COCOEvaluator
+from .data_check import check_before_run
 from .hooks import EvaluationWriter, LossWeightLogger
 from .rank_state import RankState
 from .voc_evaluation import VOCEvaluator
@@ -24,8 +31,12 @@ logger = logging.getLogger(__name__)
 
 # Evaluators by the `evaluator_type` of a data set's metadata.
 EVALUATORS = {
-    "coco": lambda name, folder: COCOEvaluator(name, output_dir=folder),
-    "pascal_voc": lambda name, folder: VOCEvaluator(name),
+    "coco": lambda cfg, name: COCOEvaluator(
+        name,
+        output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"),
+        kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+    ),
+    "pascal_voc": lambda cfg, name: VOCEvaluator(name),
 }
 
 
@@ -40,6 +51,7 @@ class Trainer(TrainerOfParts):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
             setup_logger(name="alwa_d2")
+        check_before_run(cfg, training=True)
         processes = comm.get_world_size()
         cfg = scale_iterations(self.auto_scale_workers(cfg, processes), cfg)
         if cfg.SOLVER.IMS_PER_BATCH % processes:
@@ -102,14 +114,30 @@ class Trainer(TrainerOfParts):
     def test(cls, cfg, model, evaluators=None):
         """See Detectron2's; leaves the random state as it was, so that training does not depend on
         whether there was an evaluation."""
+        check_before_run(cfg, training=False)
         device = next(model.parameters()).device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             return super().test(cfg, model, evaluators)
 
     @classmethod
+    def build_train_loader(cls, cfg):
+        """Detectron2's; ValueError with counts and reasons where there is nothing to train on."""
+        check_train_sets_named(cfg)
+        try:
+            return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
+        except (AssertionError, ValueError):  # the latter under python -O
+            check_something_to_train_on(cfg)
+            raise
+
+    @classmethod
+    def build_test_loader(cls, cfg, dataset_name):
+        mapper = build_mapper(cfg, is_train=False)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
+    @classmethod
     def build_evaluator(cls, cfg, dataset_name):
         build = EVALUATORS[cls._evaluator_type(dataset_name)]
-        return build(dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
+        return build(cfg, dataset_name)
 
     @classmethod
     def check_evaluators(cls, cfg):

@@ -14,7 +14,10 @@ from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
-from ..data.voc import annotation_path, read_annotation, read_split
+from ..data.findings import Findings
+from ..data.left_out import reasons
+from ..data.voc_layout import find_layout
+from ..data.voc_set import VOCSet
 from ..detectron2_private import OpenVOCEvaluator
 
 logger = logging.getLogger(__name__)
@@ -40,9 +43,10 @@ class VOCEvaluator(OpenVOCEvaluator):
 
     It differs in what it accepts: annotations without `pose`, `truncated` and `difficult`, float
     coordinates, image ids with spaces, a data set without `year` (2012 then, the area under the
-    curve; 2007 takes 11 points). Boxes of zero area are left out, as in training. Classes without
-    an object that is to be found are left out of the means and named in the log; their own AP is
-    NaN. It gathers from all processes, so all must call it.
+    curve; 2007 takes 11 points). It leaves out the boxes that training leaves out (reversed, of
+    zero area, outside of their image). Classes without an object that is to be found are left out
+    of the means and named in the log; their own AP is NaN. It gathers from all processes, so all
+    must call it.
     """
 
     def __init__(self, dataset_name: str):
@@ -55,6 +59,7 @@ class VOCEvaluator(OpenVOCEvaluator):
         if year not in (2007, 2012):
             raise ValueError(f"{dataset_name}: year must be 2007 or 2012, got {year!r}")
         self._name = dataset_name
+        self._source = metadata.get("source")  # of DATASETS.REGISTER
         self._root, self._split = metadata.dirname, metadata.split
         self._classes = list(metadata.thing_classes)
         self._takes_11_points = year == 2007
@@ -88,13 +93,18 @@ class VOCEvaluator(OpenVOCEvaluator):
 
     def _read_truths(self) -> list[_Truth]:
         """Each class's ground truth, in the order of classes."""
-        root = PathManager.get_local_path(self._root)
+        source, left = self._source, Findings()
+        if source is None:
+            layout = find_layout(PathManager.get_local_path(self._root))
+            source = VOCSet(self._name, layout, self._split, None, tuple(self._classes))
         boxes = [defaultdict(list) for _ in self._classes]
         ids = {name: number for number, name in enumerate(self._classes)}
-        for image_id in read_split(root, self._split):
-            for obj in read_annotation(annotation_path(root, image_id)).objects:
-                if obj.name in ids and not obj.empty:
-                    boxes[ids[obj.name]][image_id].append((*obj.box, obj.difficult))
+        for image in source.images(needs_file=False):
+            # Objects of other classes are no error here, as in Detectron2's evaluator.
+            for obj in source.objects(image, left, Findings()):
+                boxes[ids[obj.name]][image.image_id].append((*obj.box, obj.difficult))
+        if left.counts:
+            logger.info(f"{self._name}: left out of the evaluation: {reasons(left)}")
         return [_collect(of_class) for of_class in boxes]
 
     def _summarize(self, aps: np.ndarray) -> dict[str, float]:

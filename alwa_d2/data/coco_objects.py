@@ -1,0 +1,115 @@
+"""Which annotations of a COCO file training and evaluation count, and what they take of them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from .._show import show
+from .boxes import fault_of_box
+from .coco_file import check_object, check_reference
+from .coco_shapes import usable_keypoints, usable_mask, visible
+from .findings import ERROR, WARNING, Findings, Kind
+from .needs import Needs
+
+NO_IMAGE = Kind("annotations of images that the file lacks", WARNING, "left out; add the images")
+NO_MASK = Kind(
+    "objects without a usable mask", WARNING, "left out; give polygons of at least 3 corners"
+)
+NO_POINTS = Kind(
+    "objects without keypoints, whose boxes are used", WARNING, "annotate the points, if they show"
+)
+_NO_MASKS = Kind(
+    "data sets without masks", ERROR, "set MODEL.MASK_ON to False, or annotate the objects' masks"
+)
+_NO_KEYPOINTS = Kind(
+    "data sets without keypoints", ERROR, "set MODEL.KEYPOINT_ON to False, or annotate keypoints"
+)
+
+
+class UnknownCategory(ValueError):
+    """An annotation's category is not one of the data set's."""
+
+
+class ObjectReader:
+    """Looks at the annotations of a file one after the other."""
+
+    def __init__(self, source: Any, content: dict, images: dict, needs: Needs):
+        """
+        Args:
+            source: the `COCOSet`
+            content: the file's
+            images: id -> image, those of the set's part
+            needs: what the model reads
+        """
+        self._source, self._images, self._needs = source, images, needs
+        self._all_images = {image["id"]: image for image in content.get("images", [])}
+        self._categories = source.ids or tuple(c["id"] for c in content["categories"])
+        self._known = frozenset(self._categories)
+        self._seen: set = set()
+        self._first = ""  # object
+        self._objects = self._masks = self._keypoints = 0
+
+    def read(self, item: dict, left: Findings, where: str) -> Iterator[dict]:
+        """The annotation as it is used, or nothing; what is left out goes to `left` as `where`.
+
+        Raises ValueError for an annotation that is not COCO's, UnknownCategory among them.
+        """
+        check_reference(item, self._all_images)
+        self._check_id(item["id"])
+        image = self._images.get(item["image_id"])
+        if image is None:
+            if item["image_id"] not in self._all_images:
+                left.add(NO_IMAGE, self._source.annotations, where, "there is no image of this id")
+            return
+        check_object(item)
+        if item["category_id"] not in self._known:
+            got, known = show(item["category_id"]), show(list(self._categories))
+            raise UnknownCategory(f"unknown category_id {got}, not in {known}")
+        x, y, width, height = item["bbox"]
+        size = (image["width"], image["height"])
+        if fault := fault_of_box(x, y, x + width, y + height, size=size):
+            text = f"bbox [{x:g}, {y:g}, {width:g}, {height:g}] ({fault[1]})"
+            left.add(fault[0], self._source.annotations, where, text)
+            return
+        yield from self._with_shapes(item, image, left, where)
+
+    def lacks(self) -> Iterator[tuple[Kind, str, str]]:
+        """What the model needs and no object has: kind, first object, text."""
+        for kind, key, wanted, found, name in (
+            (_NO_MASKS, "MASK_ON", self._needs.masks, self._masks, "segmentation"),
+            (_NO_KEYPOINTS, "KEYPOINT_ON", self._needs.keypoints, self._keypoints, "keypoints"),
+        ):
+            if wanted and self._objects and not found:
+                text = f"MODEL.{key} is True, but this and the other objects have no usable {name}"
+                yield kind, self._first, f"{text} ({self._objects} in {self._source.name})"
+
+    def _check_id(self, number: int | str) -> None:
+        if number in self._seen and self._source.is_own:
+            raise ValueError(
+                f"id {show(number)} is that of an annotation before it; number the annotations anew"
+            )
+        self._seen.add(number)
+
+    def _with_shapes(self, item: dict, image: dict, left: Findings, where: str) -> Iterator[dict]:
+        number = len(self._source.keypoint_names)
+        mask = usable_mask(item, image, self._needs)
+        points = usable_keypoints(item, number, self._needs)
+        self._first = self._first or where
+        self._objects += 1
+        self._masks += mask is not None
+        self._keypoints += points is not None
+        if self._needs.masks and mask is None:
+            text = "no segmentation" if not item.get("segmentation") else "no polygon of 3 corners"
+            left.add(NO_MASK, self._source.annotations, where, text)
+            return
+        kept = {k: v for k, v in item.items() if k not in ("segmentation", "keypoints")}
+        kept["iscrowd"] = item.get("iscrowd", 0)
+        # Some tools write 0 for all; COCO's small, medium and large go by it.
+        kept["area"] = item.get("area") or item["bbox"][2] * item["bbox"][3]
+        if mask is not None:
+            kept["segmentation"] = mask
+        if points is None and self._needs.keypoints:
+            left.add(NO_POINTS, self._source.annotations, where, "no keypoints")
+            points = [0] * (3 * number)
+        if points is not None:
+            kept |= {"keypoints": points, "num_keypoints": visible(points)}
+        yield kept

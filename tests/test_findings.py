@@ -1,0 +1,69 @@
+"""Findings are counted by kind, and the first few of each are kept and printed."""
+
+from alwa_d2.data.findings import (
+    ERROR,
+    KEPT,
+    MISSING_IMAGE,
+    WARNING,
+    ZERO_AREA,
+    Findings,
+    left_out,
+    note_left_out,
+)
+
+
+def some(numbers, kind=ZERO_AREA):
+    findings = Findings()
+    for number in numbers:
+        findings.add(kind, f"{number}.xml", "object 1 (dog)", "3, 4, 3, 9")
+    return findings
+
+
+def test_counted_and_the_first_few_kept():
+    findings = some(range(5))
+    assert findings.counts == {ZERO_AREA: 5}
+    assert [each.file for each in findings.first[ZERO_AREA]] == ["0.xml", "1.xml", "2.xml"]
+    assert findings.number(WARNING) == 5 and findings.number(ERROR) == 0
+    assert findings.summary() == "5 boxes of zero area"
+    assert Findings().summary() == "nothing"
+
+
+def test_a_workers_findings_are_added_behind_ones_own():
+    findings, others = some(range(2)), some(range(7, 11))
+    others.add(MISSING_IMAGE, "a.jpg", "", "there is no such file")
+    findings.update(others)
+    assert findings.counts == {ZERO_AREA: 6, MISSING_IMAGE: 1}
+    assert [each.file for each in findings.first[ZERO_AREA]] == ["0.xml", "1.xml", "7.xml"]
+    assert len(others.first[ZERO_AREA]) == KEPT  # not touched
+
+
+def test_a_finding_names_file_object_and_remedy():
+    findings = Findings()
+    one = findings.add(ZERO_AREA, "a.xml", "object 2 (cat)", "xmin = xmax = 3")
+    assert str(one) == (
+        "a.xml, object 2 (cat): xmin = xmax = 3; left out; draw them again or delete them"
+    )
+    whole = findings.add(MISSING_IMAGE, "a.jpg", "", "there is no such file")
+    assert str(whole).startswith("a.jpg: there is no such file; put the file there")
+
+
+def test_the_page_has_errors_first_and_says_how_many_are_not_shown():
+    findings = some(range(5))
+    findings.add(MISSING_IMAGE, "a.jpg", "", "there is no such file")
+    assert findings.page().splitlines() == [
+        "ERROR: images missing: 1",
+        "  remedy: put the file there, or take its entry out",
+        "    a.jpg: there is no such file",
+        "WARNING: boxes of zero area: 5",
+        "  remedy: left out; draw them again or delete them",
+        "    0.xml, object 1 (dog): 3, 4, 3, 9",
+        "    1.xml, object 1 (dog): 3, 4, 3, 9",
+        "    2.xml, object 1 (dog): 3, 4, 3, 9",
+        "    ... and 2 more",
+    ]
+
+
+def test_what_a_reader_left_out_is_known_by_the_data_sets_name():
+    assert left_out("never loaded").counts == {}
+    note_left_out("findings_test_set", some(range(2)))
+    assert left_out("findings_test_set").counts == {ZERO_AREA: 2}
