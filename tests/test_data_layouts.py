@@ -3,7 +3,9 @@
 import json
 import logging
 import os
+import re
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -17,8 +19,10 @@ from alwa_d2.data import check_classes, read_split, register_datasets
 from alwa_d2.data.findings import Findings
 from alwa_d2.data.names import FileIndex
 from alwa_d2.data.parts import parse_part
+from alwa_d2.engine.defaults import merged_cfg
 from alwa_d2.engine.voc_evaluation import VOCEvaluator
 
+REPO = Path(__file__).parents[1]
 CAT = xml_object("cat", (1, 1, 9, 9))
 
 
@@ -382,3 +386,29 @@ def test_classes_that_the_data_lack(tmp_path):
     # New ids for what the file lacks: pycocotools gives each class of the model an AP by its id.
     numbers = MetadataCatalog.get("c").thing_dataset_id_to_contiguous_id
     assert numbers == {3: 3, 7: 1, 8: 0, 9: 2}
+
+
+def test_the_examples_of_the_documentation(tmp_path, monkeypatch):
+    """docs/data.md's YAML, with the data that it speaks of."""
+    put(tmp_path / "data/cells", *"abcdefghij")
+    lists(tmp_path / "data/cells", "train.txt", "a\nb\n")
+    lists(tmp_path / "data/cells", "test.txt", "c\n")
+    names = [f"{name}.jpg" for name in "abcdefghij"]
+    coco_file(tmp_path, names)
+    (tmp_path / "c.json").rename(tmp_path / "data/cells/all.json")
+    (tmp_path / "data/cells/JPEGImages").rename(tmp_path / "data/cells/images")
+    (tmp_path / "configs").symlink_to(REPO / "configs")
+    monkeypatch.chdir(tmp_path)
+    text = (REPO / "docs/data.md").read_text()
+    examples = re.findall("```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 2
+    for example, numbers in zip(examples, [(2, 1), (8, 2)]):
+        (tmp_path / "cells.yaml").write_text(example.replace("CLASSES: 3", "CLASSES: 1"))
+        cfg = merged_cfg("cells.yaml")
+        names = register_datasets(cfg.DATASETS.REGISTER)
+        assert tuple(len(DatasetCatalog.get(name)) for name in names) == numbers
+        if cfg.DATASETS.TRAIN:
+            check_classes(cfg)
+        for name in names:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)

@@ -16,6 +16,7 @@ from PIL import Image
 from alwa_d2.config import add_alwa_config
 from alwa_d2.data import check_classes, load_voc, read_annotation, read_split, register_datasets
 from alwa_d2.data.voc import class_names
+from alwa_d2.engine.defaults import setup_cfg
 
 OPTIONAL_TAGS = "<pose>Left</pose><truncated>0</truncated><difficult>0</difficult>"
 
@@ -564,3 +565,19 @@ class TestCheckClasses:
         for cfg in (from_file, from_options):
             assert register_datasets(cfg.DATASETS.REGISTER) == ["v"]
             check_classes(cfg)
+
+    def test_json_on_the_command_line(self, voc):
+        """null is a name in Python: yacs would take the whole for a text."""
+        entry = voc.entry("v", "train", classes=None, year=None)
+        text = json.dumps([entry])
+        assert "null" in text
+        cfg = setup_cfg("", ["DATASETS.REGISTER", text, "MODEL.DEVICE", "cpu"])
+        assert cfg.DATASETS.REGISTER == [entry]
+        assert MetadataCatalog.get("v").thing_classes == ["cat", "dog"]
+        assert MetadataCatalog.get("v").year == 2012
+
+    @pytest.mark.parametrize("text", ['[{"name": nul}]', "[", "[{'name': null}]"])
+    def test_neither_python_nor_json(self, text):
+        message = r"DATASETS\.REGISTER: expected a list of entries.* neither: .*char \d+"
+        with pytest.raises(ValueError, match=message):
+            setup_cfg("", ["DATASETS.REGISTER", text])

@@ -23,6 +23,7 @@ from alwa_d2._show import show
 from alwa_d2.data import (
     check_classes,
     load_voc,
+    read_annotation,
     read_split,
     register_datasets,
     voc_split,
@@ -147,6 +148,40 @@ class TestXML:
         assert number_of_boxes(voc, BOX.encode("utf-16")) == 1
         latin = '<?xml version="1.0" encoding="latin-1"?>' + BOX.replace("<pose>Left", "<pose>\xe9")
         assert number_of_boxes(voc, latin.encode("latin-1")) == 1
+
+    @pytest.mark.parametrize(
+        "declared, text, encoding",
+        [
+            ("GBK", "细胞", "gbk"),
+            ("gb2312", "朱镕基", "gbk"),  # the second character is in GBK alone
+            ("GB18030", "细胞", "gb18030"),
+            ("Big5", "細胞", "big5"),
+            ("Shift_JIS", "表示①", "cp932"),  # a backslash as second byte, and a later character
+            ("EUC-JP", "細胞", "euc_jp"),
+            ("EUC-KR", "세포", "cp949"),
+            ("windows-1251", "клетка", "cp1251"),
+        ],
+    )
+    def test_encodings_as_declared(self, voc, declared, text, encoding):
+        body = BOX.replace("<name>cat", f"<name>{text}")
+        path = voc.annotation("two")
+        path.write_bytes(f"<?xml version='1.0' encoding='{declared}'?>{body}".encode(encoding))
+        (obj,) = read_annotation(str(path)).objects
+        assert obj.name == text
+
+    def test_what_is_declared_does_not_open_a_door(self, voc):
+        head = '<?xml version="1.0" encoding="gbk"?><!DOCTYPE annotation [<!ENTITY a "AAAA">]>'
+        with pytest.raises(ValueError, match=r"two\.xml: broken XML: expected no declarations"):
+            load(voc, (head + BOX.replace("<pose>Left", "<pose>细")).encode("gbk"))
+
+    def test_an_encoding_that_is_not_declared(self, voc):
+        with pytest.raises(ValueError, match=r"two\.xml: broken XML: .*not UTF-8.*encoding="):
+            load(voc, BOX.replace("cat", "细胞").encode("gbk"))
+
+    def test_bytes_that_the_declared_encoding_does_not_have(self, voc):
+        head = b"<?xml version='1.0' encoding='gbk'?>"
+        with pytest.raises(ValueError, match=r"two\.xml: broken XML: 'gb18030' codec"):
+            load(voc, head + BOX.encode().replace(b"Left", b"\xff\xff"))
 
 
 class TestVOC:

@@ -21,6 +21,9 @@ def fault_of_box(
     `shift` is taken from xmin and ymin to come to pixels counted from 0 (1 for VOC's). The `size`
     of the image is (width, height) in pixels, (0, 0) where it is not known.
     """
+    wide, high = xmax - xmin >= _MIN_EXTENT, ymax - ymin >= _MIN_EXTENT
+    if wide and high and xmin >= shift and ymin >= shift and xmax <= size[0] and ymax <= size[1]:
+        return None  # most boxes: data sets have millions
     sides = {"x": (xmin, xmax, size[0]), "y": (ymin, ymax, size[1])}
     for axis, (low, high, _) in sides.items():
         if high < low:

@@ -20,8 +20,8 @@ def is_number(value: Any) -> bool:
 
 
 def is_coordinate(value: Any) -> bool:
-    """True for a number within +-MAX_PIXELS."""
-    return is_number(value) and abs(value) <= MAX_PIXELS
+    """True for an int or float within +-MAX_PIXELS; False for bool and NaN."""
+    return type(value) in (int, float) and -MAX_PIXELS <= value <= MAX_PIXELS
 
 
 def is_below(name: str) -> bool:

@@ -7,10 +7,10 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
-from .._show import show
 from .checks import refuse
 from .coco_file import read_content
 from .coco_objects import ObjectReader, UnknownCategory
+from .collector import collector_paused
 from .findings import BAD_ANNOTATION, MISSING_IMAGE, UNKNOWN_CLASS, Findings
 from .left_out import log_loaded
 from .names import FileIndex
@@ -36,6 +36,7 @@ class COCOSet:
     keypoint_names: tuple[str, ...] = ()
     is_own: bool = True
 
+    @collector_paused()
     def __call__(self, findings: Findings | None = None) -> list[dict]:
         """Detectron2's standard dicts, boxes as [x, y, width, height] in pixels from 0.
 
@@ -59,6 +60,7 @@ class COCOSet:
         log_loaded(self.name, self.describe(), records, left, findings)
         return records
 
+    @collector_paused()
     def truth(self) -> dict[str, Any]:
         """The content of a COCO file with the same images and objects, as pycocotools needs it."""
         content, left = read_content(self.annotations), Findings()
@@ -111,15 +113,12 @@ class COCOSet:
         """The annotations that training and evaluation count, with every key that these need."""
         reader = ObjectReader(self, content, images, needs_of(self.name))
         for index, item in enumerate(content.get("annotations", [])):
-            where = f"annotations[{index}]"
-            if "image_id" in item:
-                where += f" of image id {show(item['image_id'])}"
             try:
-                yield from reader.read(item, left, where)
-            except UnknownCategory as error:
-                refuse(findings, UNKNOWN_CLASS, self.annotations, where, str(error))
+                if (kept := reader.read(index, item, left)) is not None:
+                    yield kept
             except ValueError as error:
-                refuse(findings, BAD_ANNOTATION, self.annotations, where, str(error))
+                kind = UNKNOWN_CLASS if isinstance(error, UnknownCategory) else BAD_ANNOTATION
+                refuse(findings, kind, self.annotations, reader.where(index, item), str(error))
         for kind, where, text in reader.lacks():
             refuse(findings, kind, self.annotations, where, text)
 

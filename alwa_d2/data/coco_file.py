@@ -11,6 +11,7 @@ from typing import Any
 
 from .._show import show
 from .checks import MAX_PIXELS, is_below, is_coordinate, is_number
+from .collector import collector_paused
 
 _ID = "a whole number of at most 63 bits or a text"
 
@@ -24,6 +25,7 @@ class Header:
     keypoint_names: tuple[str, ...]  # () where no category has any
 
 
+@collector_paused()
 def read_content(path: str) -> dict[str, Any]:
     """A file's content, with images and categories checked; ValueError with the path.
 
@@ -157,16 +159,15 @@ def _check_images(content: dict) -> None:
     _check_ids("images", items)
 
 
-def check_reference(item: dict, image_ids: dict) -> None:
-    """Refuses an annotation whose own id, image or category could not be one."""
+def check_reference(item: dict, id_types: tuple[type, ...]) -> None:
+    """Refuses an annotation whose own id, image (of `id_types`) or category could not be one."""
     _require(item, "id", "image_id", "category_id")
     if not _is_id(item["id"]):
         refuse_value("id", _ID, item["id"])
     image, category = item["image_id"], item["category_id"]
-    kind = str if isinstance(next(iter(image_ids), 0), str) else (int, float)
-    if isinstance(image, bool) or not isinstance(image, kind):
+    if type(image) not in id_types:
         refuse_value("image_id", "an image's id", image)
-    if isinstance(category, bool) or not isinstance(category, (int, float, str)):
+    if type(category) not in (int, float, str):
         refuse_value("category_id", "a category's id", category)
 
 

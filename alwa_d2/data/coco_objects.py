@@ -41,25 +41,32 @@ class ObjectReader:
             needs: what the model reads
         """
         self._source, self._images, self._needs = source, images, needs
-        self._all_images = {image["id"]: image for image in content.get("images", [])}
+        self._all_images = {image["id"] for image in content.get("images", [])}
+        self._id_types = (str,) if any(isinstance(i, str) for i in images) else (int, float)
         self._categories = source.ids or tuple(c["id"] for c in content["categories"])
         self._known = frozenset(self._categories)
         self._seen: set = set()
-        self._first = ""  # object
+        self._first = ""  # object, for messages
         self._objects = self._masks = self._keypoints = 0
 
-    def read(self, item: dict, left: Findings, where: str) -> Iterator[dict]:
-        """The annotation as it is used, or nothing; what is left out goes to `left` as `where`.
+    @staticmethod
+    def where(index: int, item: dict) -> str:
+        """The annotation `item`, for messages."""
+        image = f" of image id {show(item['image_id'])}" if "image_id" in item else ""
+        return f"annotations[{index}]{image}"
+
+    def read(self, index: int, item: dict, left: Findings) -> dict | None:
+        """The annotation as it is used, or None; what is left out goes to `left`.
 
         Raises ValueError for an annotation that is not COCO's, UnknownCategory among them.
         """
-        check_reference(item, self._all_images)
+        check_reference(item, self._id_types)
         self._check_id(item["id"])
         image = self._images.get(item["image_id"])
         if image is None:
             if item["image_id"] not in self._all_images:
-                left.add(NO_IMAGE, self._source.annotations, where, "there is no image of this id")
-            return
+                self._leave_out(NO_IMAGE, index, item, "there is no image of this id", left)
+            return None
         check_object(item)
         if item["category_id"] not in self._known:
             got, known = show(item["category_id"]), show(list(self._categories))
@@ -68,9 +75,9 @@ class ObjectReader:
         size = (image["width"], image["height"])
         if fault := fault_of_box(x, y, x + width, y + height, size=size):
             text = f"bbox [{x:g}, {y:g}, {width:g}, {height:g}] ({fault[1]})"
-            left.add(fault[0], self._source.annotations, where, text)
-            return
-        yield from self._with_shapes(item, image, left, where)
+            self._leave_out(fault[0], index, item, text, left)
+            return None
+        return self._with_shapes(index, item, image, left)
 
     def lacks(self) -> Iterator[tuple[Kind, str, str]]:
         """What the model needs and no object has: kind, first object, text."""
@@ -82,6 +89,9 @@ class ObjectReader:
                 text = f"MODEL.{key} is True, but this and the other objects have no usable {name}"
                 yield kind, self._first, f"{text} ({self._objects} in {self._source.name})"
 
+    def _leave_out(self, kind: Kind, index: int, item: dict, text: str, left: Findings) -> None:
+        left.add(kind, self._source.annotations, self.where(index, item), text)
+
     def _check_id(self, number: int | str) -> None:
         if number in self._seen and self._source.is_own:
             raise ValueError(
@@ -89,27 +99,29 @@ class ObjectReader:
             )
         self._seen.add(number)
 
-    def _with_shapes(self, item: dict, image: dict, left: Findings, where: str) -> Iterator[dict]:
+    def _with_shapes(self, index: int, item: dict, image: dict, left: Findings) -> dict | None:
         number = len(self._source.keypoint_names)
         mask = usable_mask(item, image, self._needs)
         points = usable_keypoints(item, number, self._needs)
-        self._first = self._first or where
+        self._first = self._first or self.where(index, item)
         self._objects += 1
         self._masks += mask is not None
         self._keypoints += points is not None
         if self._needs.masks and mask is None:
             text = "no segmentation" if not item.get("segmentation") else "no polygon of 3 corners"
-            left.add(NO_MASK, self._source.annotations, where, text)
-            return
-        kept = {k: v for k, v in item.items() if k not in ("segmentation", "keypoints")}
-        kept["iscrowd"] = item.get("iscrowd", 0)
+            self._leave_out(NO_MASK, index, item, text, left)
+            return None
+        kept = item.copy()
+        kept.setdefault("iscrowd", 0)
         # Some tools write 0 for all; COCO's small, medium and large go by it.
         kept["area"] = item.get("area") or item["bbox"][2] * item["bbox"][3]
-        if mask is not None:
-            kept["segmentation"] = mask
         if points is None and self._needs.keypoints:
-            left.add(NO_POINTS, self._source.annotations, where, "no keypoints")
+            self._leave_out(NO_POINTS, index, item, "no keypoints", left)
             points = [0] * (3 * number)
+        for key, value in (("segmentation", mask), ("keypoints", points)):
+            kept.pop(key, None)
+            if value is not None:
+                kept[key] = value
         if points is not None:
-            kept |= {"keypoints": points, "num_keypoints": visible(points)}
-        yield kept
+            kept["num_keypoints"] = visible(points)
+        return kept
