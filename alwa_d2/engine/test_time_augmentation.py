@@ -46,4 +46,5 @@ def augmented_results(trainer, cfg, model):
     own.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, f"inference{SUFFIX}")
     evaluators = [trainer.build_evaluator(own, name) for name in cfg.DATASETS.TEST]
     results = trainer.test(cfg, GeneralizedRCNNWithTTA(cfg, model), evaluators)
-    return OrderedDict((f"{name}{SUFFIX}", value) for name, value in results.items())
+    # Only the main process has results.
+    return OrderedDict((f"{name}{SUFFIX}", value) for name, value in (results or {}).items())

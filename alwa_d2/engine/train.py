@@ -7,6 +7,7 @@ from ..errors import user_errors
 from .checkpoint import Checkpointer
 from .defaults import setup
 from .run_folder import NothingToTrain
+from .test_time_augmentation import augmented_results
 from .trainer import Trainer
 
 
@@ -52,6 +53,7 @@ def _evaluate(args):
             checkpointer.get_checkpoint_file() if resumes else cfg.MODEL.WEIGHTS
         )
     results = Trainer.test(cfg, model)
+    results = {**(results or {}), **augmented_results(Trainer, cfg, model)}
     if comm.is_main_process():
         verify_results(cfg, results)
     return results

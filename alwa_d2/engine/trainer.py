@@ -25,6 +25,7 @@ from .coco_evaluation import COCOEvaluator
 from .data_check import check_before_run
 from .hooks import EvaluationWriter, LossWeightLogger
 from .rank_state import RankState
+from .test_time_augmentation import augmented_results
 from .voc_evaluation import VOCEvaluator
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,11 @@ class Trainer(TrainerOfParts):
         model = self.checkpointer.model
         result.insert(len(result) - is_main, LossWeightLogger(model))
         result.insert(first, RankState(model, self.cfg.SOLVER.CHECKPOINT_PERIOD))
+        if self.cfg.TEST.AUG.ENABLED:
+            augmented = hooks.EvalHook(
+                0, lambda: augmented_results(type(self), self.cfg, self.model)
+            )
+            result.insert(len(result) - is_main, augmented)
         if is_main:
             # The printer has a line of its own for each evaluation.
             files = [w for w in self.event_writers if not isinstance(w, CommonMetricPrinter)]
