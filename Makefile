@@ -15,7 +15,7 @@
 #   make gpu-wheels   collects in wheels/ what a machine with only PyTorch lacks for gpu-check
 #   make clean        removes what was built, keeps .venv
 #
-# PYTHON=python3.12 chooses the Python that makes .venv; more in tools/setup_env.sh and setup.py.
+# PYTHON=python3.12 chooses the Python that makes .venv; more in scripts/setup_env.sh and setup.py.
 
 VENV ?= .venv
 export VENV
@@ -32,7 +32,7 @@ SOURCES := setup.py pyproject.toml $(shell find csrc -type d -o -name '*.h' -o -
 .DELETE_ON_ERROR:
 
 demo: $(EXTENSION)
-	$(RUN) tools/demo.py
+	$(RUN) -m alwa_d2 demo
 
 test: $(EXTENSION)
 	$(RUN) -m pytest -m "not long" $(PYTEST_ARGS)
@@ -57,7 +57,7 @@ bench: $(EXTENSION)
 env: $(EXTENSION)
 
 sanitize: $(PACKAGES)
-	PYTHON=$(RUN) tools/sanitize.sh $(PYTEST_ARGS)
+	PYTHON=$(RUN) scripts/sanitize.sh $(PYTEST_ARGS)
 	$(RUN) tests/cuda_on_host/run.py sanitize $(PYTEST_ARGS)
 
 gpu-check:
@@ -69,14 +69,14 @@ gpu-wheels:
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
 	rm -f alwa_d2/_C.*.so $(EXTENSION)
-	find alwa_d2 tests tools scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find alwa_d2 tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(PACKAGES): requirements.txt requirements-detectron2.txt tools/setup_env.sh
-	tools/setup_env.sh packages
+$(PACKAGES): requirements.txt requirements-detectron2.txt scripts/setup_env.sh
+	scripts/setup_env.sh packages
 	touch $@
 
 $(EXTENSION): $(PACKAGES) $(SOURCES)
-	tools/setup_env.sh extension
+	scripts/setup_env.sh extension
 	touch $@
 
 $(LINTERS): $(PACKAGES) requirements-dev.txt

@@ -5,7 +5,7 @@ Switches, environment variables all, printed when set:
     FORCE_CUDA=1            build the CUDA kernels too, or stop and say what is missing
     ALWA_D2_CPU_ONLY=1      build the CPU kernels only
     ALWA_D2_SANITIZE=1      build with AddressSanitizer and UndefinedBehaviorSanitizer; what is
-                            built loads only where these are preloaded, as by tools/sanitize.sh
+                            built loads only where these are preloaded, as by scripts/sanitize.sh
     CUDA_HOME               the CUDA toolkit's folder, looked at before the usual places
     TORCH_CUDA_ARCH_LIST    GPU architectures, such as "8.0;9.0+PTX"; without it those of the GPUs
                             in sight, and where there are none DEFAULT_ARCHS
@@ -170,8 +170,23 @@ def extension(torch, with_cuda, sanitize):
     return built, BuildKernels
 
 
+def packages(find_packages):
+    """What is installed; `configs` stays at the top, where people look, and becomes a part of the
+    package (alwa_d2/model_zoo.py)."""
+    folders = [path for path in (ROOT / "configs", *ROOT.glob("configs/*")) if path.is_dir()]
+    configs = [".".join(("alwa_d2", *path.relative_to(ROOT).parts)) for path in sorted(folders)]
+    return {
+        "packages": [*find_packages(str(ROOT), include=["alwa_d2", "alwa_d2.*"]), *configs],
+        "py_modules": ["alwa_d2_command"],
+        "package_dir": {"alwa_d2.configs": "configs"},
+        "package_data": dict.fromkeys(configs, ["*.yaml"]),
+        "include_package_data": False,
+    }
+
+
 def main():
-    from setuptools import setup  # before PyTorch, whose environment may hold another version
+    # Before PyTorch, whose environment may hold another version.
+    from setuptools import find_packages, setup
 
     os.chdir(ROOT)
     for name in SWITCHES:
@@ -182,7 +197,7 @@ def main():
     print(f"alwa_d2: building for PyTorch {torch.__version__}, Python {sys.version.split()[0]}")
     with_cuda = plan(torch, os.environ, force, cpu_only)
     built, command = extension(torch, with_cuda, sanitize)
-    setup(ext_modules=[built], cmdclass={"build_ext": command})
+    setup(ext_modules=[built], cmdclass={"build_ext": command}, **packages(find_packages))
 
 
 if __name__ == "__main__":

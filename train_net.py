@@ -3,7 +3,7 @@
 
 import sys
 
-from alwa_d2.cli.main import main
+from alwa_d2_command import run_command
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    sys.exit(run_command(["train", *sys.argv[1:]]))

@@ -1,5 +1,32 @@
 """The config keys that alwa_d2 adds to Detectron2's."""
 
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+# Keys that are counted in iterations, for `scale_iterations`, with the smallest number they take.
+ITERATION_KEYS = {
+    "MODEL.ALWA.INTERVAL": 2,
+    "MODEL.ALWA.FREEZE_AFTER": 0,
+    "MODEL.LOSS_WEIGHTER.SCHEDULE": 0,
+}
+# Keys that runs already had when the first of their hashes were published, in docs/results.
+HASHED_KEYS = (
+    "MODEL.LOSS_WEIGHTER.NAME",
+    "MODEL.LOSS_WEIGHTER.WEIGHTS",
+    "MODEL.ALWA.VARIANT",
+    "MODEL.ALWA.RULE",
+    "MODEL.ALWA.INTERVAL",
+    "MODEL.ALWA.MIN_WEIGHT",
+    "MODEL.ALWA.FREEZE_AFTER",
+    "MODEL.ALWA.PAIRS",
+    "MODEL.RETINANET.SYNC_NORMALIZER",
+    "SOLVER.AMP.PRECISION",
+    "DATASETS.REGISTER",
+)
+
 
 def add_alwa_config(cfg) -> None:
     """Adds alwa_d2's keys with their defaults to a Detectron2 config, in place.
@@ -8,36 +35,15 @@ def add_alwa_config(cfg) -> None:
     `MODEL.ROI_BOX_HEAD` take "l1" and "iou" as well as "smooth_l1", "giou", "diou" and "ciou" where
     the model is `AlwaRetinaNet` or `AlwaGeneralizedRCNN`, with `AlwaRPN`.
     """
-    CN = type(cfg)
-
-    cfg.MODEL.LOSS_WEIGHTER = CN()
-    # Which weighter balances classification and box loss: a name in LOSS_WEIGHTER_REGISTRY.
-    # "ALWA" adapts the classification weight while training, "Fixed" keeps WEIGHTS.
-    cfg.MODEL.LOSS_WEIGHTER.NAME = "ALWA"
-    # "Fixed" only: weights of (classification loss, box-regression loss).
-    cfg.MODEL.LOSS_WEIGHTER.WEIGHTS = [1.0, 1.0]
-
-    # "ALWA" only (arXiv 2103.09488; docs/method.md).
-    cfg.MODEL.ALWA = CN()
-    # The statistic S of a window of losses: "ALWA_1" mean + standard deviation, "ALWA_2" standard
-    # deviation. Either serves one-stage and two-stage detectors.
-    cfg.MODEL.ALWA.VARIANT = "ALWA_2"
-    # What a window holds and when it changes the weight: "balance" or "authors" (as published).
-    cfg.MODEL.ALWA.RULE = "balance"
-    # Length C of a window, in iterations; at least 2.
-    cfg.MODEL.ALWA.INTERVAL = 100
-    # "balance" only: floor of the classification weight, in (0, 1].
-    cfg.MODEL.ALWA.MIN_WEIGHT = 0.01
-    # Iterations from which on the weights stay as they are; 0 for never.
-    cfg.MODEL.ALWA.FREEZE_AFTER = 0
-
-    # Which losses are balanced, whatever the weighter: a list of [classification loss, box loss],
-    # such as [["loss_rpn_cls", "loss_rpn_loc"]] for the RPN alone. []: the pairs the model has.
-    cfg.MODEL.ALWA.PAIRS = []
+    _add_weighters(cfg)
+    _add_fcos(cfg)
 
     # Whether AlwaRetinaNet's loss normaliser averages the numbers of foreground anchors over all
     # processes (an all-reduce an iteration). Detectron2's, and the default, is each process's own.
     cfg.MODEL.RETINANET.SYNC_NORMALIZER = False
+
+    # Whether a training may remove another one's files from OUTPUT_DIR; else it is refused.
+    cfg.OVERWRITE = False
 
     # What SOLVER.AMP.ENABLED computes in: "float16" (Detectron2's) or "bfloat16".
     cfg.SOLVER.AMP.PRECISION = "float16"
@@ -56,3 +62,164 @@ def add_alwa_config(cfg) -> None:
     cfg.DATASETS.CHECK = True
     # Whether images that are cut off are used as far as they go; False ends the run at the first.
     cfg.INPUT.LOAD_TRUNCATED = False
+
+
+def _add_weighters(cfg) -> None:
+    CN = type(cfg)
+
+    cfg.MODEL.LOSS_WEIGHTER = CN()
+    # What weighs the losses: a name in LOSS_WEIGHTER_REGISTRY. "ALWA" adapts the classification
+    # weight while training, "Fixed" keeps WEIGHTS, "Schedule" follows SCHEDULE.
+    cfg.MODEL.LOSS_WEIGHTER.NAME = "ALWA"
+    # Which losses it weighs, each group by a weighter of its own. None or "pairs": the model's
+    # pairs of classification and box loss. "all": all losses of the model in one group, those of
+    # masks and keypoints too. Or lists of names, such as [["loss_rpn_cls", "loss_rpn_loc"]].
+    cfg.MODEL.LOSS_WEIGHTER.LOSSES = None
+    # "Fixed" only: weights in the order of a group's losses, for a pair (classification loss, box
+    # loss); or by name, [["loss_cls", 0.5], ["loss_mask", 2.0]], 1 for all others.
+    cfg.MODEL.LOSS_WEIGHTER.WEIGHTS = [1.0, 1.0]
+    # "Schedule" only: [[loss, [[iteration, weight], ...]], ...], a straight line from point to
+    # point; 1 for losses that are not there.
+    cfg.MODEL.LOSS_WEIGHTER.SCHEDULE = []
+    # What the weights of a group sum to, for methods whose sum would say nothing but how large the
+    # learning rate is. 0: the number of the group's losses. "ALWA", "Fixed", "Schedule" don't ask.
+    cfg.MODEL.LOSS_WEIGHTER.SUM_TO = 0.0
+
+    # "ALWA" only (arXiv 2103.09488; docs/method.md).
+    cfg.MODEL.ALWA = CN()
+    # The statistic S of a window of losses: "ALWA_1" mean + standard deviation, "ALWA_2" standard
+    # deviation. Either serves one-stage and two-stage detectors.
+    cfg.MODEL.ALWA.VARIANT = "ALWA_2"
+    # What a window holds and when it changes the weight: "balance" or "authors" (as published).
+    cfg.MODEL.ALWA.RULE = "balance"
+    # Length C of a window, in iterations; at least 2.
+    cfg.MODEL.ALWA.INTERVAL = 100
+    # "balance" only: floor of the classification weight, in (0, 1].
+    cfg.MODEL.ALWA.MIN_WEIGHT = 0.01
+    # Iterations from which on the weights stay as they are; 0 for never.
+    cfg.MODEL.ALWA.FREEZE_AFTER = 0
+    # The old name of MODEL.LOSS_WEIGHTER.LOSSES, lists of two names; still understood.
+    cfg.MODEL.ALWA.PAIRS = []
+
+
+def _add_fcos(cfg) -> None:
+    # "AlwaFCOS" only: keys that mean what they mean in MODEL.RETINANET, and Detectron2's values.
+    cfg.MODEL.FCOS = type(cfg)()
+    cfg.MODEL.FCOS.NUM_CLASSES = 80
+    cfg.MODEL.FCOS.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
+    cfg.MODEL.FCOS.NUM_CONVS = 4
+    cfg.MODEL.FCOS.NORM = "GN"
+    cfg.MODEL.FCOS.PRIOR_PROB = 0.01
+    # Points at most so far from a box's centre are foreground, in strides of their level.
+    cfg.MODEL.FCOS.CENTER_SAMPLING_RADIUS = 1.5
+    cfg.MODEL.FCOS.FOCAL_LOSS_ALPHA = 0.25
+    cfg.MODEL.FCOS.FOCAL_LOSS_GAMMA = 2.0
+    # Of the square root of class score times centre-ness.
+    cfg.MODEL.FCOS.SCORE_THRESH_TEST = 0.2
+    cfg.MODEL.FCOS.TOPK_CANDIDATES_TEST = 1000
+    cfg.MODEL.FCOS.NMS_THRESH_TEST = 0.6
+    cfg.MODEL.FCOS.SYNC_NORMALIZER = False
+
+
+def check_added(cfg) -> None:
+    """Raises a ValueError where a config has not got alwa_d2's keys."""
+    if "LOSS_WEIGHTER" not in cfg.MODEL:
+        raise ValueError(
+            "cfg: expected MODEL.LOSS_WEIGHTER and the other keys of alwa_d2, found none; call "
+            "alwa_d2.add_alwa_config(cfg) after get_cfg()"
+        )
+
+
+def own_defaults(cfg) -> dict[str, Any]:
+    """Dotted key -> default of all keys of alwa_d2; `cfg` is asked for its class alone."""
+    CN = type(cfg)
+    sections = {"MODEL": CN({"RETINANET": CN()}), "SOLVER": CN({"AMP": CN()})}
+    own = CN(sections | {"DATASETS": CN(), "INPUT": CN()})
+    add_alwa_config(own)
+    return dict(_flatten(own))
+
+
+def get_key(cfg, key: str) -> Any:
+    """The value of a dotted key."""
+    for name in key.split("."):
+        cfg = cfg[name]
+    return cfg
+
+
+def dump_for_hash(cfg) -> str:
+    """
+    A config as text, from which the hash of a run is made.
+
+    It has no keys of alwa_d2 that came later than the first hashes and are at their defaults: what
+    they say was so before. A new key leaves the hashes of old runs as they are.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    for key, default in own_defaults(cfg).items():
+        if key not in HASHED_KEYS and get_key(cfg, key) == default:
+            _remove(cfg, key)
+    return cfg.dump()
+
+
+def scale_iterations(scaled, cfg):
+    """
+    A config whose weighters' iterations are scaled as Detectron2 scales `SOLVER.MAX_ITER`.
+
+    Args:
+        scaled: what `DefaultTrainer.auto_scale_workers(cfg, ...)` made of `cfg`
+        cfg: the config before that
+
+    Returns:
+        `scaled`, or a copy where the number of processes changed
+    """
+    before, after = (c.SOLVER.REFERENCE_WORLD_SIZE for c in (cfg, scaled))
+    if before == after:
+        return scaled
+    result = scaled.clone()
+    result.defrost()
+    said = []
+    for key, least in ITERATION_KEYS.items():
+        old = get_key(cfg, key)
+        new = _scale(old, before / after, least)
+        if new != old:
+            parent, _, name = key.rpartition(".")
+            get_key(result, parent)[name] = new
+            said.append(f"{key} {new} for {old}")
+    if said:
+        logger.info(
+            f"SOLVER.REFERENCE_WORLD_SIZE: on {after} processes in place of {before}: "
+            f"{', '.join(said)}"
+        )
+    if scaled.is_frozen():
+        result.freeze()
+    return result
+
+
+def _scale(value, factor: float, least: int):
+    """A number of iterations, 0 for never, or the iterations in a SCHEDULE."""
+    if isinstance(value, (list, tuple)):
+        try:
+            return [
+                [loss, [[round(i * factor), weight] for i, weight in points]]
+                for loss, points in value
+            ]
+        except (TypeError, ValueError):
+            return value  # which is refused, by name, when the model is built
+    return max(round(value * factor), least, 1) if value else value
+
+
+def _flatten(cfg, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in cfg.items():
+        if isinstance(value, type(cfg)):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _remove(cfg, key: str) -> None:
+    """Takes a dotted key out, and the sections that are empty then."""
+    parent, _, name = key.rpartition(".")
+    section = get_key(cfg, parent) if parent else cfg
+    del section[name]
+    if parent and not section:
+        _remove(cfg, parent)

@@ -6,7 +6,7 @@ from .errors import UserError
 
 
 def _folder() -> Path:
-    """`configs`: package data of an installed copy, the top folder of a checkout."""
+    """Package data in an installed copy, the top folder in a checkout or an editable install."""
     here = Path(__file__).resolve().parent
     return next(path for path in (here / "configs", here.parent / "configs") if path.is_dir())
 
@@ -28,11 +28,16 @@ def get_config_file(name: str) -> str:
         UserError: there is no such config; says which there are
     """
     if name not in list_configs():
-        known = ", ".join(n for n in list_configs() if "Base-" not in n)
-        raise UserError(f"no config is called {name!r}; expected a file, or one of {known}")
+        known = ", ".join(known for known in list_configs() if "Base-" not in known)
+        raise UserError(f"expected the path or name of a config, got {name}; names are: {known}")
     return str(_folder() / name)
 
 
 def find_config(name: str) -> str:
-    """The path of a file that is there, or else of the package's config of that name."""
-    return name if Path(name).is_file() else get_config_file(name.removeprefix("configs/"))
+    """The path of a file that is there, or else of the package's config of that name.
+
+    An address that Detectron2 can fetch, such as https://..., stays as it is.
+    """
+    if Path(name).is_file() or "://" in name:
+        return name
+    return get_config_file(name.removeprefix("configs/"))

@@ -1,12 +1,11 @@
 #pragma once
 
 #include <ATen/OpMathType.h>
-#include <ATen/core/Tensor.h>
-#include <c10/util/string_view.h>
 
 #include <optional>
 #include <string>
 
+#include "arguments.h"
 #include "checks.h"
 #include "losses/box_transform.h"
 #include "losses/ciou.h"
@@ -15,11 +14,11 @@
 #include "losses/iou.h"
 #include "losses/smooth_l1.h"
 
-// What the CPU and the CUDA side of the box losses share.
+// What the sides of the box losses share.
 
 namespace alwa_d2 {
 
-// The table of kinds: calls run with the loss that bears the name.
+// The table of kinds: calls `run` with the loss of this name.
 template <typename T, typename F>
 void with_kind(c10::string_view kind, double beta, double eps, F&& run) {
   const T e = static_cast<T>(eps);
@@ -43,23 +42,32 @@ inline Reduction parse_reduction(c10::string_view reduction) {
                              : (reduction == "mean" ? Reduction::kMean : Reduction::kSum);
 }
 
-// What the sum over n pairs is multiplied with; the mean over none is 0.
+// What turns the sum over n pairs into the reduced loss; the mean over no pair is 0.
 inline double reduction_factor(Reduction reduction, int64_t n) {
   return reduction == Reduction::kMean ? (n > 0 ? 1.0 / static_cast<double>(n) : 0.0) : 1.0;
 }
 
-inline void check_pair_grad(const at::Tensor& grad, const at::Tensor& pred, Reduction reduction) {
+inline void check_kind(c10::string_view kind) {
+  with_kind<float>(kind, 0, 0, [](const auto&) {});
+}
+
+inline Reduction check_box(const BoxArguments& args) {
+  check_devices(args);
+  check_pairs(args.pred, args.target);
+  const Reduction reduction = parse_reduction(args.reduction);
+  check_kind(args.kind);
+  return reduction;
+}
+
+inline void check_box_grad(const at::Tensor& grad, const BoxArguments& args, Reduction reduction) {
   if (reduction == Reduction::kNone) {
-    check_grad(grad, {pred.size(0)}, pred.scalar_type(), pred);
+    check_grad(grad, {args.pred.sym_size(0)}, args.pred.scalar_type(), args.pred);
   } else {
-    check_grad(grad, {}, reduced_dtype(pred), pred);
+    check_grad(grad, {}, reduced_dtype(args.pred), args.pred);
   }
 }
 
-inline DenseShape check_dense(
-    const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
-    const at::Tensor& labels, std::optional<int64_t> num_classes, at::ArrayRef<double> box_weights,
-    const std::optional<at::Tensor>& scale) {
+inline void check_num_classes(const at::Tensor& labels, std::optional<int64_t> num_classes) {
   const bool is_mask = labels.scalar_type() == at::kBool;
   TORCH_CHECK_TYPE(
       is_mask || labels.scalar_type() == at::kLong, "labels: expected int64 or bool, got ",
@@ -71,20 +79,29 @@ inline DenseShape check_dense(
   TORCH_CHECK_VALUE(
       !is_mask || !num_classes.has_value(),
       "num_classes: expected None with labels that are a bool mask, got ", num_classes.value_or(0));
-  const DenseShape shape = check_predictions("deltas", deltas, "labels", labels);
+}
+
+inline void check_dense_box(const DenseBoxArguments& args) {
+  check_devices(args);
+  const at::Tensor& labels = args.labels;
+  check_num_classes(labels, args.num_classes);
+  const c10::SymInt values = check_predictions("deltas", args.deltas, "labels", labels);
+  const c10::SymInt images = labels.sym_size(0), anchors = labels.sym_size(1);
   TORCH_CHECK_VALUE(
-      shape.values == 4 || shape.anchors == 0, "deltas: expected 4 values an anchor, got ",
-      shape.values);
-  check_shape("anchors", anchors, {shape.anchors, 4});
-  check_shape("gt_boxes", gt_boxes, {shape.images, shape.anchors, 4});
-  check_dtype("anchors", anchors);
-  check_dtype("gt_boxes", gt_boxes);
-  check_same("anchors", anchors, "labels", labels);
-  check_same("gt_boxes", gt_boxes, "labels", labels);
+      values == 4 || anchors == 0, "deltas: expected 4 values an anchor, got ", values);
+  check_shape("anchors", args.anchors, {anchors, 4});
+  check_shape("gt_boxes", args.gt_boxes, {images, anchors, 4});
+  check_dtype("anchors", args.anchors);
+  check_dtype("gt_boxes", args.gt_boxes);
   TORCH_CHECK_VALUE(
-      box_weights.size() == 4, "box_weights: expected 4 numbers, got ", box_weights.size());
-  check_scale(scale, "labels", labels);
-  return {shape.images, shape.anchors, 4};
+      args.box_weights.size() == 4, "box_weights: expected 4 numbers, got ",
+      args.box_weights.size());
+  check_scale(args.scale);
+  check_kind(args.kind);
+}
+
+inline void check_dense_box_grad(const at::Tensor& grad, const DenseBoxArguments& args) {
+  check_grad(grad, {}, reduced_dtype(args.deltas[0]), args.deltas[0]);
 }
 
 // Writes the gradient of a pair, multiplied with factor, to its row of (N, 4).
@@ -95,7 +112,7 @@ ALWA_HOST_DEVICE void store_gradient(const PairLoss<T>& pair, T factor, scalar_t
   }
 }
 
-// Which of a batch's anchors are foreground: i counts them over all images.
+// Which of a batch's anchors are foreground; i counts anchors over all images.
 struct IsForeground {
   const bool* mask;       // (N, R), or null where there are labels
   const int64_t* labels;  // (N, R)
@@ -108,12 +125,13 @@ struct IsForeground {
         num_classes(num_classes_.value_or(0)) {}
 
   ALWA_HOST_DEVICE bool operator()(int64_t i) const {
-    // Negative labels are the largest unsigned numbers.
+    // One comparison for 0 <= label < num_classes: negative labels are the largest unsigned
+    // numbers.
     return mask ? mask[i] : static_cast<uint64_t>(labels[i]) < static_cast<uint64_t>(num_classes);
   }
 };
 
-// The box loss of a batch's anchors: i counts them over all images.
+// The box losses of a batch's anchors; i counts anchors over all images.
 template <typename T, typename scalar_t, typename Loss>
 struct AnchorLosses {
   Levels<const scalar_t> deltas;
@@ -143,24 +161,21 @@ struct AnchorLosses {
   }
 };
 
-// Calls run with the AnchorLosses of arguments that check_dense has passed.
+// Calls `run` with the AnchorLosses of arguments that have passed check_dense_box.
 template <typename scalar_t, typename F>
-void with_anchor_losses(
-    const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
-    c10::string_view kind, at::ArrayRef<double> box_weights, double beta, double eps,
-    const DenseShape& shape, F&& run) {
+void with_anchor_losses(const DenseBoxArguments& args, const DenseShape& shape, F&& run) {
   using T = at::opmath_type<scalar_t>;
   const auto dtype = c10::CppTypeToScalarType<T>::value;
-  const at::Tensor a = anchors.to(dtype).contiguous();
-  const at::Tensor gt = gt_boxes.to(dtype).contiguous();
+  const at::Tensor anchors = args.anchors.to(dtype).contiguous();
+  const at::Tensor gt_boxes = args.gt_boxes.to(dtype).contiguous();
   BoxTransform<T> transform;
   for (int i = 0; i < 4; ++i) {
-    transform.weights[i] = static_cast<T>(box_weights[i]);
+    transform.weights[i] = static_cast<T>(args.box_weights[i]);
   }
-  with_kind<T>(kind, beta, eps, [&](auto loss) {
+  with_kind<T>(args.kind, args.beta, args.eps, [&](auto loss) {
     run(AnchorLosses<T, scalar_t, decltype(loss)>{
-        make_levels<const scalar_t>(deltas, shape), a.template const_data_ptr<T>(),
-        gt.template const_data_ptr<T>(), shape.anchors, transform, loss});
+        make_levels<const scalar_t>(args.deltas, shape), anchors.template const_data_ptr<T>(),
+        gt_boxes.template const_data_ptr<T>(), shape.anchors, transform, loss});
   });
 }
 

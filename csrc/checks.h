@@ -1,15 +1,18 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/SymInt.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 
+#include "arguments.h"
 #include "levels.h"
 
-// Checks of arguments that the CPU and the CUDA ops share. The fake kernels in alwa_d2/layers
-// repeat them in the same words.
+// Checks of arguments that the ops share on every device, and where there is none (meta.cpp). There
+// sizes may be symbols: so they are c10::SymInt here. With plain numbers that costs 0.1 us a call.
 
 namespace alwa_d2 {
 
@@ -42,98 +45,143 @@ inline void check_dtype(const char* name, const at::Tensor& x) {
       name, ": expected float64, float32, float16 or bfloat16, got ", name_of(dtype));
 }
 
-inline void check_same(
+inline void check_device(
     const char* name, const at::Tensor& x, const char* other_name, const at::Tensor& other) {
   TORCH_CHECK_VALUE(
       x.device() == other.device(), name, ": expected device ", other.device(), " as ", other_name,
       ", got ", x.device());
 }
 
-inline void check_shape(const char* name, const at::Tensor& x, at::IntArrayRef expected) {
+// The devices of an op's tensors. The ops of the devices check them, and so does autograd/: there a
+// fake tensor still has the device that it stands for, in its kernel (meta.cpp) all are on none.
+inline void check_devices(const BoxArguments& args) {
+  check_device("target", args.target, "pred", args.pred);
+}
+
+template <typename Arguments>
+void check_devices(const char* name, at::TensorList levels, const Arguments& args) {
+  for (const at::Tensor& level : levels) {
+    check_device(name, level, "labels", args.labels);
+  }
+  if (args.scale.has_value()) {
+    check_device("scale", *args.scale, "labels", args.labels);
+  }
+}
+
+inline void check_devices(const DenseBoxArguments& args) {
+  check_devices("deltas", args.deltas, args);
+  check_device("anchors", args.anchors, "labels", args.labels);
+  check_device("gt_boxes", args.gt_boxes, "labels", args.labels);
+}
+
+inline void check_devices(const FocalArguments& args) {
+  check_devices("logits", args.logits, args);
+}
+
+// Whether two sizes are the same. Where that is known only when a traced program runs, the answer
+// is yes, and the program checks it then.
+inline bool same_size(const c10::SymInt& a, const c10::SymInt& b) {
+  return a.sym_eq(b).expect_true(__FILE__, __LINE__);
+}
+
+inline bool has_shape(const at::Tensor& x, c10::SymIntArrayRef expected) {
+  const c10::SymIntArrayRef sizes = x.sym_sizes();
+  return sizes.size() == expected.size() &&
+      std::equal(sizes.begin(), sizes.end(), expected.begin(), same_size);
+}
+
+inline void check_shape(const char* name, const at::Tensor& x, c10::SymIntArrayRef expected) {
   TORCH_CHECK_VALUE(
-      x.sizes() == expected, name, ": expected shape ", expected, ", got ", x.sizes());
+      has_shape(x, expected), name, ": expected shape ", expected, ", got ", x.sym_sizes());
+}
+
+// Boxes; `rows` is what their number is called.
+inline void check_boxes(const char* name, const at::Tensor& x, const char* rows) {
+  TORCH_CHECK_VALUE(
+      x.dim() == 2 && same_size(x.sym_size(1), 4), name, ": expected shape (", rows, ", 4), got ",
+      x.sym_sizes());
 }
 
 inline void check_pairs(const at::Tensor& pred, const at::Tensor& target) {
-  TORCH_CHECK_VALUE(
-      pred.dim() == 2 && pred.size(1) == 4, "pred: expected shape (N, 4), got ", pred.sizes());
-  check_shape("target", target, pred.sizes());
+  check_boxes("pred", pred, "N");
+  check_shape("target", target, pred.sym_sizes());
   check_dtype("pred", pred);
   TORCH_CHECK_TYPE(
       target.scalar_type() == pred.scalar_type(), "target: expected dtype ",
       name_of(pred.scalar_type()), " as pred, got ", name_of(target.scalar_type()));
-  check_same("target", target, "pred", pred);
 }
 
 inline std::string shapes_of(at::TensorList x) {
   std::string shapes;
   for (const at::Tensor& level : x) {
-    shapes += (shapes.empty() ? "" : ", ") + c10::str(level.sizes());
+    shapes += (shapes.empty() ? "" : ", ") + c10::str(level.sym_sizes());
   }
   return shapes;
 }
 
 // One (N, R, K) tensor, or levels (N, A * K, H, W) with A = R / sum of H * W, for N and R as the
-// labels (or the foreground mask) have them.
-inline DenseShape check_predictions(
+// labels (or the foreground mask) have them. Returns K.
+inline c10::SymInt check_predictions(
     const char* name, at::TensorList x, const char* labels_name, const at::Tensor& labels) {
   TORCH_CHECK_VALUE(
-      labels.dim() == 2, labels_name, ": expected shape (N, R), got ", labels.sizes());
-  const int64_t images = labels.size(0), anchors = labels.size(1);
+      labels.dim() == 2, labels_name, ": expected shape (N, R), got ", labels.sym_sizes());
+  const c10::SymInt images = labels.sym_size(0), anchors = labels.sym_size(1);
   TORCH_CHECK_VALUE(
       x.size() >= 1 && x.size() <= Levels<float>::kMost, name, ": expected 1 to ",
       Levels<float>::kMost, " levels, got ", x.size());
   const bool flat = x.size() == 1 && x[0].dim() == 3;
-  int64_t positions = 0;
+  c10::SymInt positions = 0;
   for (const at::Tensor& level : x) {
     TORCH_CHECK_VALUE(
         flat || level.dim() == 4, name,
-        ": expected one (N, R, K) tensor or levels of shape (N, A * K, H, W), got ", level.sizes());
+        ": expected one (N, R, K) tensor or levels of shape (N, A * K, H, W), got ",
+        level.sym_sizes());
     TORCH_CHECK_VALUE(
-        level.size(0) == images, name, ": expected ", images, " images as in ", labels_name,
-        ", got shape ", level.sizes());
+        same_size(level.sym_size(0), images), name, ": expected ", images, " images as in ",
+        labels_name, ", got shape ", level.sym_sizes());
     check_dtype(name, level);
     TORCH_CHECK_TYPE(
         level.scalar_type() == x[0].scalar_type(), name, ": expected one dtype on all levels, got ",
         name_of(x[0].scalar_type()), " and ", name_of(level.scalar_type()));
-    check_same(name, level, labels_name, labels);
-    positions += flat ? level.size(1) : level.size(2) * level.size(3);
+    positions += flat ? level.sym_size(1) : level.sym_size(2) * level.sym_size(3);
   }
-  const int64_t channels = flat ? x[0].size(2) : x[0].size(1);
-  const int64_t per_position = positions == 0 ? 1 : anchors / positions;
-  bool fits = per_position * positions == anchors && (per_position > 0 || channels == 0) &&
-      (!flat || per_position == 1);
+  const c10::SymInt channels = x[0].sym_size(flat ? 2 : 1);
+  const c10::SymInt per_position = flat || positions == 0 ? c10::SymInt(1) : anchors / positions;
+  bool fits = same_size(per_position * positions, anchors) && (per_position > 0 || channels == 0);
   for (const at::Tensor& level : x) {
-    fits = fits && (flat || level.size(1) == channels);
+    fits = fits && (flat || same_size(level.sym_size(1), channels));
   }
   fits = fits && (per_position == 0 || channels % per_position == 0);
-  fits = fits && (anchors == 0 || channels > 0);
+  fits = fits && (channels > 0 || anchors == 0);
   TORCH_CHECK_VALUE(
       fits, name, ": expected the values of ", anchors, " anchors an image as in ", labels_name,
       " (on all levels the same A anchors a position, and A * K channels), got shapes ",
       shapes_of(x));
-  return {images, anchors, per_position == 0 ? 0 : channels / per_position};
+  return per_position == 0 ? c10::SymInt(0) : channels / per_position;
 }
 
-inline void check_scale(
-    const std::optional<at::Tensor>& scale, const char* name, const at::Tensor& other) {
-  if (scale.has_value()) {
-    TORCH_CHECK_VALUE(
-        scale->dim() == 0, "scale: expected a 0-dim tensor, got shape ", scale->sizes());
-    check_same("scale", *scale, name, other);
-  }
+// N and R of labels, and K of predictions that have been checked, where they are plain numbers.
+inline DenseShape dense_shape(const at::Tensor& labels, const c10::SymInt& values) {
+  return {labels.size(0), labels.size(1), values.expect_int()};
+}
+
+inline void check_scale(const std::optional<at::Tensor>& scale) {
+  TORCH_CHECK_VALUE(
+      !scale.has_value() || scale->dim() == 0, "scale: expected a 0-dim tensor, got shape ",
+      scale->sym_sizes());
 }
 
 inline void check_grad(
-    const at::Tensor& grad, at::IntArrayRef expected, at::ScalarType dtype, const at::Tensor& x) {
+    const at::Tensor& grad, c10::SymIntArrayRef expected, at::ScalarType dtype,
+    const at::Tensor& x) {
   check_shape("grad", grad, expected);
   TORCH_CHECK_TYPE(
       grad.scalar_type() == dtype, "grad: expected dtype ", name_of(dtype), ", got ",
       name_of(grad.scalar_type()));
-  check_same("grad", grad, "the inputs", x);
+  check_device("grad", grad, "the inputs", x);
 }
 
-// Losses reduced over many pairs are float32, and float64 for float64 inputs.
+// The dtype of a loss reduced over many pairs: float64 for float64 inputs, otherwise float32.
 inline at::ScalarType reduced_dtype(const at::Tensor& x) {
   return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }

@@ -1,26 +1,28 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
-#include <optional>
-
+#include "arguments.h"
 #include "checks.h"
 #include "losses/focal.h"
 
-// What the CPU and the CUDA side of the focal loss share.
+// What the sides of the focal loss share.
 
 namespace alwa_d2 {
 
-inline DenseShape check_focal(
-    at::TensorList logits, const at::Tensor& labels, double gamma,
-    const std::optional<at::Tensor>& scale) {
-  TORCH_CHECK_TYPE(
-      labels.scalar_type() == at::kLong, "labels: expected int64, got ",
-      name_of(labels.scalar_type()));
-  TORCH_CHECK_VALUE(gamma >= 0 && gamma <= 1e30, "gamma: expected 0 to 1e30, got ", gamma);
-  const DenseShape shape = check_predictions("logits", logits, "labels", labels);
-  check_scale(scale, "labels", labels);
-  return shape;
+// Returns K.
+inline c10::SymInt check_focal(const FocalArguments& args) {
+  check_devices(args);
+  const at::ScalarType dtype = args.labels.scalar_type();
+  TORCH_CHECK_TYPE(dtype == at::kLong, "labels: expected int64, got ", name_of(dtype));
+  // The slope (losses/focal.h) multiplies gamma with less than 1: it stays within float32.
+  TORCH_CHECK_VALUE(
+      args.gamma >= 0 && args.gamma <= 1e30, "gamma: expected 0 to 1e30, got ", args.gamma);
+  c10::SymInt values = check_predictions("logits", args.logits, "labels", args.labels);
+  check_scale(args.scale);
+  return values;
+}
+
+inline void check_focal_grad(const at::Tensor& grad, const FocalArguments& args) {
+  check_grad(grad, {}, reduced_dtype(args.logits[0]), args.logits[0]);
 }
 
 }  // namespace alwa_d2

@@ -1,8 +1,8 @@
 #pragma once
 
 // Marks a function for the host and, in CUDA files, for the device too: the formulas in losses/
-// are compiled from the same text for both. On the host they are inlined into loops, which only so
-// are vectorised.
+// are compiled from the same text for both. On the host they are inlined into loops: otherwise the
+// compiler would not vectorise these.
 #if defined(__CUDACC__)
 #define ALWA_HOST_DEVICE __host__ __device__ __forceinline__
 #elif defined(__GNUC__)

@@ -30,15 +30,15 @@ struct Level {
         (position / width) * stride_row + (position % width) * stride_column;
   }
 
-  // Whether an image's values lie side by side anchor by anchor: a flat tensor, channels last.
+  // Whether an image's values lie side by side, anchor after anchor: a flat tensor, channels last.
   bool in_rows(int64_t k) const {
     return (k == 1 || stride_value == 1) && (per_position == 1 || stride_anchor == k) &&
         (width == 1 || stride_column == per_position * k) &&
         (anchors == width * per_position || stride_row == width * per_position * k);
   }
 
-  // Whether each channel of an image lies side by side position by position: contiguous (N, C, H,
-  // W).
+  // Whether each channel of an image lies side by side, position after position: contiguous
+  // (N, C, H, W).
   bool in_planes() const {
     return (width == 1 || stride_column == 1) &&
         (anchors == width * per_position || stride_row == width);
@@ -47,7 +47,9 @@ struct Level {
 
 template <typename scalar_t>
 struct Levels {
-  static constexpr int kMost = 16;  // they travel to CUDA kernels by value
+  // Heads have 5 to 7. A CUDA kernel gets all levels, of the logits and of the gradients, by value,
+  // and may have 4096 bytes of parameters.
+  static constexpr int kMost = 16;
   Level<scalar_t> items[kMost];
 
   ALWA_HOST_DEVICE int index_of_anchor(int64_t r) const {
@@ -68,7 +70,7 @@ struct DenseShape {
   int64_t images, anchors, values;  // N, R, K
 };
 
-// Reading does not undo what a copy-on-write tensor has saved.
+// const_data_ptr for what is only read: data_ptr would make a copy-on-write tensor copy its memory.
 template <typename scalar_t>
 scalar_t* memory_of(const at::Tensor& x) {
   if constexpr (std::is_const_v<scalar_t>) {
@@ -88,7 +90,7 @@ inline std::vector<at::Tensor> empty_like(at::TensorList levels) {
   return result;
 }
 
-// Describes predictions that check_predictions (checks.h) has passed. A flat (N, R, K) tensor is a
+// Describes predictions that have passed check_predictions (checks.h). A flat (N, R, K) tensor is a
 // level of one column: as if it were its (N, K, R, 1) view, with A = 1.
 template <typename scalar_t>
 Levels<scalar_t> make_levels(at::TensorList predictions, const DenseShape& shape) {

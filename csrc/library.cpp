@@ -2,14 +2,14 @@
 #include <torch/library.h>
 
 // Every op of the extension; the implementations register themselves in cpu/<op>.cpp and
-// cuda/<op>.cu, the way to their gradients in autograd/<op>.cpp, the fake kernels in
-// alwa_d2/layers/<op>.py.
+// cuda/<op>.cu, what leads to their gradients in autograd/<op>.cpp, the ops for tensors without
+// numbers in meta.cpp. arguments.h repeats the lists of arguments, as structs.
 //
 // `deltas` and `logits` are one (N, R, K) tensor or a head's levels (N, A * K, H, W). Statistics
 // are the five numbers of csrc/stats.h. A scaled loss is multiplied with scale * factor.
 //
-// `_<op>_ahead` gives the loss and, of the same pass, its gradient for an incoming gradient of 1:
-// for the nodes in autograd/ alone, as is _multiply_.
+// `_<op>_ahead` gives the loss and, from the same pass, its gradient for an incoming gradient of 1.
+// These ops and _multiply_ are for the nodes in autograd/ alone.
 TORCH_LIBRARY(alwa_d2, m) {
   m.def(
       "box_loss(Tensor pred, Tensor target, str kind, str reduction, float beta, float eps)"

@@ -7,14 +7,16 @@
 #include "checks.h"
 #include "host_device.h"
 
-// What the CPU and the CUDA side of loss_scales share.
+// What the sides of loss_scales share.
 
 namespace alwa_d2 {
 
-constexpr size_t kMostWeights = 16;  // they travel to CUDA kernels by value
+// A model has two weights; the CUDA kernel gets a pointer to each by value.
+constexpr size_t kMostWeights = 16;
 
-// The moving average after a batch with this number of foreground anchors. Product and sum are
-// rounded together, as PyTorch's add_(x, alpha) does on CUDA and on processors that can.
+// The moving average after a batch with this number of foreground anchors. The sum and its second
+// product are rounded once, together, as PyTorch's add_(x, alpha) rounds them on CUDA and on
+// processors with FMA.
 ALWA_HOST_DEVICE double next_normalizer(double normalizer, double num_foreground, double momentum) {
   const double count = num_foreground < 1 ? 1 : num_foreground;
 #if defined(__CUDA_ARCH__)
@@ -24,8 +26,18 @@ ALWA_HOST_DEVICE double next_normalizer(double normalizer, double num_foreground
 #endif
 }
 
+// As check_devices in checks.h, and called where it is.
+inline void check_loss_scales_devices(
+    const at::Tensor& num_foreground, const at::Tensor& normalizer, at::TensorList weights) {
+  check_device("num_foreground", num_foreground, "normalizer", normalizer);
+  for (const at::Tensor& weight : weights) {
+    check_device("weights", weight, "normalizer", normalizer);
+  }
+}
+
 inline void check_loss_scales(
     const at::Tensor& num_foreground, const at::Tensor& normalizer, at::TensorList weights) {
+  check_loss_scales_devices(num_foreground, normalizer, weights);
   check_shape("num_foreground", num_foreground, {});
   check_shape("normalizer", normalizer, {});
   TORCH_CHECK_TYPE(
@@ -34,7 +46,6 @@ inline void check_loss_scales(
   TORCH_CHECK_TYPE(
       normalizer.scalar_type() == at::kDouble, "normalizer: expected float64, got ",
       name_of(normalizer.scalar_type()));
-  check_same("num_foreground", num_foreground, "normalizer", normalizer);
   TORCH_CHECK_VALUE(
       weights.size() <= kMostWeights, "weights: expected at most ", kMostWeights, " tensors, got ",
       weights.size());
@@ -43,7 +54,6 @@ inline void check_loss_scales(
     TORCH_CHECK_TYPE(
         weight.scalar_type() == at::kDouble, "weights: expected float64, got ",
         name_of(weight.scalar_type()));
-    check_same("weights", weight, "normalizer", normalizer);
   }
 }
 

@@ -7,8 +7,8 @@
 
 namespace alwa_d2 {
 
-// Count, sum, sum of squares, least and greatest of a series of losses, in float64. Its five
-// numbers in this order are what the ops return as statistics. NaN reaches all but the count.
+// Count, sum, sum of squares, least and greatest of a series of losses, in float64. The ops return
+// these five numbers, in this order, as statistics. A NaN reaches all of them but the count.
 struct Stats {
   static constexpr int kSize = 5;
 

@@ -5,9 +5,9 @@
 # All versions of the loops that cpu/vectorize.h makes have the checks; as always, the ones that run
 # are those for the processor at hand.
 #
-#   tools/sanitize.sh -k giou -x            with .venv, or python3 where there is none; what follows
+#   scripts/sanitize.sh -k giou -x            with .venv, or python3 where there is none; what follows
 #                                           goes to pytest
-#   PYTHON=/opt/torch/bin/python CXX=g++-13 tools/sanitize.sh
+#   PYTHON=/opt/torch/bin/python CXX=g++-13 scripts/sanitize.sh
 #
 # PYTHON needs what the tests need; nothing is installed into it. CXX has to be a GCC.
 set -euo pipefail
@@ -22,7 +22,7 @@ folder=build/sanitize
 log=build/sanitize.log
 
 # Those that call the kernels in this process, where they are the ones with the checks. The tests of
-# train_net.py, of several processes and of the tools start others, which find the ordinary build;
+# train_net.py, of several processes and of the commands start others, which find the ordinary build;
 # those of resuming, mixed precision and bad input train what test_retinanet.py and test_rcnn.py do.
 tests=(
     tests/test_benchmarks.py tests/test_box_loss.py tests/test_dense_box_loss.py

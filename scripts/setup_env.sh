@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Sets .venv up for `make`: the pinned packages, Detectron2, and alwa_d2 itself.
 #
-#   tools/setup_env.sh packages     the environment, from requirements*.txt
-#   tools/setup_env.sh extension    alwa_d2, editable, with its extension built
+#   scripts/setup_env.sh packages     the environment, from requirements*.txt
+#   scripts/setup_env.sh extension    alwa_d2, editable, with its extension built
 #
 # PYTHON=python3.12     makes the environment with another Python than python3
 # VENV=folder           makes it elsewhere than in .venv

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 REPO = Path(__file__).resolve().parents[1]
 BOX_KINDS = ("l1", "smooth_l1", "iou", "giou", "diou", "ciou")
@@ -111,15 +112,21 @@ def flatten_levels(levels, values):
     return torch.cat([dense.permute_to_N_HWA_K(level, values) for level in levels], 1)
 
 
-def to_meta(arguments):
-    """The same arguments as meta tensors, which only fake kernels take."""
+def in_mode(arguments, mode):
+    """The same arguments "real", or as tensors without numbers: "meta" or "fake"."""
+    fake_mode = FakeTensorMode() if mode == "fake" else None
 
-    def meta(x):
-        if isinstance(x, torch.Tensor):
+    def changed(x):
+        if isinstance(x, torch.Tensor) and mode == "fake":
+            return fake_mode.from_tensor(x)
+        if isinstance(x, torch.Tensor) and mode == "meta":
             return x.detach().to("meta").requires_grad_(x.requires_grad)
-        return [meta(item) for item in x] if isinstance(x, list) else x
+        return [changed(item) for item in x] if isinstance(x, list) else x
 
-    return {name: meta(value) for name, value in arguments.items()}
+    return {name: changed(value) for name, value in arguments.items()}
+
+
+MODES = ("real", "meta", "fake")
 
 
 def assert_same_bits_for_any_number_of_threads(results):

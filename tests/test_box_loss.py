@@ -7,10 +7,11 @@ import pytest
 import torch
 from conftest import (
     BOX_KINDS,
+    MODES,
     TOLERANCE,
     assert_same_bits_for_any_number_of_threads,
+    in_mode,
     random_boxes,
-    to_meta,
 )
 from hypothesis import given, settings
 
@@ -358,12 +359,12 @@ def test_compiles_without_graph_breaks():
         (dict(pred=torch.zeros(5, 4, dtype=torch.int64), target=torch.zeros(5, 4, dtype=torch.int64)), TypeError, "pred: expected float64, float32, float16 or bfloat16"),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("mode", ["real", "fake"])
+@pytest.mark.parametrize("mode", MODES)
 def test_refusals(change, error, words, mode):
-    """The fake kernel says the same as the real one."""
+    """In the same words for tensors without numbers."""
     arguments = dict(pred=torch.zeros(5, 4), target=torch.zeros(5, 4), kind="iou") | change
     with pytest.raises(error, match=words):
-        box_loss(**(to_meta(arguments) if mode == "fake" else arguments))
+        box_loss(**in_mode(arguments, mode))
 
 
 @pytest.mark.parametrize(
@@ -374,9 +375,9 @@ def test_refusals(change, error, words, mode):
         ("sum", torch.ones((), dtype=torch.float64), TypeError, "grad: expected dtype float32, got float64"),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("mode", ["real", "fake"])
+@pytest.mark.parametrize("mode", MODES)
 def test_backward_refusals(reduction, grad, error, words, mode):
     arguments = dict(grad=grad, pred=torch.zeros(5, 4), target=torch.zeros(5, 4))
-    arguments = to_meta(arguments) if mode == "fake" else arguments
+    arguments = in_mode(arguments, mode)
     with pytest.raises(error, match=words):
         OPS.box_loss_backward(**arguments, kind="iou", reduction=reduction, beta=0.0, eps=1e-7)

@@ -1,5 +1,6 @@
 """The build's decisions and words, without building, and the house rules of the build files."""
 
+import ast
 import os
 import re
 import shutil
@@ -229,7 +230,7 @@ def test_sanitize_says_what_the_compiler_lacks(tmp_path):
     compiler.write_text('#!/bin/sh\necho "${1#*=}"\n')
     compiler.chmod(0o755)
     result = subprocess.run(
-        [str(REPO / "tools" / "sanitize.sh")],
+        [str(REPO / "scripts" / "sanitize.sh")],
         env=os.environ | {"CXX": str(compiler)},
         capture_output=True,
         text=True,
@@ -268,8 +269,29 @@ def test_setuptools_stays_below_81():
     assert '"setuptools>=64,<81"' in (REPO / "pyproject.toml").read_text()
 
 
+def test_what_the_command_imports_is_among_the_dependencies():
+    """And pinned. What Detectron2 alone needs is left to it."""
+    names = {"PIL": "pillow", "yaml": "pyyaml"}
+    project = (REPO / "pyproject.toml").read_text()
+    lists = re.findall(r"^(?:dependencies|slurm) = \[(.*?)\]", project, re.M | re.S)
+    listed = {re.split("[<>=]", name)[0] for name in re.findall(r'"([^"]+)"', "".join(lists))}
+    pins = (REPO / "requirements.txt").read_text().lower()
+    for path in (REPO / "alwa_d2").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            else:
+                absolute = isinstance(node, ast.ImportFrom) and not node.level
+                modules = [node.module] if absolute else []
+            for module in {name.split(".")[0] for name in modules} - sys.stdlib_module_names:
+                name = names.get(module, module)
+                if name not in ("detectron2", "alwa_d2", "alwa_d2_command"):
+                    assert name in listed, f"{path.name} imports {module}"
+                    assert f"\n{name}==" in pins, name
+
+
 def test_scripts_can_be_run():
-    for name in (".ci/run", "tools/setup_env.sh", "tools/sanitize.sh"):
+    for name in (".ci/run", "scripts/setup_env.sh", "scripts/sanitize.sh"):
         assert os.access(REPO / name, os.X_OK), name
         subprocess.run(["bash", "-n", str(REPO / name)], check=True)
 
@@ -279,7 +301,7 @@ def test_setup_refuses_a_python_that_is_too_old(tmp_path):
     python.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1\nexit 1\n')
     python.chmod(0o755)
     result = subprocess.run(
-        [str(REPO / "tools" / "setup_env.sh"), "packages"],
+        [str(REPO / "scripts" / "setup_env.sh"), "packages"],
         env=os.environ | {"PYTHON": str(python), "VENV": str(tmp_path / "venv")},
         capture_output=True,
         text=True,

@@ -1,139 +1,119 @@
-"""False positives at equal recall, and the sheet of two runs, on detections made by hand."""
+"""`alwa-d2 compare`: tables of runs made by hand; two runs' detections, by a stand-in for the model."""
 
+import csv
 import re
-import sys
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from conftest import REPO
+
+pytest.importorskip("detectron2", reason="needs Detectron2")
+
+from boxes_by_hand import ELSEWHERE, A, B, instances
 from PIL import Image
-from test_tools import A, B, instances, load, pixels_of
+from run_folders import config, records, write_run
 
-ELSEWHERE = [100, 50, 120, 70]
-
-
-@pytest.fixture(scope="module")
-def show():
-    pytest.importorskip("detectron2", reason="needs Detectron2")
-    for name in ("sheet", "equal_recall"):
-        load(name)
-    return load("show_detections")
+from alwa_d2.analysis import compare_detections as module
+from alwa_d2.analysis import detections
+from alwa_d2.analysis.compare_runs import compare_runs, format_table, names_of
+from alwa_d2.analysis.runs import load_run
+from alwa_d2.cli.main import main
+from alwa_d2.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def equal_recall(show):
-    return sys.modules["equal_recall"]
+def with_classes(cat, time):
+    """Lines of a run that has scores of single classes, and the seconds of its iterations."""
+    *lines, scores = records()
+    lines = [line | {"time": time + 0.1 * index} for index, line in enumerate(lines)]
+    return [*lines, scores | {"bbox/AP-cat": cat, "bbox/AP50-cat": 1.0, "segm/AP": 12.25}]
 
 
-@pytest.fixture(scope="module")
-def sheets(show):
-    return sys.modules["sheet"]
-
-
-def test_false_positives_at_equal_recall(equal_recall):
-    # By falling score: T F T F F T, four boxes.
-    scores, hits = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [1, 0, 1, 0, 0, 1]
-    curve = equal_recall.Curve(scores[::-1], hits[::-1], 4)  # in any order
-    assert curve.at(0.25) == (0.9, 0) and curve.at(0.2) == (0.9, 0)
-    assert curve.at(0.26) == (0.7, 1) and curve.at(0.5) == (0.7, 1)
-    assert curve.at(0.75) == (0.4, 3) and curve.at(0.76) is None
-    assert curve.best == 0.75
-    assert [curve.recall_at(score) for score in (0.95, 0.7, 0.5, 0.0)] == [0, 0.5, 0.5, 0.75]
-
-
-def test_detections_of_one_score_are_taken_together(equal_recall):
-    curve = equal_recall.Curve([0.9, 0.5, 0.5, 0.5], [True, True, False, False], 2)
-    assert curve.at(0.5) == (0.9, 0) and curve.at(1.0) == (0.5, 2)
-
-
-def test_no_detections_and_no_boxes(equal_recall):
-    nothing = equal_recall.Curve([], [], 3)
-    assert nothing.best == nothing.recall_at(0.5) == 0 and nothing.at(0.5) is None
-    no_boxes = equal_recall.Curve([0.9], [False], 0)
-    assert no_boxes.best == no_boxes.recall_at(0.5) == 0 and no_boxes.at(0.5) is None
-
-
-def two_runs(sheets):
-    """Two images of each run, four boxes: A finds all by 0.6, B two of them at 0.5."""
-    grey = np.full((100, 160, 3), 127, np.uint8)
-    truth = instances([A, B], [0, 1])
-
-    def sample(name, boxes, classes, scores):
-        return sheets.Sample(name, grey, truth, instances(boxes, classes, scores))
-
-    first = [
-        sample("1", [A, B, ELSEWHERE], [0, 1, 0], [0.9, 0.8, 0.3]),
-        sample("2", [A, B], [0, 1], [0.7, 0.6]),
-    ]
-    second = [
-        sample("1", [A, ELSEWHERE, B], [0, 0, 0], [0.9, 0.8, 0.7]),  # B's class is wrong
-        sample("2", [A, ELSEWHERE, B], [0, 0, 1], [0.6, 0.5, 0.4]),
-    ]
-    return first, second
-
-
-def test_the_table_of_two_runs(sheets, equal_recall):
-    curves = [equal_recall.curve_of(samples) for samples in two_runs(sheets)]
-    # First: T 0.9, T 0.8, T 0.7, T 0.6, F 0.3. Second: T 0.9, F 0.8, F 0.7, T 0.6, F 0.5, T 0.4.
-    assert equal_recall.common_recall(curves, 0.5) == 0.5
-    assert equal_recall.common_recall(curves, 0.85) == 0.25
-    assert equal_recall.common_recall(curves, None) == 0.5
-    table = equal_recall.false_positive_table(curves, ["A one", "B two"], 0.5)
-    assert [line.split() for line in table.splitlines()] == [
-        "recall A one: FP (score) B two: FP (score) B - A".split(),
-        "0.500* 0 (0.80) 2 (0.60) +2".split(),
-        "0.600 0 (0.70) 3 (0.40) +3".split(),
-        "0.700 0 (0.70) 3 (0.40) +3".split(),
-        "0.800 0 (0.60) - -".split(),
-        "0.900 0 (0.60) - -".split(),
-        "* that of the picture".split(),
-        "highest recall: A one 1.000, B two 0.750".split(),
-    ]
-    # One that finds one box of the four, and one that finds none.
-    few, none = equal_recall.Curve([0.3], [True], 4), equal_recall.Curve([0.9], [False], 4)
-    assert equal_recall.common_recall([curves[0], few], None) == 0.25
-    assert equal_recall.common_recall([curves[0], none], None) == 0
-    table = equal_recall.false_positive_table([curves[0], none], ["A one", "B two"], 0.0)
-    assert "*" not in table
-
-
-def test_the_sheet_of_two_runs(sheets):
-    rows = list(zip(*two_runs(sheets)))
-    sheet = sheets.make_comparison(rows, ["A one", "B two"], ["cat", "dog"], "a title", tile=320)
-    # An image a row, three tiles each, enlarged to 320 x 200.
-    assert sheet.width == 3 * 320 + 4 * sheets.GAP
-    assert sheet.height == sheets.HEADER + 2 * (sheets.TITLE + 200 + sheets.GAP)
-    top = sheets.HEADER + sheets.TITLE
-    starts = [sheets.GAP + column * (320 + sheets.GAP) for column in range(3)]
-    tiles = [sheet.crop((x, top, x + 320, top + 200)) for x in starts]
-    shown = [
-        [bool(pixels_of(tile, style.colour)) for style in sheets.STYLES] for tile in tiles
-    ]  # truth, true, false, missed
-    assert shown == [
-        [True, False, False, False],
-        [False, True, True, False],
-        [False, True, True, True],
+@pytest.fixture
+def two_folders(tmp_path):
+    """Runs with other rules and folders; the second has neither times nor classes, and a key more."""
+    first = config() | {"OUTPUT_DIR": "one", "SOLVER": {"BASE_LR": 0.01, "STEPS": [60, 80]}}
+    second = config(rule="balance") | {"OUTPUT_DIR": "two", "SOLVER": {"BASE_LR": 0.01}, "NEW": 1}
+    return [
+        write_run(tmp_path / "first-0123456789ab", with_classes(33.5, 0.2), first),
+        write_run(tmp_path / "second", None, second),
     ]
 
 
-def test_a_header_is_never_cut(sheets):
-    """The last of the legend's texts and the title end on the sheet, however small the pictures."""
-    rows = list(zip(*two_runs(sheets)))
-    for title, tile in (("a title", 20), ("a title of many words " * 10, 20), ("a title", 320)):
-        sheet = sheets.make_comparison(rows, ["A one", "B two"], ["cat", "dog"], title, tile=tile)
-        whole = sheets.make_comparison(rows, ["A one", "B two"], ["cat", "dog"], title, tile=900)
-        box = (0, 0, min(sheet.width, whole.width), sheets.HEADER)
-        assert pixels_of(sheet.crop(box), sheets.BLACK) == pixels_of(
-            whole.crop((0, 0, whole.width, sheets.HEADER)), sheets.BLACK
+def cells(text):
+    """First cell -> all others, of the lines of a table."""
+    found = [line.split("  ") for line in text.splitlines() if not line.startswith("--")]
+    found = [[cell.strip() for cell in line if cell.strip()] for line in found]
+    return {first: rest for first, *rest in found}
+
+
+def test_scores_weights_time_and_settings_stand_side_by_side(two_folders, capsys):
+    assert main(["compare", *map(str, two_folders)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0].split() == ["first", "second"]
+    assert {k: v for k, v in list(cells(printed).items())[1:]} == {
+        "AP": ["40.2", "40.2"],
+        "AP50": ["71.5", "71.5"],
+        "AP75": ["39.0", "39.0"],
+        "segm/AP": ["12.2", "-"],
+        "AP-cat": ["33.5", "-"],
+        "final weight of loss_cls": ["0.500", "0.500"],
+        "final weight of loss_box_reg": ["1.000", "1.000"],
+        # 0.2, 0.3, ... 1.1: the median lies half way between 0.6 and 0.7.
+        "seconds per iteration": ["0.650", "-"],
+        "iterations": ["200", "200"],
+        "MODEL.ALWA.RULE": ["authors", "balance"],
+        "SOLVER.STEPS": ["[60, 80]", "-"],
+        "NEW": ["-", "1"],
+    }
+
+
+def test_the_csv_has_a_row_for_each_run_unrounded(two_folders, tmp_path, capsys):
+    output = tmp_path / "new" / "runs.csv"
+    assert main(["compare", *map(str, two_folders), "--csv", str(output)]) == 0
+    assert f"wrote {output}" in capsys.readouterr().out
+    with output.open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert [first["run"], second["run"]] == list(map(str, two_folders))
+    assert (first["bbox/AP"], first["bbox/AP-cat"], first["segm/AP"]) == ("40.25", "33.5", "12.25")
+    assert float(first["seconds per iteration"]) == pytest.approx(0.65)
+    assert (second["segm/AP"], second["SOLVER.STEPS"], second["NEW"]) == ("", "", "1")
+    assert "OUTPUT_DIR" not in first
+
+
+def test_equal_settings_and_equal_names(tmp_path):
+    folders = [str(write_run(tmp_path / parent / "run")) for parent in "abc"]
+    runs = [load_run(folder) for folder in folders]
+    assert names_of(runs, folders) == folders
+    table = format_table(["a", "b", "c"], compare_runs(runs))
+    assert table.endswith("\nThe settings are the same (OUTPUT_DIR, OVERWRITE apart).")
+    assert table.splitlines()[0].split() == ["a", "b", "c"]
+
+
+def test_long_settings_are_wrapped(tmp_path):
+    runs = [
+        load_run(
+            write_run(tmp_path / name, settings=config() | {"DATASETS": {"TRAIN": [name] * 30}})
         )
+        for name in ("some", "others")
+    ]
+    table = format_table(["a", "b"], compare_runs(runs))
+    assert max(map(len, table.splitlines())) < 100 and table.count("'others'") == 30
 
 
-def run_folder(path):
-    path.mkdir()
-    for name in ("config.yaml", "model_final.pth"):
-        (path / name).touch()
-    return path
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["a"], "expected two or more runs, got one OUTPUT_DIR"),
+        (["a", "b", "c", "--detections"], "--detections: expected two runs, got 3"),
+        (["a", "b", "--output", "a.png"], "--output: goes with --detections alone"),
+        (["a", "b", "--score-thresh", "0.0"], "--score-thresh: goes with --detections alone"),
+        (["a", "b", "--opts", "MODEL.DEVICE", "cpu"], "--opts: goes with --detections alone"),
+        (["a", "b"], "a/metrics.json: no such file; expected the folder of a finished run"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", *arguments]) == 2
+    assert capsys.readouterr().err == f"alwa-d2 compare: {message}\n"
 
 
 @pytest.fixture
@@ -156,8 +136,14 @@ def data(tmp_path):
     DatasetCatalog.remove("three_images")
 
 
-def test_two_run_folders_are_compared_over_the_whole_set(show, data, tmp_path, monkeypatch, capsys):
-    folders = [run_folder(tmp_path / f"{name}-0123456789ab") for name in ("one", "two")]
+def detection_folder(path):
+    write_run(path)
+    (path / "model_final.pth").touch()
+    return path
+
+
+def test_two_run_folders_are_compared_over_the_whole_set(data, tmp_path, monkeypatch, capsys):
+    folders = [detection_folder(tmp_path / f"{name}-0123456789ab") for name in ("one", "two")]
     found = {
         "one": instances([A, B, ELSEWHERE], [0, 1, 0], [0.9, 0.8, 0.1]),
         "two": instances([A, ELSEWHERE], [0, 1], [0.6, 0.55]),
@@ -173,58 +159,41 @@ def test_two_run_folders_are_compared_over_the_whole_set(show, data, tmp_path, m
         name = cfg.MODEL.WEIGHTS.split("/")[-2].split("-")[0]
         return lambda image: {"instances": found[name]}
 
-    monkeypatch.setattr(show, "DefaultPredictor", predictor)
-    arguments = ["--compare", *map(str, folders), "--num-images", "2", "MODEL.DEVICE", "cpu"]
-    args = show.parse(arguments)
-    _, samples = show.load_run_samples(str(folders[0]), args, setup_cfg)
+    monkeypatch.setattr(detections, "load_predictor", predictor)
+    monkeypatch.setattr(module, "setup_cfg", setup_cfg)
+    _, samples = module.load_run_samples(str(folders[0]), None, 2, ["MODEL.DEVICE", "cpu"])
     assert [s.image.shape for s in samples] == [(100, 160, 3), (0, 0, 3), (100, 160, 3)]
     seen.clear()
-    output = show.compare(args, setup_cfg)
-    assert output == folders[0] / "comparison.png" and output.exists()
+    arguments = ["--detections", "--num-images", "2", "--opts", "MODEL.DEVICE", "cpu"]
+    assert main(["compare", *map(str, folders), *arguments]) == 0
+    output = folders[0] / "comparison.png"
+    assert output.exists()
     assert seen[1] == (
         str(folders[1] / "config.yaml"),
         ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", str(folders[1] / "model_final.pth")],
     )
-    printed = capsys.readouterr().out.splitlines()
+    table, printed = capsys.readouterr().out.split("\n\n")
+    assert table.splitlines()[0].split() == ["one", "two"]
+    printed = printed.splitlines()
     assert printed[0] == "three_images: 3 images, 6 boxes"
-    assert printed[1].split("  ")[1:3] == ["A one: FP (score)", "B two: FP (score)"]
+    assert re.split(" {2,}", printed[1].strip())[1:3] == ["A one: FP (score)", "B two: FP (score)"]
     # At 0.5 the second finds three of six; the first does at 0.9, without a mistake in any image.
     assert printed[2].split() == "0.500* 0 (0.90) 0 (0.60) +0".split()
+    assert printed[-1] == f"wrote {output}"
     with Image.open(output) as picture:
         assert picture.height == 62 + 2 * (22 + 200 + 10)  # two of the three images
 
 
-def test_other_test_sets_and_missing_files_are_refused(show, tmp_path, monkeypatch, capsys):
-    one, two = (run_folder(tmp_path / name) for name in ("one", "two"))
-    monkeypatch.setattr(show, "load_samples", lambda *args, **kwargs: [])
+def test_other_test_sets_and_missing_files_are_refused(tmp_path, monkeypatch, capsys):
+    one, two = (detection_folder(tmp_path / name) for name in ("one", "two"))
+    monkeypatch.setattr(module, "load_samples", lambda *args, **kwargs: [])
 
     def setup_cfg(config, opts):
         return SimpleNamespace(DATASETS=SimpleNamespace(TEST=(config.split("/")[-2],)))
 
-    args = show.parse(["--compare", str(one), str(two)])
-    with pytest.raises(sys.modules["runs"].ToolError, match="test sets are one and two"):
-        show.compare(args, setup_cfg)
+    monkeypatch.setattr(module, "setup_cfg", setup_cfg)
+    with pytest.raises(UserError, match="test sets are one and two"):
+        module.compare_detections((str(one), str(two)))
     (two / "model_final.pth").unlink()
-    (one / "config.yaml").unlink()
-    assert show.main(["--compare", str(one), str(two)]) == 2
-    assert "config.yaml: no such file; expected the folder" in capsys.readouterr().err
-
-
-def test_a_config_or_two_runs_but_not_both(show, capsys):
-    for arguments in ([], ["--config-file", "a.yaml", "--compare", "a", "b"]):
-        with pytest.raises(SystemExit):
-            show.parse(arguments)
-    assert "--compare" in capsys.readouterr().err
-
-
-def test_every_tool_is_documented():
-    pages = [REPO / "README.md", REPO / "Makefile", *(REPO / "docs").glob("*.md")]
-    text = "".join(page.read_text(encoding="utf-8") for page in pages)
-    scripts = [
-        path for path in (REPO / "tools").glob("*.py") if "__main__" in path.read_text("utf-8")
-    ]
-    assert len(scripts) >= 6
-    for script in scripts:
-        assert f"tools/{script.name}" in text
-        for option in re.findall(r'"(--[a-z-]+)"', script.read_text("utf-8")):
-            assert option in text, f"{script.name} {option}"
+    assert main(["compare", str(one), str(two), "--detections"]) == 2
+    assert "model_final.pth: no such file; expected the folder" in capsys.readouterr().err

@@ -31,7 +31,8 @@ def test_config_builds(path):
         assert model.roi_heads.mask_on == path.name.startswith("mask")
         weighters = model.loss_weighters.values()
     else:
-        assert type(model).__name__ == "AlwaRetinaNet"
+        kind = "AlwaFCOS" if "fcos" in path.name else "AlwaRetinaNet"
+        assert type(model).__name__ == kind
         weighters = [model.loss_weighter]
     for weighter in weighters:
         assert type(weighter).__name__ == ("ALWA" if "alwa" in path.name else "Fixed")

@@ -108,5 +108,5 @@ def test_a_graph_replays_across_a_window_s_end():
             side.weighter.step()
         for a, b in zip(expected, gradients, strict=True):
             torch.testing.assert_close(a, b)
-    assert torch.equal(eager.weighter.weight, recorded.weighter.weight)
-    assert eager.weighter.weight[0] != 1
+    assert torch.equal(eager.weighter.weight_vector, recorded.weighter.weight_vector)
+    assert eager.weighter.weight_vector[0] != 1

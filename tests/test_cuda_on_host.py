@@ -87,6 +87,12 @@ def test_planted_faults_are_noticed(fault):
     check_fault(fault)
 
 
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_faults_are_found_in_their_files(fault):
+    text = (REPO / "csrc" / "cuda" / fault.file).read_text()
+    assert fault.change(text) != text
+
+
 def test_every_kernel_has_its_faults():
     """Of a kernel without a row in the table nobody would know whether its tests can fail."""
     kernels = set()

@@ -7,12 +7,13 @@ import torch
 from conftest import (
     BOX_KINDS,
     LEVEL_SHAPES,
+    MODES,
     TOLERANCE,
     assert_same_bits_for_any_number_of_threads,
     assert_same_sums,
     flatten_levels,
+    in_mode,
     random_boxes,
-    to_meta,
 )
 
 from alwa_d2.layers import dense_box_loss, reference
@@ -312,7 +313,7 @@ def levels_of(*shapes):
         (dict(scale="1"), TypeError, "scale: expected a float or a 0-dim tensor, got str"),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("mode", ["real", "fake"])
+@pytest.mark.parametrize("mode", MODES)
 def test_refusals(change, error, words, mode):
     arguments = dict(
         anchors=torch.zeros(6, 4),
@@ -323,4 +324,4 @@ def test_refusals(change, error, words, mode):
     )
     arguments |= change
     with pytest.raises(error, match=words):
-        dense_box_loss(**(to_meta(arguments) if mode == "fake" else arguments))
+        dense_box_loss(**in_mode(arguments, mode))

@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from test_tools import config, load, runs, write_run
+from run_folders import config, write_run
 
-weight_course = load("weight_course")
-diagnose = load("diagnose")
+from alwa_d2.analysis import weight_course
+from alwa_d2.analysis.diagnosis import diagnose, report
+from alwa_d2.analysis.runs import load_run
+from alwa_d2.cli.main import main
 
 
 def write(folder, cls, box, weights, settings=None, names=("cls", "box_reg"), extra=()):
@@ -29,8 +31,8 @@ SET_ONCE = [1.0] + 9 * [0.5]
 
 
 def only(folder):
-    run = runs.load_run(folder)
-    return diagnose.diagnose(run, run.pairs[0], [run])
+    run = load_run(folder)
+    return diagnose(run, run.weighting.pairs[0], [run])
 
 
 TWIN = "Compare its AP with a run with Fixed weights 1:1, given here along with it."
@@ -72,11 +74,11 @@ def test_falls_of_several_runs_are_over_one_window(tmp_path):
     folders = [
         write(tmp_path / f"{c}", FALLING, SLOWLY, SET_ONCE, config(interval=c)) for c in (20, 80)
     ]
-    given = [runs.load_run(folder) for folder in folders]
-    results = [diagnose.diagnose(run, run.pairs[0], given) for run in given]
+    given = [load_run(folder) for folder in folders]
+    results = [diagnose(run, run.weighting.pairs[0], given) for run in given]
     # Lines 19 to 79: 8, 4, 2, 2.
     assert [r["falls_faster"]["cls"]["first_window"] for r in results] == [4.0, 4.0]
-    assert "last tenth / first 80 iterations" in diagnose.report(results)
+    assert "last tenth / first 80 iterations" in report(results)
 
 
 def test_the_gain_over_the_twin(tmp_path):
@@ -85,8 +87,8 @@ def test_the_gain_over_the_twin(tmp_path):
 
     adapted = write(tmp_path / "a", FALLING, SLOWLY, SET_ONCE, extra=score(25.0))
     twin = write(tmp_path / "b", FALLING, SLOWLY, [1.0] * 10, config("Fixed"), extra=score(27.5))
-    given = [runs.load_run(folder) for folder in (adapted, twin)]
-    first, second = (diagnose.diagnose(run, run.pairs[0], given) for run in given)
+    given = [load_run(folder) for folder in (adapted, twin)]
+    first, second = (diagnose(run, run.weighting.pairs[0], given) for run in given)
     assert first["gain"] == {"AP": -2.5, "over": "1:1"}
     assert first["advice"][-1] == "AP -2.5 against 1:1 of the same settings."
     assert second["advice"] == ["Weights 1:1, the baseline: nothing was weighted."]
@@ -103,7 +105,7 @@ def test_a_box_loss_that_falls_faster(tmp_path):
 def test_a_loss_that_rises_has_no_half_of_its_fall(tmp_path):
     result = only(write(tmp_path / "a", FALLING, SLOWLY[::-1], SET_ONCE))
     assert result["falls_faster"]["box"]["half_done"] is None
-    assert "box 1.3 (-)" in diagnose.report([result])
+    assert "box 1.3 (-)" in report([result])
 
 
 def test_fixed_weights(tmp_path):
@@ -194,7 +196,7 @@ def test_the_table_and_json(tmp_path, capsys):
         write(tmp_path / "rpn", FALLING, SLOWLY, [1.0] * 10, None, ("rpn_cls", "rpn_loc")),
     ]
     output = tmp_path / "new" / "diagnoses.json"
-    assert diagnose.main([*map(str, folders), "--json", str(output)]) == 0
+    assert main(["diagnose", *map(str, folders), "--json", str(output)]) == 0
     header, first, second, *_ = capsys.readouterr().out.splitlines()
     assert (
         first.split()
@@ -210,7 +212,7 @@ def test_the_table_and_json(tmp_path, capsys):
 def test_losses_that_are_not_finite_are_null_in_json(tmp_path):
     nan, output = float("nan"), tmp_path / "a.json"
     folder = write(tmp_path / "a", [nan] * 10, SLOWLY, SET_ONCE)
-    assert diagnose.main([str(folder), "--json", str(output)]) == 0
+    assert main(["diagnose", str(folder), "--json", str(output)]) == 0
     (result,) = json.loads(output.read_text())
     assert result["falls_faster"]["cls"]["ratio"] is None
     assert result["falls_faster"]["holds"] == "unknown"
@@ -221,6 +223,6 @@ def test_mistakes_are_one_line_and_exit_code_2(names, message, tmp_path, capsys)
     folder = tmp_path / "a"
     if names:
         write(folder, FALLING, SLOWLY, SET_ONCE, names=names)
-    assert diagnose.main([str(folder)]) == 2
+    assert main(["diagnose", str(folder)]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("diagnose: ") and message in error and error.count("\n") == 1
+    assert error.startswith("alwa-d2 diagnose: ") and message in error and error.count("\n") == 1

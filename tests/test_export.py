@@ -51,8 +51,8 @@ def test_retinanets_losses_compile_without_a_graph_break():
             results.append(function(anchors, logits, labels, deltas, boxes, count))
             model.loss_weighter.step()
         assert_same(*results)
-    assert torch.equal(models[0].loss_weighter.weight, models[1].loss_weighter.weight)
-    assert float(models[0].loss_weighter.weight[0]) < 1
+    assert torch.equal(models[0].loss_weighter.weight_vector, models[1].loss_weighter.weight_vector)
+    assert float(models[0].loss_weighter.weight_vector[0]) < 1
 
 
 def test_rcnns_losses_compile_without_a_graph_break():

@@ -15,12 +15,12 @@ from alwa_d2.modeling import AlwaFCOS
 from alwa_d2.weighting import ALWA, Fixed
 
 
-def make_fcos(cls, **kwargs):
+def make_fcos(cls, head_width=16, **kwargs):
     torch.manual_seed(0)
     backbone = build_model(retina_cfg("RetinaNet")).backbone
     names = ["p3", "p4", "p5", "p6", "p7"]
     shapes = [backbone.output_shape()[name] for name in names]
-    head = FCOSHead(input_shape=shapes, num_classes=NUM_CLASSES, conv_dims=[16])
+    head = FCOSHead(input_shape=shapes, num_classes=NUM_CLASSES, conv_dims=[head_width])
     return cls(
         backbone=backbone, head=head, head_in_features=names, num_classes=NUM_CLASSES,
         pixel_mean=[0.0] * 3, pixel_std=[255.0] * 3, **kwargs,
@@ -45,6 +45,35 @@ def test_fcos_equals_detectron2():
     wrong = make_fcos(AlwaFCOS, loss_weighter=ALWA())
     with EventStorage(), pytest.raises(ValueError, match="needs the loss 'loss_cls'"):
         wrong(batch)
+
+
+def make_from_config(*opts):
+    cfg = retina_cfg("AlwaFCOS")
+    fcos = ("MODEL.FCOS.NUM_CLASSES", NUM_CLASSES, "MODEL.FCOS.NUM_CONVS", 1, "MODEL.FCOS.NORM", "")
+    cfg.merge_from_list([*fcos, "MODEL.PIXEL_MEAN", [0.0] * 3, "MODEL.PIXEL_STD", [255.0] * 3])
+    cfg.merge_from_list(list(opts))
+    torch.manual_seed(0)
+    return build_model(cfg).train()
+
+
+def test_built_from_a_config_it_is_the_one_built_in_python():
+    """The same network; half a weight for the centre-ness loss, which `all` has in the group."""
+    plain = make_fcos(FCOS, head_width=32)
+    named = [["loss_fcos_ctr", 0.5]]
+    model = make_from_config(
+        "MODEL.LOSS_WEIGHTER.NAME", "Fixed", "MODEL.LOSS_WEIGHTER.LOSSES", "all",
+        "MODEL.LOSS_WEIGHTER.WEIGHTS", named, "MODEL.FCOS.CENTER_SAMPLING_RADIUS", 1.5,
+    )  # fmt: skip
+    assert not model.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    batch = make_batch()
+    losses, *_ = losses_and_gradients(plain, batch)
+    weighted, *_ = losses_and_gradients(model, batch)
+    assert model.loss_weighter.keys == tuple(losses)
+    for key, factor in zip(losses, (1, 1, 0.5)):
+        torch.testing.assert_close(weighted[key], factor * losses[key], rtol=1e-5, atol=1e-8)
+    assert make_from_config().loss_weighter.keys == ("loss_fcos_cls", "loss_fcos_loc")
+    with torch.no_grad():
+        assert [set(x) for x in model.eval()(batch)] == [{"instances"}] * len(batch)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

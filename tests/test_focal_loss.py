@@ -7,12 +7,13 @@ import pytest
 import torch
 from conftest import (
     LEVEL_SHAPES,
+    MODES,
     TOLERANCE,
     assert_same_bits_for_any_number_of_threads,
     assert_same_sums,
     flatten_levels,
     has_cuda_kernels,
-    to_meta,
+    in_mode,
 )
 from hypothesis import given, settings
 
@@ -418,14 +419,14 @@ def test_statistics_are_frozen_tensors_on_the_device(device):
         (dict(scale=torch.ones((), requires_grad=True)), ValueError, "scale: expected a detached tensor"),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("mode", ["real", "fake"])
+@pytest.mark.parametrize("mode", MODES)
 def test_refusals(change, error, words, mode):
-    """The fake kernel says the same as the real one."""
+    """In the same words for tensors without numbers."""
     arguments = (
         dict(logits=torch.zeros(2, 6, 3), labels=torch.zeros(2, 6, dtype=torch.int64)) | change
     )
     with pytest.raises(error, match=words):
-        sigmoid_focal_loss(**(to_meta(arguments) if mode == "fake" else arguments))
+        sigmoid_focal_loss(**in_mode(arguments, mode))
 
 
 @pytest.mark.cpu_kernels  # on CUDA a device assertion

@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 import torch
-from conftest import assert_same_bits_for_any_number_of_threads, random_boxes, to_meta
+from conftest import MODES, assert_same_bits_for_any_number_of_threads, in_mode, random_boxes
 
 from alwa_d2.layers import label_anchors, reference
 
@@ -347,19 +347,19 @@ def test_compiles_without_graph_breaks():
         (dict(labels=[0, 1, 2]), ValueError, "labels: expected each to be -1, 0 or 1, got 2"),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("mode", ["real", "fake"])
+@pytest.mark.parametrize("mode", MODES)
 def test_refusals(change, error, words, mode):
-    """The fake kernel says the same as the real one."""
+    """In the same words for tensors without numbers."""
     arguments = dict(
         anchors=torch.zeros(6, 4),
         gt_boxes=[torch.zeros(2, 4)],
         gt_classes=[torch.zeros(2, dtype=torch.int64)],
         background=1,
     )
-    label_anchors(**(to_meta(arguments) if mode == "fake" else arguments))
+    label_anchors(**in_mode(arguments, mode))
     arguments |= change
     with pytest.raises(error, match=words):
-        label_anchors(**(to_meta(arguments) if mode == "fake" else arguments))
+        label_anchors(**in_mode(arguments, mode))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -23,6 +23,10 @@ OPS = {
 WITHOUT_GRADIENT = {"label_anchors", "loss_scales"}
 
 
+def registers(source, name):
+    return re.search(rf'm\.impl\(\s*"{name}"', (REPO / "csrc" / source).read_text())
+
+
 @pytest.mark.parametrize("op, stem", OPS.items())
 def test_every_op_has_all_its_parts(op, stem):
     schemas = (REPO / "csrc" / "library.cpp").read_text()
@@ -30,17 +34,15 @@ def test_every_op_has_all_its_parts(op, stem):
     python = (REPO / "alwa_d2" / "layers" / f"{stem}.py").read_text()
     for name in (op,) if op in WITHOUT_GRADIENT else (op, f"{op}_backward"):
         assert f'"{name}(' in schemas
-        for source in (f"cpu/{stem}.cpp", f"cuda/{stem}.cu"):
-            assert f'm.impl("{name}"' in (REPO / "csrc" / source).read_text(), source
+        for source in (f"cpu/{stem}.cpp", f"cuda/{stem}.cu", "meta.cpp"):
+            assert registers(source, name), source
         assert name in tests
         overload = getattr(torch.ops.alwa_d2, name).default
-        for key in ("CPU", "Autograd"):
+        for key in ("CPU", "Meta", "Autograd"):
             assert overload.has_kernel_for_dispatch_key(getattr(torch._C.DispatchKey, key)), key
-        entry = torch._library.simple_registry.singleton.find(f"alwa_d2::{name}")
-        assert entry.fake_impl.kernel is not None
     if op not in WITHOUT_GRADIENT:
-        assert f'm.impl("{op}"' in (REPO / "csrc" / "autograd" / f"{stem}.cpp").read_text()
-    assert f'"{op}"' in python
+        assert registers(f"autograd/{stem}.cpp", op)
+    assert f"torch.ops.alwa_d2.{op}(" in python
     assert hasattr(importlib.import_module("alwa_d2.layers.reference"), op)
     assert getattr(layers, op).__doc__
 
@@ -59,27 +61,48 @@ def test_formulas_know_no_tensors():
         assert "ATen" not in text and "torch/" not in text, header
 
 
+# Each room may import from those after it, and all of them from the files beside the rooms.
+STAIR = ("cli", "sweep", "analysis", "engine", "modeling", "data", "weighting", "layers")
+# What it may not beyond that: layers and weighting are each of use alone, data of use for any model.
+APART = {"data": ("weighting", "layers"), "weighting": ("layers",)}
+
+# The files beside the rooms, and the package's version.
+ROOMLESS = {path.stem for path in (REPO / "alwa_d2").glob("*.py")} | {"_C", "__version__"}
+
+
 def imports_of(path):
+    """Absolute names of what a file of the package imports, inside of functions too."""
+    package = path.relative_to(REPO).with_suffix("").parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            module = "." * node.level + (node.module or "")
-            yield from (f"{module}.{alias.name}".replace("...", "..") for alias in node.names)
+            start = package[: len(package) + 1 - node.level] if node.level else ()
+            module = ".".join((*start, *([node.module] if node.module else [])))
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def test_imports_go_one_way():
-    forbidden = {
-        "layers": ("detectron2", "..weighting", "..modeling", "..engine", "..data"),
-        "weighting": ("detectron2", "..layers", "..modeling", "..engine", "..data"),
-        "modeling": ("..engine",),
-        "data": ("..layers", "..weighting", "..modeling", "..engine"),
-    }
-    for package, names in forbidden.items():
-        for path in (REPO / "alwa_d2" / package).glob("*.py"):
+def test_imports_run_down_one_stair():
+    rooms = {path.parent.name for path in (REPO / "alwa_d2").glob("*/__init__.py")}
+    assert rooms == set(STAIR)
+    for place, room in enumerate(STAIR):
+        below = set(STAIR[place:]) - set(APART.get(room, ()))
+        for path in (REPO / "alwa_d2" / room).rglob("*.py"):
             for name in imports_of(path):
-                name = name.replace("alwa_d2.", "..")
-                assert not name.startswith(names), f"{path.name} imports {name}"
+                parts = name.split(".")
+                assert parts[0] != "alwa_d2" or parts[1] in below | ROOMLESS, (
+                    f"{path} imports {name}"
+                )
+                if room in ("layers", "weighting"):
+                    assert parts[0] != "detectron2", f"{path} imports {name}"
+
+
+def test_what_lies_beside_the_rooms_imports_from_none_of_them():
+    """But for the two files that start something."""
+    for path in (REPO / "alwa_d2").glob("*.py"):
+        if path.name not in ("__init__.py", "__main__.py"):
+            for name in imports_of(path):
+                assert name.split(".")[0] != "alwa_d2" or name.split(".")[1] in ROOMLESS, path.name
 
 
 def test_layers_and_weighting_work_without_detectron2():
@@ -135,14 +158,57 @@ for call in (
     )
 
 
+PYTHON = [REPO / name for name in ("alwa_d2", "scripts", "benchmarks")]
+# The longer functions, with the reason.
+LONG_FUNCTIONS = {"add_alwa_config": "a list of keys, each with what it means"}
+
+
 def test_files_stay_small():
     limits = {"*.py": 300, "*.h": 200, "*.cpp": 200, "*.cu": 200, "*.cuh": 200}
-    folders = [REPO / name for name in ("alwa_d2", "csrc", "tools", "scripts", "benchmarks")]
     for pattern, limit in limits.items():
-        for path in (p for folder in folders for p in folder.rglob(pattern)):
+        for path in (p for folder in (*PYTHON, REPO / "csrc") for p in folder.rglob(pattern)):
             lines = len(path.read_text().splitlines())
             assert lines <= limit, f"{path.relative_to(REPO)}: {lines} lines, at most {limit}"
+    for path in (REPO / "alwa_d2" / "cli").glob("*.py"):  # thin: the work is done further down
+        assert len(path.read_text().splitlines()) <= 150, path.name
     assert len((REPO / "train_net.py").read_text().splitlines()) < 80
+
+
+def test_functions_stay_small():
+    """At most 40 lines without the docstring."""
+    found = set()
+    for path in (p for folder in PYTHON for p in folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            lines = node.end_lineno - node.lineno + 1
+            if ast.get_docstring(node):
+                lines -= node.body[0].end_lineno - node.body[0].lineno + 1
+            if lines > 40:
+                found.add(node.name)
+                reason = LONG_FUNCTIONS.get(node.name)
+                assert reason, (
+                    f"{path.relative_to(REPO)}: {node.name} has {lines} lines, at most 40"
+                )
+    assert found == set(LONG_FUNCTIONS)
+
+
+def test_every_command_is_documented():
+    """In README.md or docs; and what the documents tell to run is there."""
+    from alwa_d2.cli.main import COMMANDS
+
+    documents = [REPO / "README.md", REPO / "CONTRIBUTING.md", *(REPO / "docs").glob("*.md")]
+    text = "\n".join(path.read_text() for path in documents)
+    named = set(re.findall(r"\balwa-d2 ([a-z][a-z-]*)", text))
+    assert named == set(COMMANDS)
+    for name in COMMANDS:
+        assert f"alwa-d2 {name}" in (REPO / "docs" / "commands.md").read_text(), name
+    assert "tools/" not in text
+    makefile = (REPO / "Makefile").read_text()
+    for script in re.findall(r"\b((?:scripts|benchmarks)/\w+\.(?:py|sh))", text + makefile):
+        assert (REPO / script).exists(), script
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
+    assert set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", text, re.M)) <= targets
 
 
 def test_public_names():

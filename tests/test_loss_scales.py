@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import to_meta
+from conftest import MODES, in_mode
 
 from alwa_d2.layers import loss_scales, reference
 
@@ -130,13 +130,13 @@ FLOAT32 = torch.float32
         (dict(weights=[scalar(1.0).requires_grad_()]), ValueError, "weights: expected detached tensors, got one that requires grad"),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("mode", ["real", "fake"])
+@pytest.mark.parametrize("mode", MODES)
 def test_refusals(change, error, words, mode):
-    """The fake kernel says the same as the real one."""
-    loss_scales(**(to_meta(inputs()) if mode == "fake" else inputs()))
+    """In the same words for tensors without numbers."""
+    loss_scales(**in_mode(inputs(), mode))
     arguments = inputs() | change
     with pytest.raises(error, match=words):
-        loss_scales(**(to_meta(arguments) if mode == "fake" else arguments))
+        loss_scales(**in_mode(arguments, mode))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

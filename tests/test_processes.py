@@ -52,8 +52,9 @@ def test_processes_agree(name, size, tmp_path):
             assert other["weights"] == first["weights"]
             assert other["statistics"] == first["statistics"]
             assert other["observed"] != first["observed"]
-        # One collective at each window's end for each pair, and none in between.
-        assert first["collectives"] == (pairs if (i + 1) % INTERVAL == 0 else 0)
+        # One collective for each pair at each window's end, one at the first step, which compares
+        # the processes' states, and none in between.
+        assert first["collectives"] == (pairs if (i + 1) % INTERVAL == 0 or i == 0 else 0)
 
     # One process that sees the mean of the losses.
     keys = list(runs[0][0]["observed"])
@@ -101,7 +102,8 @@ def test_normalizer_of_each_process_or_of_all(tmp_path):
     assert normalizers[True][0] == pytest.approx(statistics.fmean(normalizers[False]), rel=1e-6)
     for synced in (False, True):
         rows = read_records(tmp_path / str(synced)).values()
-        assert [row["collectives"] for row in rows] == [int(synced)] * 3
+        # One more in the first iteration: the weighter's comparison of the processes.
+        assert [row["collectives"] for row in rows] == [1 + synced, synced, synced]
 
 
 def test_killed_process_stops_the_others_and_the_run_resumes(tmp_path):

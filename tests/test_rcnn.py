@@ -257,22 +257,42 @@ def test_every_pair_is_weighted_and_other_losses_are_left_to_the_bit(name, pairs
             assert torch.equal(scaled_grads[layer], grads[layer])
 
 
-def test_pairs_from_the_config():
+@pytest.mark.parametrize("key", ["MODEL__LOSS_WEIGHTER__LOSSES", "MODEL__ALWA__PAIRS"])
+def test_pairs_from_the_config(key):
     batch = make_batch()
     losses, *_ = losses_and_gradients(make_model(), batch)
-    only_rpn = make_model(MODEL__ALWA__PAIRS=[list(RPN_PAIR)], **WEIGHTS)
+    only_rpn = make_model(**{key: [list(RPN_PAIR)]}, **WEIGHTS)
     weighted, *_ = losses_and_gradients(only_rpn, batch)
     assert list(only_rpn.loss_weighters) == ["loss_rpn_cls-loss_rpn_loc"]
     for key, factor in zip((*RPN_PAIR, *ROI_PAIR), (0.25, 0.5, 1, 1)):
         assert torch.equal(weighted[key], factor * losses[key])
 
 
+@pytest.mark.parametrize("name, loss", [("mask", "loss_mask"), ("keypoint", "loss_keypoint")])
+def test_all_losses_are_one_group(name, loss):
+    """Of a mask and a keypoint model, with a weight of the third loss's own."""
+    keys = dict(
+        MODEL__LOSS_WEIGHTER__NAME="Fixed",
+        MODEL__LOSS_WEIGHTER__LOSSES="all",
+        MODEL__LOSS_WEIGHTER__WEIGHTS=[[loss, 0.25], ["loss_rpn_loc", 2.0]],
+    )
+    batch = make_batch(num_classes=1)
+    losses, *_ = losses_and_gradients(make_model(name), batch)
+    model = make_model(name, **keys)
+    weighted, *_ = losses_and_gradients(model, batch)
+    (weighter,) = model.loss_weighters.values()
+    assert weighter.keys == (*RPN_PAIR, *ROI_PAIR, loss)
+    for key in losses:
+        factor = {loss: 0.25, "loss_rpn_loc": 2}.get(key, 1)
+        assert torch.equal(weighted[key], factor * losses[key])
+
+
 def test_a_pair_that_the_model_does_not_have_is_refused_in_the_first_iteration():
     """By name, with the losses that there are, before any weighter has observed one."""
-    model = make_model(MODEL__ALWA__PAIRS=[list(RPN_PAIR), ["loss_cls", "loss_box"]])
+    model = make_model(MODEL__LOSS_WEIGHTER__LOSSES=[list(RPN_PAIR), ["loss_cls", "loss_box"]])
     with EventStorage(), pytest.raises(ValueError) as error:
         model(make_batch())
-    words = "(MODEL.ALWA.PAIRS): ['loss_cls', 'loss_box'] needs the loss 'loss_box'; this model has"
+    words = "(MODEL.LOSS_WEIGHTER.LOSSES): ['loss_cls', 'loss_box'] needs the loss 'loss_box'; this model has"
     assert words in str(error.value)
     assert "loss_box_reg, loss_cls, loss_rpn_cls, loss_rpn_loc" in str(error.value)
     assert all(w.observed is None and int(w.slot) == 0 for w in model.loss_weighters.values())

@@ -126,7 +126,9 @@ def resume(output, *opts, architecture="AlwaRetinaNet"):
 
 
 def lines(caplog):
-    return [r.getMessage() for r in caplog.records if r.name.startswith("alwa_d2")]
+    """What was logged, but for the line at each start that says what weighs which losses."""
+    said = [r.getMessage() for r in caplog.records if r.name.startswith("alwa_d2")]
+    return [line for line in said if not line.startswith("Loss weights: ")]
 
 
 class Planted:
@@ -185,11 +187,15 @@ def test_another_models_checkpoint_is_refused(opts, words, finished):
         ("slot", torch.tensor([99]), "window of loss_cls and loss_box_reg is broken"),
         ("slot", torch.tensor([-1]), "window of loss_cls and loss_box_reg is broken"),
         (
-            "weight",
+            "weight_vector",
             torch.tensor([torch.nan, 1.0]),
             "weights of loss_cls and loss_box_reg are broken",
         ),
-        ("weight", torch.tensor([0.5, 7.0]), "weights of loss_cls and loss_box_reg are broken"),
+        (
+            "weight_vector",
+            torch.tensor([0.5, 7.0]),
+            "weights of loss_cls and loss_box_reg are broken",
+        ),
     ],
 )
 def test_a_broken_weighter_begins_anew(name, value, words, finished, caplog):
@@ -200,7 +206,7 @@ def test_a_broken_weighter_begins_anew(name, value, words, finished, caplog):
     with caplog.at_level(logging.INFO):
         trainer = resume(finished)
     assert len(lines(caplog)) == 1 and words in lines(caplog)[0]
-    assert trainer.iter == 8 and trainer.model.loss_weighter.weight.isfinite().all()
+    assert trainer.iter == 8 and trainer.model.loss_weighter.weight_vector.isfinite().all()
 
 
 def test_a_checkpoint_without_random_states_says_so(finished, caplog):
@@ -245,7 +251,7 @@ def test_another_interval_begins_a_new_window(finished, caplog):
     assert len(lines(caplog)) == 1 and "not one of MODEL.ALWA.INTERVAL = 5" in lines(caplog)[0]
     weighter = trainer.model.loss_weighter
     assert int(weighter.slot) == 2 and int(weighter.window_start) == 6  # two iterations since
-    assert torch.equal(weighter.weight, before["loss_weighter.weight"])
+    assert torch.equal(weighter.weight_vector, before["loss_weighter.weight_vector"])
 
 
 def test_another_weighter_begins_anew(finished, caplog):
@@ -262,7 +268,7 @@ def test_another_weighter_begins_anew(finished, caplog):
 
 def test_other_pairs(tmp_path, caplog):
     """A pair that stays goes on, one that goes is left out, one that comes begins anew."""
-    rpn = ("MODEL.ALWA.PAIRS", [["loss_rpn_cls", "loss_rpn_loc"]])
+    rpn = ("MODEL.LOSS_WEIGHTER.LOSSES", [["loss_rpn_cls", "loss_rpn_loc"]])
     model = "AlwaGeneralizedRCNN"
     train(toy_cfg(model, tmp_path, "SOLVER.MAX_ITER", 6))
     with caplog.at_level(logging.INFO):

@@ -13,6 +13,7 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from test_weighters import own_weighter
 
 from alwa_d2 import add_alwa_config
 from alwa_d2.weighting import LossWeighter
@@ -195,6 +196,33 @@ def test_checkpoint_of_stock_retinanet_loads(tmp_path, caplog):
     assert_stock_loads(make_model("RetinaNet"), model, tmp_path, caplog)
     assert caplog.text.count("holds no ALWA window") == 1
     assert float(model.loss_normalizer) == model.normalizer_start
+
+
+def test_a_strict_load_names_what_stock_has_not_got():
+    model, stock = make_model(), make_model("RetinaNet").state_dict()
+    with pytest.raises(
+        RuntimeError, match='Missing key.*"loss_normalizer", "loss_weighter.window"'
+    ):
+        model.load_state_dict(stock)
+    # As checkpointers load: what begins anew is not missing, anything else is.
+    assert not model.load_state_dict(stock, strict=False).missing_keys
+    del stock["head.bbox_pred.bias"]
+    missing, _ = model.load_state_dict(stock, strict=False)
+    assert missing == ["head.bbox_pred.bias"]
+
+
+def test_weights_that_follow_from_the_losses_multiply_outside():
+    """The weighter of docs/method.md: both losses come out with the size of their harmonic mean."""
+    plain, inverse = make_model(**{"MODEL.LOSS_WEIGHTER.NAME": "Fixed"}), make_model()
+    inverse.loss_weighter = own_weighter()("loss_cls", "loss_box_reg")
+    batch = make_batch()
+    losses, _ = losses_and_gradients(plain, batch)
+    weighted, _ = losses_and_gradients(inverse, batch)
+    cls, reg = (float(losses[key].detach()) for key in ("loss_cls", "loss_box_reg"))
+    for loss in weighted.values():
+        assert float(loss.detach()) == pytest.approx(2 / (1 / cls + 1 / reg), rel=1e-5)
+    observed, _ = inverse.loss_weighter.observed
+    assert float(observed["loss_cls"]) == pytest.approx(cls, rel=1e-5)
 
 
 def test_state_survives_a_checkpoint_and_reset(tmp_path):

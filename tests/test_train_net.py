@@ -13,6 +13,8 @@ pytest.importorskip("detectron2", reason="needs Detectron2")
 
 from PIL import Image
 
+from alwa_d2.cli.main import main
+
 CONFIG = str(REPO / "configs" / "retina_alwa.yaml")
 INTERVAL = 4
 
@@ -141,25 +143,104 @@ def test_training_from_a_checkpoint_without_resume_starts_with_new_weights(
     assert int(state["loss_weighter.window_start"]) == 0 and int(state["loss_weighter.slot"]) == 2
 
 
+REFUSED = [
+    (
+        ("MODEL.RETINANET.NUM_CLASSES", "7"),
+        "MODEL.RETINANET.NUM_CLASSES: expected 2, the number of classes of tiny_train (cat, dog), got 7",
+    ),
+    (("MODEL.LOSS_WEIGHTER.NAME", "alwa"), "MODEL.LOSS_WEIGHTER.NAME: expected one of ALWA, Fixed"),
+    (("DATASETS.TRAIN", "('nowhere',)"), "got 'nowhere'"),
+    (("DATASETS.REGISTER", "[{'name': 'a', 'format': 'voc', 'root': '/no', 'split': 's'}]"), "/no"),
+    (("MODEL.ALWA.INTERVALL", "5"), "MODEL.ALWA.INTERVALL; nearest: MODEL.ALWA.INTERVAL"),
+    (("SOLVER.MAX_ITER",), "odd length"),
+    (("SOLVER.MAX_ITER", "many"), "(6 vs. many) for config key: SOLVER.MAX_ITER"),
+    (("MODEL.WEIGHTS", "no.pth"), "MODEL.WEIGHTS: expected a checkpoint, got no.pth"),
+    (("MODEL.DEVICE", "toaster"), "MODEL.DEVICE: "),
+    (("MODEL.META_ARCHITECTURE", "Typo"), "No object named 'Typo'"),
+    (("SOLVER.CHECKPOINT_PERIOD", "0"), "SOLVER.CHECKPOINT_PERIOD: expected at least 1, got 0"),
+    (("OUTPUT_DIR", "/dev/null/run"), "/dev/null/run: Not a directory"),
+]
+
+
+def mistake(log):
+    """The one line on a mistake; what is logged before it goes elsewhere, see `train_net`."""
+    lines = [line for line in log.splitlines() if line.startswith("alwa-d2 train: ")]
+    assert len(lines) == 1 and log.splitlines()[-1] == lines[0], log
+    assert "Traceback" not in log and "Starting training" not in log
+    return lines[0]
+
+
+@pytest.mark.parametrize("opts, words", REFUSED)
+def test_refused_before_training_in_one_line(voc_root, tmp_path, opts, words):
+    code, log = train_net(voc_root, tmp_path / "run", *opts)
+    assert code == 2, log
+    assert words in mistake(log)
+
+
+def test_of_several_processes_too(voc_root, tmp_path):
+    """Whether the first process finds the mistake or those that it starts."""
+    opts, two = ("MODEL.DEVICE", "cpu"), ("--num-gpus", "2")
+    code, log = train_net(voc_root, tmp_path / "a", *opts, "NO.KEY", "1", flags=two)
+    assert code == 2 and log == "alwa-d2 train: Non-existent key: NO.KEY; nearest: none\n"
+    code, log = train_net(voc_root, tmp_path / "b", *opts, "MODEL.WEIGHTS", "no.pth", flags=two)
+    assert code == 2, log
+    line = "alwa-d2 train: MODEL.WEIGHTS: expected a checkpoint, got no.pth, which is no file"
+    assert mistake(log) == line
+    assert "Warning" not in log and "SIGTERM" not in log
+    flags = (*two, "--traceback")
+    code, log = train_net(voc_root, tmp_path / "c", *opts, "MODEL.WEIGHTS", "no.pth", flags=flags)
+    assert code == 2 and log.splitlines()[-1].startswith("alwa-d2 train: MODEL.WEIGHTS: ")
+    assert "Traceback" in log and "resume_or_load" in log  # where it was, in the started process
+
+
 @pytest.mark.parametrize(
-    "opts, words",
+    "text, words",
     [
-        (
-            ("MODEL.RETINANET.NUM_CLASSES", "7"),
-            "MODEL.RETINANET.NUM_CLASSES: expected 2, the number of classes of tiny_train (cat, dog), got 7",
-        ),
-        (
-            ("MODEL.LOSS_WEIGHTER.NAME", "alwa"),
-            "MODEL.LOSS_WEIGHTER.NAME: expected one of ALWA, Fixed",
-        ),
-        (("DATASETS.TRAIN", "('nowhere',)"), "nowhere"),
+        ("SOLVER:\n  MAX_ITERR: 5\n", "Non-existent config key: SOLVER.MAX_ITERR; nearest: SOLVER"),
+        ("SOLVER: [1\n", "line "),
+        ("_BASE_: no.yaml\n", "no.yaml"),
+        ("", "expected a mapping from config keys to values, got nothing"),
+        ("just text", "got a scalar"),
     ],
 )
-def test_refused_before_training(voc_root, tmp_path, opts, words):
+def test_broken_config_files_are_named(tmp_path, text, words, capsys):
+    (tmp_path / "own.yaml").write_text(text)
+    assert main(["train", "--config-file", str(tmp_path / "own.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"alwa-d2 train: {tmp_path}/own.yaml: ") and error.count("\n") == 1
+    assert words in error
+
+
+def test_an_error_in_training_keeps_its_traceback(voc_root, tmp_path):
+    opts = ("SOLVER.BASE_LR", "1e30", "SOLVER.WARMUP_ITERS", "0")
     code, log = train_net(voc_root, tmp_path / "run", *opts)
-    assert code != 0
-    assert words in log
-    assert "Starting training" not in log
+    assert code == 1
+    assert "Traceback" in log and "FloatingPointError: Loss became infinite or NaN" in log
+    assert "alwa-d2 train:" not in log
+
+
+def test_a_file_that_is_missing_in_training_is_no_mistake_in_the_arguments(
+    voc_root, tmp_path, monkeypatch, capsys
+):
+    def train(main, args):
+        raise OSError(28, "No space left on device", "model_0000005.pth")
+
+    monkeypatch.setattr("alwa_d2.engine.launch", train)
+    assert main(["train", "--config-file", "retina_alwa.yaml"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_finished_training_has_nothing_to_resume(finished_run, voc_root):
+    output, _ = finished_run
+    code, log = train_net(voc_root, output, flags=("--resume",))
+    assert code == 0, log
+    assert log.splitlines()[-1].endswith(
+        "nothing left to train, 6 of SOLVER.MAX_ITER 6 iterations are done"
+    )
+
+
+def test_the_file_itself_is_short():
+    assert len((REPO / "train_net.py").read_text().splitlines()) <= 10
 
 
 # Run time: seven minutes on one core.

@@ -259,14 +259,28 @@ def test_a_window_of_another_length_begins_anew(caplog):
     assert run(new, [(4.0, 1.0), (2.0, 2.0)] * 2) == [weight] * 4
 
 
-def test_a_state_without_a_window_begins_anew(caplog):
+def test_a_state_without_a_window_begins_anew_where_that_is_tolerated(caplog):
     weighter = ALWA(interval=5)
     run(weighter, [(4.0, 1.0), (2.0, 2.0)] * 4)
+    with pytest.raises(RuntimeError, match='Missing key.* "window", "slot"'):
+        weighter.load_state_dict({}, strict=True)
     with caplog.at_level(logging.INFO):
-        weighter.load_state_dict({})
+        caplog.clear()
+        missing, unexpected = weighter.load_state_dict({}, strict=False)
+    assert sorted(missing) == sorted(weighter.state_dict()) and not unexpected
     assert len(caplog.records) == 1 and "holds no ALWA window" in caplog.text
     for name, value in ALWA(interval=5).state_dict().items():
         assert torch.equal(weighter.state_dict()[name].nan_to_num(), value.nan_to_num())
+
+
+def test_a_state_of_old_names_is_taken():
+    weighter, other = ALWA(interval=2), ALWA(interval=2)
+    run(weighter, [(4.0, 1.0), (2.0, 2.0), (3.0, 3.0)])
+    state = weighter.state_dict()
+    state["weight"], state["statistic"] = state.pop("weight_vector"), state.pop("statistic_vector")
+    other.load_state_dict(state)
+    for name, value in weighter.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)
 
 
 def test_reset():
@@ -322,7 +336,7 @@ def main(rank, size, address):
         global calls
         calls = 0
         courses[rule] = weights_of(ALWA(interval=8, rule=rule), losses(rank, size))
-        assert calls == 5, calls
+        assert calls == 6, calls  # five windows, and the comparison at the first step
         everyone = [torch.empty_like(courses[rule]) for _ in range(size)]
         dist.all_gather(everyone, courses[rule])
         assert all(torch.equal(courses[rule], other) for other in everyone)
@@ -341,7 +355,8 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_several_processes_have_one_weight(size, tmp_path):
-    """Bit-identical on every rank, one all-reduce a window, equal to one process with the mean loss."""
+    """Bit-identical on every rank, one all-reduce a window and one at the beginning, equal to one
+    process with the mean loss."""
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
     command = [sys.executable, str(script), str(size), f"file://{tmp_path / 'store'}"]
@@ -391,7 +406,8 @@ def test_built_from_a_config():
     assert {key: float(w) for key, w in weights.items()} == {"a": 0.25, "b": 0.5}
     cfg.MODEL.LOSS_WEIGHTER.NAME = "alwa"
     with pytest.raises(
-        ValueError, match="MODEL.LOSS_WEIGHTER.NAME: expected one of ALWA, Fixed, got 'alwa'"
+        ValueError,
+        match="MODEL.LOSS_WEIGHTER.NAME: expected one of ALWA, Fixed, Schedule, got 'alwa'",
     ):
         build_loss_weighter(cfg, "a", "b")
 
@@ -449,7 +465,10 @@ def test_a_weighter_of_the_users_own_can_be_registered():
         def weights(self):
             return {self.cls_key: torch.tensor(0.5, dtype=torch.float64)}
 
+    assert dict(LOSS_WEIGHTER_REGISTRY)["Halved"] is Halved
     weighted = LOSS_WEIGHTER_REGISTRY.get("Halved")()(pair(3.0, 5.0))
+    with pytest.raises(ValueError, match="Halved: expected a new name"):
+        LOSS_WEIGHTER_REGISTRY.register(Halved)
     del LOSS_WEIGHTER_REGISTRY._obj_map["Halved"]
     assert float(weighted["loss_cls"]) == 1.5 and float(weighted["loss_box_reg"]) == 5
 

@@ -1,7 +1,4 @@
-"""The ground truth of a data set, and which anchors of a model count as positive for it.
-
-For the tools that measure labels; not a program.
-"""
+"""The ground truth of a data set, and which anchors of a model count as positive for it."""
 
 from dataclasses import dataclass
 
@@ -18,7 +15,7 @@ from detectron2.modeling import build_model
 from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.structures import Boxes, Instances, pairwise_iou
 
-from ..errors import UserError
+from ..errors import UserError, user_errors
 
 NOT_POSITIVE = -1
 
@@ -35,7 +32,8 @@ class Labeller:
     """The anchors of a config's model and the rule that makes them positive, before sampling."""
 
     def __init__(self, cfg: CfgNode):
-        self.model = build_model(cfg).eval()
+        with user_errors():
+            self.model = build_model(cfg).eval()
         self.is_dense = isinstance(self.model, RetinaNet)
         self.head = self.model
         if not self.is_dense:
@@ -106,7 +104,8 @@ def load_samples(cfg: CfgNode, name: str) -> list[Sample]:
     if name not in DatasetCatalog:
         known = ", ".join(cfg.DATASETS.TRAIN) or "empty"
         raise UserError(f"data set {name!r} is not registered; DATASETS.TRAIN is {known}")
-    samples = [Sample(record, truth_of(cfg, record)) for record in DatasetCatalog.get(name)]
+    with user_errors():
+        samples = [Sample(record, truth_of(cfg, record)) for record in DatasetCatalog.get(name)]
     samples = [sample for sample in samples if len(sample.truth)]
     if not samples:
         raise UserError(f"data set {name!r}: no image has a box")

@@ -4,7 +4,8 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from .runs import WEIGHT, Run, label
+from .loss_names import label
+from .runs import WEIGHT, Run
 
 # Okabe and Ito's palette: blue, vermillion, green, purple, orange and sky blue stay apart for
 # colour-blind readers.
@@ -43,12 +44,13 @@ def update_marks(run: Run) -> tuple[list[int], list[int]]:
 
     Both are empty where windows are shorter than the log's period: it does not tell which it was.
     """
-    if not run.interval or run.hides_updates:
+    interval = run.weighting.interval
+    if not interval or run.hides_updates:
         return [], []
     changed: set[int] = set()
     for name in run.losses:
         iterations, values = run.weights(name)
-        positions = step_positions(iterations, values, run.interval)
+        positions = step_positions(iterations, values, interval)
         changed.update(positions[1:][np.diff(values) != 0].astype(int).tolist())
     return [i for i in run.updates if i not in changed], sorted(changed)
 
@@ -76,14 +78,15 @@ def draw_steps(axes, run: Run, prefix: str, what: str) -> None:
     for iterations, style, gid in ((kept, KEPT, "kept"), (changed, CHANGED, "changed")):
         for iteration in iterations:  # fainter if many, or a long run's marks fill the panel
             axes.axvline(iteration, **style, alpha=min(1.0, 60 / len(iterations)), gid=gid)
+    interval = run.weighting.interval
     width = 2.8  # thinner from loss to loss, so that equal weights do not hide each other
     for name, hue in zip(run.losses, HUES * len(run.losses)):
         if prefix + name not in run.series:
             continue
         iterations, values = run.weights(name) if prefix == WEIGHT else run.series[prefix + name]
-        positions = step_positions(iterations, values, run.interval) if run.interval else iterations
-        if prefix != WEIGHT and run.interval:  # there is none before a window's end
-            positions[0] = (iterations[0] + 1) // run.interval * run.interval or iterations[0]
+        positions = step_positions(iterations, values, interval) if interval else iterations
+        if prefix != WEIGHT and interval:  # there is none before a window's end
+            positions[0] = (iterations[0] + 1) // interval * interval or iterations[0]
         dot = dict(marker=".", ms=width + 4, markevery=[-1])  # a step at the very end has no line
         line = dict(gid=prefix + name, label=f"{what} of {label(name)} loss", lw=width)
         axes.step(positions, values, where="post", color=hue, **line, **dot)
@@ -94,18 +97,6 @@ def draw_steps(axes, run: Run, prefix: str, what: str) -> None:
     title = f"logged every {run.pace} iterations: changes in between are not shown"
     style = dict(fontsize=8, ncols=2, title_fontsize=8)
     axes.legend(handles=handles, title=title if run.hides_updates else None, **style)
-
-
-def headline(run: Run) -> str:
-    """Lines: the run's name; weighter and its settings; the last AP if there is one."""
-    parts = [run.variant, f"rule {run.rule}", f"C = {run.interval} iterations"]
-    parts += [f"frozen after {run.frozen}"] * bool(run.frozen)
-    if not run.interval:
-        weights = " : ".join(f"{run.last(WEIGHT + name):g}" for name in run.losses)
-        parts = [f"{run.weighter} weights {weights}"]
-    scores = {key: run.last(f"bbox/{key}") for key in ("AP", "AP50")}
-    found = [f"{key} {score:.1f}" for key, score in scores.items() if score is not None]
-    return "\n".join(filter(None, (run.name, ", ".join(parts), ", ".join(found))))
 
 
 def use_log_scale(row, suffix: str = " (log scale)") -> None:

@@ -1,8 +1,5 @@
 """A trained detector's detections on the images of a data set, with their ground truth."""
 
-import os
-import pickle
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -12,15 +9,11 @@ from detectron2.data import DatasetCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor
 from detectron2.structures import Boxes, BoxMode, Instances
-from tqdm import tqdm
 
-from ..errors import UserError
-from .sheet import Sample
-
-
-def spread(total: int, count: int) -> list[int]:
-    """`count` of the indices 0..total - 1, evenly spread, the first and the last among them."""
-    return sorted({round(i) for i in np.linspace(0, total - 1, min(count, total))})
+from ..engine import Checkpointer
+from ..errors import UserError, user_errors
+from .images import progress, spread
+from .matching import Sample
 
 
 def truth_of(record: dict, size: tuple[int, int]) -> Instances:
@@ -41,15 +34,9 @@ def load_samples(
     if name not in DatasetCatalog:
         known = ", ".join(cfg.DATASETS.TEST) or "empty"
         raise UserError(f"data set {name!r} is not registered; DATASETS.TEST is {known}")
-    weights = cfg.MODEL.WEIGHTS
-    if not weights or ("://" not in weights and not os.path.isfile(weights)):
-        raise UserError(f"MODEL.WEIGHTS: expected a checkpoint, got {weights!r}, which is no file")
-    records = DatasetCatalog.get(name)
-    try:
-        predictor = DefaultPredictor(cfg)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        reason = str(error).split(". ")[0]  # PyTorch goes on for a paragraph
-        raise UserError(f"MODEL.WEIGHTS: {weights} cannot be loaded: {reason}") from error
+    with user_errors():
+        predictor = load_predictor(cfg)
+        records = DatasetCatalog.get(name)
     chosen = spread(len(records), count)
     samples = []
     for index in progress(range(len(records)) if whole else chosen):
@@ -60,9 +47,14 @@ def load_samples(
     return samples
 
 
-def progress(numbers: Iterable[int]) -> Iterable[int]:
-    """The numbers, with a bar where someone watches."""
-    return tqdm(numbers, "images", leave=False, disable=None)
+def load_predictor(cfg: CfgNode) -> DefaultPredictor:
+    """Detectron2's predictor with the weights of MODEL.WEIGHTS, all of which have to be there."""
+    empty = cfg.clone()
+    empty.defrost()
+    empty.MODEL.WEIGHTS = ""
+    predictor = DefaultPredictor(empty)
+    Checkpointer(predictor.model).load_all_weights(cfg.MODEL.WEIGHTS)
+    return predictor
 
 
 def detect(predictor, record: dict, score: float) -> Sample:

@@ -8,9 +8,12 @@ numbers, as `metrics.json` has them. docs/analyses.md says how they are computed
 import math
 
 import numpy as np
+from tabulate import tabulate
 
 from .curves import step_positions
-from .runs import Run, first_window, gain
+from .judging import first_window, gain
+from .runs import Run
+from .titles import place, rule_name
 from .weight_course import advise
 
 # w_cls / w_box of the ratios that the paper recommends is 0.25 / 0.5 and 0.5 / 0.75. The lower one
@@ -35,8 +38,9 @@ def in_force(run: Run, name: str) -> np.ndarray:
     Where a weight changed more than once between two lines of the log, the last value counts.
     """
     iterations, values = run.weights(name)
-    positions = step_positions(iterations, values, run.interval) if run.interval else iterations
-    weights = np.full(run.iterations, 1.0 if run.interval else values[0])
+    interval = run.weighting.interval
+    positions = step_positions(iterations, values, interval) if interval else iterations
+    weights = np.full(run.iterations, 1.0 if interval else values[0])
     for position, value in zip(positions.astype(int), values):
         weights[position:] = value
     return weights
@@ -71,44 +75,53 @@ def verdict(share: float) -> str:
     return "yes" if share >= MOST else "no" if share <= 1 - MOST + 1e-9 else "partly"
 
 
+def falls_faster(run: Run, pair: tuple[str, str], window: int) -> dict:
+    """Conclusion (i), with the falls of both losses from a first window of `window` iterations."""
+    cls, box = (fall(run, name, window) for name in pair)
+    return {"holds": faster(cls, box), "cls": cls, "box": box}
+
+
+def weights_below_one(cls: np.ndarray, box: np.ndarray) -> dict:
+    """Conclusion (ii), of the weights in force in each iteration, (iterations,) each."""
+    share = float(np.mean(np.minimum(cls, box) < 1))
+    means = {"mean_cls": float(cls.mean()), "mean_box": float(box.mean())}
+    return {"holds": verdict(share), **means, "share": share}
+
+
+def weight_gap(cls: np.ndarray, box: np.ndarray) -> dict:
+    """Conclusion (iii), of the same weights: smaller divided by larger one; 0 if both are 0."""
+    low, high = np.minimum(cls, box), np.maximum(cls, box)
+    ratio = np.divide(low, high, out=np.zeros_like(low), where=high > 0)
+    share = float(np.mean(ratio >= SMALLEST_RATIO))
+    numbers = {"mean_ratio": float(ratio.mean()), "smallest_ratio": float(ratio.min())}
+    return {"holds": verdict(share), **numbers, "share": share}
+
+
 def diagnose(run: Run, pair: tuple[str, str], runs: list[Run]) -> dict:
     """Numbers, verdicts and advice for one pair of losses of a run; NaN and inf become None.
 
     The losses' first window is the longest of `runs`, so that their falls can be compared. Weights
     count from the first update on, before which they are 1 whatever the losses do.
     """
-    window = max(other.window for other in runs)
-    falls = {kind: fall(run, name, window) for kind, name in zip(("cls", "box"), pair)}
-    courses = [in_force(run, name) for name in pair]
-    start = run.updates[0] if run.updates and run.updates[0] < run.iterations else 0
-    cls, box = (weights[start:] for weights in courses)
-    low, high = np.minimum(cls, box), np.maximum(cls, box)
-    gap = np.divide(low, high, out=np.zeros_like(low), where=high > 0)
-    below, close = float(np.mean(low < 1)), float(np.mean(gap >= SMALLEST_RATIO))
+    window = max(other.weighting.window for other in runs)
+    falls = falls_faster(run, pair, window)
     starts = [falls[kind]["first_window"] for kind in ("cls", "box")]
+    courses = [in_force(run, name) for name in pair]
+    begin = run.updates[0] if run.updates and run.updates[0] < run.iterations else 0
+    counted = [weights[begin:] for weights in courses]
     over = gain(run, runs)
     result = {
         "run": run.name,
-        "pair": run.place(pair),
+        "pair": place(run, pair),
         "losses": [f"loss_{name}" for name in pair],
-        "weights": run.rule_name,
+        "weights": rule_name(run),
         "AP": run.last("bbox/AP"),
         "gain": {"AP": over[0], "over": over[1]} if over else None,
         "window": window,
         "scale_ratio": starts[0] / starts[1] if starts[1] > 0 else None,
-        "falls_faster": {"holds": faster(falls["cls"], falls["box"]), **falls},
-        "below_one": {
-            "holds": verdict(below),
-            "mean_cls": float(cls.mean()),
-            "mean_box": float(box.mean()),
-            "share": below,
-        },
-        "gap": {
-            "holds": verdict(close),
-            "mean_ratio": float(gap.mean()),
-            "smallest_ratio": float(gap.min()),
-            "share": close,
-        },
+        "falls_faster": falls,
+        "below_one": weights_below_one(*counted),
+        "gap": weight_gap(*counted),
     }
     result["advice"] = advise(run, pair, courses[0], result)
     return finite(result)
@@ -144,11 +157,8 @@ def cells(result: dict) -> list[str]:
 
 def report(results: list[dict]) -> str:
     """The table, what its columns are, and the advice of each row."""
-    rows = [list(COLUMNS), *map(cells, results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    table = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
-    ]
+    rows = [cells(result) for result in results]
+    table = tabulate(rows, headers=COLUMNS, tablefmt="plain", disable_numparse=True)
     window = results[0]["window"]
     notes = f"""
 (i)   last tenth / first {window} iterations of the unweighted loss (iteration with half of the
@@ -165,4 +175,4 @@ One run is one seed: nothing here says that a run with other weights would be be
     for result in results:
         advice.append(f"{result['run']}, {result['pair']} ({', '.join(result['losses'])}):")
         advice += [f"  - {line}" for line in result["advice"]]
-    return "\n".join([*table, notes, *advice])
+    return "\n".join([table, notes, *advice])

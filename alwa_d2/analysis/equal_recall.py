@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+from tabulate import tabulate
 
-from .sheet import Sample, match
+from .matching import Sample, match
 
 RECALLS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -68,21 +69,18 @@ def common_recall(curves: Sequence[Curve], score: float | None) -> float:
 def false_positive_table(curves: Sequence[Curve], labels: Sequence[str], common: float) -> str:
     """Plain text: for each recall, and for that of the picture, the false positives of each
     detector and its threshold."""
-    rows = [["recall", *(f"{label}: FP (score)" for label in labels)]]
-    if len(curves) == 2:
-        rows[0].append("B - A")
+    header = ["recall", *(f"{label}: FP (score)" for label in labels)]
+    header += ["B - A"] * (len(curves) == 2)
+    rows = []
     for recall in sorted({*RECALLS, common} - {0.0}):
         found = [curve.at(recall) for curve in curves]
-        star = "*" if recall == common else ""
-        row = [
-            f"{recall:.3f}{star}",
-            *("-" if f is None else f"{f[1]} ({f[0]:.2f})" for f in found),
-        ]
+        row = [f"{recall:.3f}{'*' if recall == common else ''}"]
+        row += ["-" if f is None else f"{f[1]} ({f[0]:.2f})" for f in found]
         if len(curves) == 2:
             row.append("-" if None in found else f"{found[1][1] - found[0][1]:+d}")
         rows.append(row)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
+    style = dict(tablefmt="plain", stralign="right", disable_numparse=True)
+    lines = [tabulate(rows, headers=header, **style)]
+    lines += ["* that of the picture"] * bool(common)
     bests = ", ".join(f"{label} {curve.best:.3f}" for label, curve in zip(labels, curves))
-    lines += ["* that of the picture"] * bool(common) + [f"highest recall: {bests}"]
-    return "\n".join(lines)
+    return "\n".join([*lines, f"highest recall: {bests}"])

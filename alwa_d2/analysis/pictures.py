@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 MAX_PNG_BYTES = 300_000  # per picture, so that a page with several of them stays light
+DPI = 110  # dots per inch of a figure at full size: small print can just be read
 RGB = tuple[int, int, int]  # 0..255 each
 
 
@@ -45,7 +46,7 @@ def save_png(draw: Callable[[float], Image.Image], path: Path, keep: tuple[RGB, 
     path.write_bytes(data)
 
 
-def rasterise(figure: Figure, dpi: float) -> Image.Image:
-    """The figure's pixels at `dpi` dots per inch."""
-    figure.savefig(buffer := io.BytesIO(), dpi=dpi)
+def rasterise(figure: Figure, scale: float) -> Image.Image:
+    """The figure's pixels at `scale` times DPI dots per inch."""
+    figure.savefig(buffer := io.BytesIO(), dpi=DPI * scale)
     return Image.open(buffer)

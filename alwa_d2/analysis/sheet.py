@@ -7,13 +7,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import matplotlib
-import numpy as np
-from detectron2.structures import Instances, pairwise_iou
 from PIL import Image, ImageDraw, ImageFont
 
+from .matching import MATCH_IOU, Sample, match
 from .pictures import RGB
 
-MATCH_IOU = 0.5  # as in AP50
 # All in pixels of the sheet.
 TILE = 320  # longest side of an image
 GAP, TITLE, HEADER = 10, 22, 62  # between tiles, above each tile, above all of them
@@ -41,16 +39,6 @@ COLOURS = (BLACK, *(style.colour for style in STYLES))  # to be kept exact in a 
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One image of the sheet; boxes are absolute in the image's own pixels."""
-
-    name: str
-    image: np.ndarray  # (H, W, 3) uint8, RGB
-    truth: Instances  # gt_boxes (G, 4), gt_classes (G,)
-    found: Instances  # pred_boxes (D, 4), scores (D,), pred_classes (D,)
-
-
-@dataclass(frozen=True)
 class Mark:
     """A box to draw, XYXY, with its label."""
 
@@ -62,25 +50,6 @@ class Mark:
         """The mark in an image that was scaled by `factor` and put at (x, y)."""
         box = [value * factor + shift for value, shift in zip(self.box, (x, y, x, y))]
         return Mark(box, self.text, self.style)
-
-
-def match(truth: Instances, found: Instances) -> tuple[list[bool], list[bool]]:
-    """For each detection whether it is a true positive, for each true box whether it is missed.
-
-    By falling score, a detection takes the box of its class that it overlaps most among those not
-    taken yet, if their IoU is at least MATCH_IOU.
-    """
-    hit, missed = [False] * len(found), [True] * len(truth)
-    if not hit or not missed:
-        return hit, missed
-    iou = pairwise_iou(found.pred_boxes, truth.gt_boxes)  # (D, G)
-    iou[found.pred_classes[:, None] != truth.gt_classes[None, :]] = -1.0
-    for index in found.scores.argsort(descending=True, stable=True).tolist():
-        best = int(iou[index].argmax())
-        if iou[index, best] >= MATCH_IOU:
-            hit[index], missed[best] = True, False
-            iou[:, best] = -1.0
-    return hit, missed
 
 
 def marks(sample: Sample, names: Sequence[str]) -> tuple[list[Mark], list[Mark]]:

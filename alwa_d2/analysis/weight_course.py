@@ -38,15 +38,15 @@ def advise_low(run: Run, pair: tuple[str, str], weights: np.ndarray) -> str:
     said = f"w_cls came down to {value:.2g} at iteration {start} {fate}; {share:.0%} of the run."
     if value == 0:
         said += " At 0 a window held no box loss: look at the data."
-    if start == run.interval:
+    if start == run.weighting.interval:
         iterations, losses = run.series[f"unweighted/loss_{pair[0]}"]
-        inside = losses[iterations < run.interval]
+        inside = losses[iterations < run.weighting.interval]
         if len(inside) > 1:
             said += (
                 " The first window set it, in which this loss went from "
                 f"{inside[0]:.2g} to {inside[-1]:.2g}."
             )
-    rule = "MODEL.ALWA.RULE balance, or " if run.rule == "authors" else ""
+    rule = "MODEL.ALWA.RULE balance, or " if run.weighting.rule == "authors" else ""
     return said + f" Try {rule}to leave this pair out by MODEL.ALWA.PAIRS."
 
 
@@ -55,9 +55,9 @@ def advise_course(run: Run, pair: tuple[str, str], weights: np.ndarray) -> list[
     values = levels(run, weights)
     if run.hides_updates:
         return [
-            f"The weight may change every {run.interval} iterations, and the log has a line every "
-            f"{run.pace}: what it did in between is not known. Logged were {values.min():.2g} to "
-            f"{values.max():.2g}."
+            f"The weight may change every {run.weighting.interval} iterations, and the log has a "
+            f"line every {run.pace}: what it did in between is not known. Logged were "
+            f"{values.min():.2g} to {values.max():.2g}."
         ]
     if len(values) < 3:
         return [f"{len(values) - 1} update(s) in {run.iterations} iterations: too few to judge."]
@@ -70,7 +70,7 @@ def advise_course(run: Run, pair: tuple[str, str], weights: np.ndarray) -> list[
             f"{len(values) - 2} updates after it: the run is one with a fixed weight from then on."
         )
     cycle = two_cycle(values)
-    if cycle and run.rule == "authors":
+    if cycle and run.weighting.rule == "authors":
         advice.append(
             f"w_cls goes to and fro, about {cycle[0]:.2g} and {cycle[1]:.2g}, as in the two-cycle "
             "of `authors`. Try MODEL.ALWA.RULE balance."
@@ -80,7 +80,7 @@ def advise_course(run: Run, pair: tuple[str, str], weights: np.ndarray) -> list[
 
 def advise(run: Run, pair: tuple[str, str], weights: np.ndarray, result: dict) -> list[str]:
     """Lines of advice for a pair of losses, each from a number of `result` or of the weights."""
-    advice = advise_course(run, pair, weights) if run.interval else []
+    advice = advise_course(run, pair, weights) if run.weighting.interval else []
     if run.fixed_weights == (1.0, 1.0):
         advice.append("Weights 1:1, the baseline: nothing was weighted.")
     elif result["gain"]:

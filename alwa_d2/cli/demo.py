@@ -1,27 +1,19 @@
 """Trains a detector, evaluates it and draws what came out: a run to see the whole path work."""
 
-import argparse
 import os
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from ..analysis.runs import WEIGHT, Run, load_run
 from ..errors import UserError
-from ..model_zoo import find_config
+from .options import add_config_arguments
 
 HELP = "train on embedded data, evaluate, and draw what came out"
 DESCRIPTION = """
 Runs train, plot and show one after the other, and ends with a table of the results and the places
 of all files. Nothing is downloaded.
 """
-# What a run writes; only these are removed from the folder of an earlier one.
-WRITTEN = (
-    *("metrics.json", "config.yaml", "last_checkpoint", "model_*.pth", "events.out.tfevents.*"),
-    *("log.txt*", "inference", "losses.png", "detections.png"),
-)
 PLACES = {
     "checkpoint": "model_final.pth",
     "metrics": "metrics.json",
@@ -40,6 +32,8 @@ def clear(output: Path) -> None:
 
     A folder that holds something else and no run is refused.
     """
+    from ..engine import run_folder
+
     if output.exists() and not output.is_dir():
         raise UserError(f"--output: expected a folder, got the file {output}")
     is_run = any((output / name).is_file() for name in ("metrics.json", "config.yaml"))
@@ -48,9 +42,7 @@ def clear(output: Path) -> None:
             f"--output: {output} holds other things than an earlier run (no metrics.json, no "
             "config.yaml); expected an empty or new folder"
         )
-    for pattern in WRITTEN:
-        for path in output.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    run_folder.clear(output)
     output.mkdir(parents=True, exist_ok=True)
 
 
@@ -61,7 +53,7 @@ def run_step(command: str, *arguments: str) -> float:
     start = time.monotonic()
     code = subprocess.run(line).returncode
     if code:
-        raise StepFailed(f"{command} ended with exit code {code}")
+        raise StepFailed(f"{command} ended with exit status {code}")
     return time.monotonic() - start
 
 
@@ -74,14 +66,16 @@ def find_places(output: Path) -> dict[str, Path]:
     return {what: paths[-1] for what, paths in found.items()}
 
 
-def format_table(run: Run, seconds: float, places: dict[str, Path]) -> str:
+def format_table(run, seconds: float, places: dict[str, Path]) -> str:
     """The results of a run, a line each, and below them where they lie.
 
     Args:
-        run: the finished run
+        run: an `analysis.runs.Run`
         seconds: wall time of training and evaluation
         places: paths by what they hold
     """
+    from ..analysis.runs import WEIGHT
+
     scores = {name: run.last(f"bbox/{name}") for name in ("AP", "AP50", "AP75")}
     if None in scores.values():
         raise UserError("metrics.json: no line has bbox/AP, bbox/AP50, bbox/AP75; no evaluation?")
@@ -98,28 +92,28 @@ def format_table(run: Run, seconds: float, places: dict[str, Path]) -> str:
 
 def run_demo(config_file: str, output: Path, opts: list[str]) -> None:
     """Trains, evaluates, draws, and prints the table last."""
-    config_file = find_config(config_file)
+    from ..analysis.runs import load_run
+
     if "OUTPUT_DIR" in opts[::2]:
         raise UserError("OUTPUT_DIR is set by --output, not by KEY VALUE")
     clear(output)
     settings = (*opts, "OUTPUT_DIR", str(output))
-    seconds = run_step("train", "--config-file", str(config_file), *settings)
+    seconds = run_step("train", "--config-file", config_file, *settings)
     run_step("plot", str(output))
     # The run's own config has all settings in it, those of the command line too.
     weights = ("MODEL.WEIGHTS", str(output / "model_final.pth"))
     config = str(output / "config.yaml")
     run_step("show", "--config-file", config, *weights)
     table = format_table(load_run(output), seconds, find_places(output))
-    print(f"\nResults of {os.path.relpath(config_file)}\n\n{table}")
+    print(f"\nResults of {Path(config_file).name}\n\n{table}")
 
 
 def add_arguments(parser):
-    config = dict(metavar="FILE", default="retina_alwa.yaml")
-    parser.add_argument("--config-file", **config, help="default: retina_alwa.yaml")
-    folder = dict(type=Path, metavar="FOLDER", default=Path("output", "demo"))
-    parser.add_argument("--output", **folder, help="the run's folder; default: output/demo")
-    opts = dict(metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[])
-    parser.add_argument("opts", **opts, help="settings that take the place of the config's")
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", default=Path("output", "demo"),
+        help="the run's folder, of which an earlier run is removed; default: output/demo",
+    )  # fmt: skip
+    add_config_arguments(parser, default="retina_alwa.yaml")
 
 
 def run(args) -> int:

@@ -3,8 +3,14 @@
 import argparse
 import importlib
 import sys
+import traceback
+from types import ModuleType
 
-from ..errors import UserError
+import shtab
+
+from .. import __version__
+from ..errors import UserError, explain
+from .quiet import silence
 
 # In the order of the help.
 COMMANDS = (
@@ -19,30 +25,84 @@ COMMANDS = (
     "box-shift",
     "env",
 )
-EPILOG = """
-exit status: 0 all went well; 1 what was asked for was done and failed, such as a run of a sweep;
-2 a mistake in the arguments, a config or a file, said in one line; 128 + N ended by signal N
+DESCRIPTION = "Train detectors with balanced losses, and see what came out."
+EPILOG = """\
+`alwa-d2 COMMAND --help` has the rest.
+
+exit status:
+  0      all went well
+  1      what was asked for was begun and failed, such as a training
+  2      a mistake in the arguments, a config or a file, told in one line
+  128+N  ended by signal N
 """
+TRACEBACK = "print where in the code a mistake was noticed, not only what it is"
+INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+# Where a package is not called like what is imported.
+PYPI_NAMES = {"PIL": "pillow", "yaml": "pyyaml", "cv2": "opencv-python-headless"}
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, without the usage."""
+
+    def error(self, message):
+        message = message.removeprefix("argument ")
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def load(command: str) -> ModuleType:
+    """The module of a command."""
+    return importlib.import_module(f".{command.replace('-', '_')}", __package__)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="alwa-d2", description="Train detectors with balanced losses.", epilog=EPILOG
+    parser = Parser(
+        prog="alwa-d2",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parser.add_argument("--version", action="version", version=f"alwa-d2 {__version__}")
+    shtab.add_argument_to(parser, help="print a script that completes this command in a shell")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name in COMMANDS:
-        module = importlib.import_module(f".{name.replace('-', '_')}", __package__)
+        module = load(name)
         command = commands.add_parser(name, help=module.HELP, description=module.DESCRIPTION)
-        command.set_defaults(run=module.run)
+        command.add_argument("--traceback", action="store_true", help=TRACEBACK)
         module.add_arguments(command)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns the exit status."""
-    args = make_parser().parse_args(arguments)
+    """Runs a command, whose mistakes are told in one line; returns the exit status."""
+    parser = make_parser()
+    args = parser.parse_args(arguments)
+    if args.command is None:
+        parser.print_help()
+        return 0
     try:
-        return args.run(args)
-    except (UserError, OSError) as error:
-        print(f"alwa-d2 {args.command}:", *str(error).split(), file=sys.stderr)  # on one line
+        return load(args.command).run(args)
+    except KeyboardInterrupt:
+        print(f"alwa-d2 {args.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (UserError, OSError, ModuleNotFoundError) as error:
+        message = missing_package(error) or explain(error)
+        if args.traceback:
+            traceback.print_exc()
+        print(f"alwa-d2 {args.command}: {message}", file=sys.stderr)
         return 2
+
+
+def missing_package(error: Exception) -> str | None:
+    """What to do where a package is not installed; None for other errors."""
+    if not isinstance(error, ModuleNotFoundError):
+        return None
+    name = (error.name or "").partition(".")[0]
+    if name == "detectron2":
+        return "Detectron2 is not installed; README.md says how it is"
+    return f"the package {name} is not installed; pip install {PYPI_NAMES.get(name, name)}"
+
+
+def run_command(arguments: list[str] | None = None) -> int:
+    """:func:`main` for a process of its own: others' warnings are left out."""
+    silence()
+    return main(arguments)

@@ -3,6 +3,11 @@
 import argparse
 from pathlib import Path
 
+import shtab
+
+from ..errors import UserError
+from ..model_zoo import find_config
+
 
 def png_path(text: str) -> Path:
     """An argument that names a PNG file."""
@@ -18,13 +23,58 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
-def add_config_arguments(parser, required: bool = True) -> None:
-    """`--config-file` and, at the end of the line, KEY VALUE pairs."""
+def config_path(text: str) -> str:
+    """An argument that is a config's path, or the name of one of this package's."""
+    try:
+        return find_config(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def add_config_arguments(parser, default: str | None = None) -> None:
+    """
+    `--config-file` and, at the end of the line, KEY VALUE pairs.
+
+    Args:
+        default: name of a config; without it the option has to be there
+    """
+    required = "" if default else "--config-file FILE "
+    parser.usage = f"%(prog)s [options] {required}[KEY VALUE ...]"
     parser.add_argument(
-        "--config-file", metavar="FILE", required=required, default="",
-        help="a config: a path, or the name of one of this package's such as retina_alwa.yaml",
-    )  # fmt: skip
+        "--config-file", type=config_path, metavar="FILE", required=default is None,
+        default=default, help="a config's path, or the name of one that comes with alwa_d2: "
+        f"retina_alwa.yaml, voc/..., coco/...{f'; default: {default}' if default else ''}",
+    ).complete = shtab.FILE  # fmt: skip
     parser.add_argument(
         "opts", metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[],
-        help="settings that take the place of the config's; they come last",
+        help="settings that take the place of the config's, after all options: KEY VALUE pairs "
+        "such as SOLVER.BASE_LR 0.01",
+    )  # fmt: skip
+
+
+def add_run_arguments(parser) -> None:
+    """One or more folders of finished runs."""
+    parser.add_argument(
+        "folders", metavar="OUTPUT_DIR", nargs="+", help="the folder of a finished run"
+    ).complete = shtab.DIRECTORY
+
+
+def add_image_arguments(parser, output: str, sets: str, count: int) -> None:
+    """
+    Which images a picture is made of, and where it goes.
+
+    Args:
+        output: says where by default
+        sets: the key whose first data set is the default
+        count: images by default
+    """
+    parser.add_argument(
+        "--output", type=png_path, metavar="FILE", help=f"a PNG file; default: {output}"
+    ).complete = shtab.FILE
+    parser.add_argument(
+        "--dataset", metavar="NAME", help=f"a registered data set; default: the first of {sets}"
+    )
+    parser.add_argument(
+        "--num-images", type=positive_int, default=count, metavar="N",
+        help=f"how many images, evenly spread over the data set; default: {count}",
     )  # fmt: skip

@@ -2,29 +2,22 @@
 
 from pathlib import Path
 
-from .options import add_config_arguments, png_path, positive_int
+from .options import add_config_arguments, add_image_arguments
 
-SCORE = 0.5  # of the detections shown of one model
+SCORE = 0.5
 HELP = "draw a model's detections beside the ground truth"
 DESCRIPTION = """
-Writes detections.png into the config's OUTPUT_DIR. Detections that match a box of the ground truth
-are told apart from those that do not, and boxes that none matches are marked as missed.
+Draws images of the test set twice, with their ground truth and with what the model of
+MODEL.WEIGHTS finds. True positives, false positives and missed objects have colours of their own.
 """
 
 
-def add_sheet_arguments(parser) -> None:
-    """Which images, and where to."""
-    parser.add_argument("--output", type=png_path, metavar="FILE", help=parser.get_default("where"))
-    number = "evenly spread over the set; default: 8"
-    parser.add_argument("--num-images", type=positive_int, default=8, metavar="N", help=number)
-    parser.add_argument("--dataset", metavar="NAME", help="default: the first of DATASETS.TEST")
-
-
 def add_arguments(parser):
-    parser.set_defaults(where="PNG file; default: detections.png in OUTPUT_DIR")
-    add_sheet_arguments(parser)
-    score = f"lowest score shown; default: {SCORE}"
-    parser.add_argument("--score-thresh", type=float, default=SCORE, metavar="SCORE", help=score)
+    add_image_arguments(parser, "detections.png in the config's OUTPUT_DIR", "DATASETS.TEST", 8)
+    parser.add_argument(
+        "--score-thresh", type=float, default=SCORE, metavar="SCORE",
+        help=f"the lowest score of a detection that is drawn; default: {SCORE}",
+    )  # fmt: skip
     add_config_arguments(parser)
 
 

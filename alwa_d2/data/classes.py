@@ -77,6 +77,8 @@ def _check_number(cfg: CfgNode, name: str, classes: list[str]) -> None:
         key, number = "MODEL.RETINANET.NUM_CLASSES", cfg.MODEL.RETINANET.NUM_CLASSES
     elif "RCNN" in cfg.MODEL.META_ARCHITECTURE:
         key, number = "MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    elif "FCOS" in cfg.MODEL.META_ARCHITECTURE:
+        key, number = "MODEL.FCOS.NUM_CLASSES", cfg.MODEL.FCOS.NUM_CLASSES
     else:
         return
     if number != len(classes):

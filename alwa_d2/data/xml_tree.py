@@ -25,7 +25,7 @@ class _Tree:
     """Handlers of an expat parser that build a tree, without attributes, and refuse the rest.
 
     ET.parse is not used: it hands declarations to expat without a look, and whether expat limits
-    what they expand to depends on its version.
+    what they expand to depends on its version. docs/libraries.md says why defusedxml is not either.
     """
 
     def __init__(self):

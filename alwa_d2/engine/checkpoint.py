@@ -1,13 +1,18 @@
 """Checkpoints that are read without running code from them, and refused where they do not fit."""
 
 import logging
+import os
 
 import torch
+from detectron2.utils import comm
 
 from ..detectron2_private import OpenCheckpointer
-from ..weighting import LossWeighter
+from ..errors import UserError
+from ..weighting import begins_anew
 
 logger = logging.getLogger(__name__)
+
+NAMED = 3  # of the tensors that do not fit, in the message
 
 
 class Checkpointer(OpenCheckpointer):
@@ -19,6 +24,8 @@ class Checkpointer(OpenCheckpointer):
     is in them: load them from sources that you trust.
     """
 
+    _purpose = ""  # what all weights of the file have to fit for, while that is so
+
     def load(self, path, checkpointables=None):
         """
         Args:
@@ -27,43 +34,67 @@ class Checkpointer(OpenCheckpointer):
                 must be there
 
         Raises:
-            ValueError: a file that is no checkpoint, or does not fit on resuming
+            UserError: a file that is not there, is no checkpoint, or does not fit on resuming
         """
-        self._resumed_path = path if checkpointables is None else None
-        return super().load(path, checkpointables)
+        self._resumes = checkpointables is None
+        self._path = path
+        # Of a path that is not shared the main process's file is sent to the others.
+        if comm.is_main_process() and not _is_there(path):
+            raise UserError(f"MODEL.WEIGHTS: expected a checkpoint, got {path}, which is no file")
+        try:
+            return super().load(path, checkpointables)
+        except OSError as error:  # a download's, too
+            raise UserError(f"MODEL.WEIGHTS: could not get {path} ({error})") from error
+
+    def load_all_weights(self, path: str) -> None:
+        """
+        Loads a model to be evaluated, which all of its weights must be there for.
+
+        Raises:
+            UserError: no file, one that is no checkpoint, or one that does not fit
+        """
+        if not path:
+            raise UserError("MODEL.WEIGHTS: expected the checkpoint of a trained model, got ''")
+        self._purpose = "to evaluate"
+        try:
+            self.load(path, checkpointables=[])
+        finally:
+            self._purpose = ""
 
     def read_file(self, path):
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # of many types, for a file that may hold anything
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ValueError(
-                f"{path}: expected a checkpoint, could not read it ({reason})"
-            ) from error
+            message = f"{path}: expected a checkpoint, could not read it ({reason})"
+            raise UserError(message) from error
         if not isinstance(loaded, dict):
-            raise ValueError(f"{path}: expected a dictionary, got {type(loaded).__name__}")
+            raise UserError(f"{path}: expected a dictionary, got {type(loaded).__name__}")
         return loaded
 
     def check_content(self, path, checkpoint):
         if not isinstance(checkpoint["model"], dict):
             kind = type(checkpoint["model"]).__name__
-            raise ValueError(f"{path}: expected a model's state, a dictionary, got {kind}")
+            raise UserError(f"{path}: expected a model's state, a dictionary, got {kind}")
         missing = [key for key in self.checkpointables if not checkpoint.get(key)]
-        if self._resumed_path and missing:
-            raise ValueError(
+        if self._resumes and missing:
+            raise UserError(
                 f"{path}: expected a training's checkpoint to resume from, got one without "
                 f"{', '.join(missing)}; as MODEL.WEIGHTS it can start a training without --resume"
             )
 
     def check_loaded(self, incompatible):
-        weighters = [n for n, m in self.model.named_modules() if isinstance(m, LossWeighter)]
-        foreign = [*incompatible.missing_keys, *(key for key, *_ in incompatible.incorrect_shapes)]
-        # A weighter begins anew by itself where the checkpoint has not got it.
-        foreign = [key for key in foreign if not key.startswith(tuple(f"{n}." for n in weighters))]
-        if self._resumed_path and foreign:
-            raise ValueError(
-                f"{self._resumed_path}: expected a checkpoint of this model to resume from; "
-                f"{len(foreign)} tensors are missing or of another shape, such as {foreign[0]}"
+        missing = incompatible.missing_keys
+        for key in [key for key in missing if begins_anew(self.model, key)]:
+            missing.remove(key)
+        wrong = [key for key, *_ in incompatible.incorrect_shapes]  # which are missing as well
+        wrong = [key for key in wrong if not begins_anew(self.model, key)]
+        foreign = [*dict.fromkeys([*missing, *wrong])]
+        purpose = "to resume from" if self._resumes else self._purpose
+        if purpose and foreign:
+            raise UserError(
+                f"{self._path}: expected a checkpoint of this model {purpose}; {len(foreign)} "
+                f"tensors are missing or of another shape, such as {', '.join(foreign[:NAMED])}"
             )
         self._drop_weighters(incompatible.unexpected_keys)
 
@@ -77,3 +108,8 @@ class Checkpointer(OpenCheckpointer):
         names = sorted({key.rpartition(".")[0] for key in keys})
         if names:
             logger.info(f"The checkpoint's {', '.join(names)}, not in this model, is left out.")
+
+
+def _is_there(path: str) -> bool:
+    """Whether a file is there; of addresses, and of no path at all, it cannot be said."""
+    return not path or "://" in path or os.path.isfile(path.partition("?")[0])

@@ -1,17 +1,26 @@
 """From a config file and the command line to a config that a run can start with."""
 
-from collections.abc import Sequence
+import contextlib
+import difflib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_setup
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 from PIL import ImageFile
 
 from ..config import add_alwa_config
 from ..data import check_classes, register_datasets
 from ..data.entries import parse_entries
+from ..errors import UserError, explain, user_errors
+from .run_folder import EVALUATION, prepare
+from .test_time_augmentation import check_augmentation
 
 
 def merged_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
@@ -19,13 +28,46 @@ def merged_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     cfg = get_cfg()
     add_alwa_config(cfg)
     if config_file:
-        cfg.merge_from_file(config_file)
+        with user_errors(config_file), _nearest_keys(cfg):
+            _check_file(config_file)
+            cfg.merge_from_file(config_file)
     opts = list(opts)
-    for place in range(1, len(opts), 2):  # yacs reads Python's lists, but not JSON's null and true
-        if opts[place - 1] == "DATASETS.REGISTER" and isinstance(opts[place], str):
-            opts[place] = parse_entries(opts[place])
-    cfg.merge_from_list(opts)
+    with user_errors(), _nearest_keys(cfg):
+        for place in range(1, len(opts), 2):  # yacs reads Python's lists, not JSON's null and true
+            if opts[place - 1] == "DATASETS.REGISTER" and isinstance(opts[place], str):
+                opts[place] = parse_entries(opts[place])
+        cfg.merge_from_list(opts)
     return cfg
+
+
+def _check_file(path: str) -> None:
+    """Refuses what is no mapping, such as an empty file, which Detectron2 stumbles over."""
+    with PathManager.open(path) as file:
+        content = yaml.compose(file, Loader=yaml.SafeLoader)
+    if not isinstance(content, yaml.MappingNode):
+        kind = "nothing" if content is None else f"a {content.id}"
+        raise UserError(f"expected a mapping from config keys to values, got {kind}")
+
+
+@contextlib.contextmanager
+def _nearest_keys(cfg: CfgNode) -> Iterator[None]:
+    """Adds to the refusal of an unknown key the names that it may have been meant for."""
+    try:
+        yield
+    except (AssertionError, KeyError) as error:  # of KEY VALUE, of a file
+        message = explain(error)
+        if not message.startswith("Non-existent"):
+            raise
+        near = difflib.get_close_matches(message.rpartition(": ")[2], _names(cfg))
+        raise UserError(f"{message}; nearest: {', '.join(near) or 'none'}") from error
+
+
+def _names(cfg: CfgNode, start: str = "") -> list[str]:
+    """All keys, such as "MODEL.ALWA.RULE"."""
+    names = []
+    for key, value in cfg.items():
+        names += _names(value, f"{start}{key}.") if isinstance(value, CfgNode) else [start + key]
+    return names
 
 
 def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
@@ -40,11 +82,16 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
         opts: key, value, key, value, ...
 
     Raises:
-        ValueError: a data set or a number of classes that does not fit
+        UserError: a file, a key, a value, a data set or a number of classes that does not fit, or
+            test-time augmentation of a model that Detectron2 has none for
     """
     cfg = merged_cfg(config_file, opts)
-    register_datasets(cfg.DATASETS.REGISTER)
-    check_classes(cfg)
+    with user_errors():
+        register_datasets(cfg.DATASETS.REGISTER)
+        check_classes(cfg)
+        check_augmentation(cfg)
+    with user_errors("MODEL.DEVICE"):
+        torch.device(cfg.MODEL.DEVICE)
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     # For commands that read images themselves; data loaders see to it in their workers.
@@ -57,13 +104,30 @@ def setup(args) -> CfgNode:
     """
     The frozen config of a run, its folder and loggers set up, as Detectron2's `default_setup` does.
 
+    An evaluation has its log and its config in the subfolder `inference`, so that they are never
+    written over those of the training.
+
     Args:
         args: parsed by Detectron2's `default_argument_parser`
+
+    Raises:
+        UserError: a folder that holds another training, or none that can be resumed
+        NothingToTrain: the training to resume has been done
     """
     cfg = setup_cfg(args.config_file, args.opts)
-    default_setup(cfg, args)
+    folder = cfg.OUTPUT_DIR
+    if args.eval_only:
+        folder = os.path.join(folder, EVALUATION)
+    else:
+        prepare(cfg, args.resume)
+    with_folder = cfg.clone()
+    with_folder.defrost()
+    with_folder.OUTPUT_DIR = folder
+    default_setup(with_folder, args)
+    if args.eval_only and comm.is_main_process():
+        Path(folder, "config.yaml").write_text(cfg.dump(), encoding="utf-8")
     # Detectron2 sets up its own logger and fvcore's.
-    logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="alwa_d2")
+    logger = setup_logger(folder, distributed_rank=comm.get_rank(), name="alwa_d2")
     device = torch.device(cfg.MODEL.DEVICE)
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

@@ -8,6 +8,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from ..weighting import LossWeighter
+from .weighting_line import log_weighting
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +29,9 @@ class LossWeightLogger(HookBase):
     "num_pos_anchors", "rpn/num_pos_anchors" and "rpn/num_neg_anchors", of the last batch. With
     several processes, each of which needs the hook, these are means, as Detectron2's "loss_x".
 
-    Once each, the log names a weighter that saw a loss that was not finite, or whose weight came
-    down to 0.
+    At the start, one line says what weighs which losses, and which settings have no effect. Once
+    each, the log names a weighter that saw a loss that was not finite, or whose weight came down
+    to 0.
     """
 
     def __init__(self, model: torch.nn.Module, period: int = 20):
@@ -39,10 +41,15 @@ class LossWeightLogger(HookBase):
             period: iterations from one writing to the next
         """
         self._period = period
+        self._model = model
         self._weighters = [m for m in model.modules() if isinstance(m, LossWeighter)]
         self._counters = [m for m in model.modules() if hasattr(m, "anchor_counts")]
         self._losses = {}  # loss key -> 0-dim device tensors since the last writing
         self._warned = set()  # messages that have been logged
+
+    def before_train(self):
+        if comm.is_main_process():
+            log_weighting(getattr(self.trainer, "cfg", None), self._model)
 
     def after_step(self):
         for weighter in self._weighters:
@@ -83,11 +90,11 @@ class LossWeightLogger(HookBase):
         return {name: value for name, value in _read(named).items() if value == value}
 
     def _report(self, weighter, scalars):
-        pair = f"{weighter.cls_key} or {weighter.reg_key}"
+        losses = " or ".join(weighter.keys)
         first = int(getattr(weighter, "first_nonfinite", -1))
         if first >= 0:
             self._warn_once(
-                f"{pair} was not finite for the first time in observed iteration {first}; the "
+                f"{losses} was not finite for the first time in observed iteration {first}; the "
                 "window it fell into changed no weight."
             )
         for key in weighter.statistics:  # weights that a user has set to 0 have none
@@ -98,6 +105,28 @@ class LossWeightLogger(HookBase):
         if message not in self._warned and comm.is_main_process():
             self._warned.add(message)
             logger.warning(message)
+
+
+class EvaluationWriter(HookBase):
+    """
+    Writes what an evaluation during training has found, whatever the writers' own period.
+
+    They keep the newest value of each scalar, so that of two evaluations in one period the first
+    would be lost. The hook belongs after `EvalHook`, in the main process.
+    """
+
+    def __init__(self, writers, period: int):
+        """
+        Args:
+            writers: Detectron2's `EventWriter` objects
+            period: iterations from one evaluation to the next, TEST.EVAL_PERIOD; 0 for none
+        """
+        self._event_writers, self._every = writers, period
+
+    def after_step(self):
+        if self._every > 0 and (self.trainer.iter + 1) % self._every == 0:
+            for writer in self._event_writers:
+                writer.write()
 
 
 def _read(tensors):

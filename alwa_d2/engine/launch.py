@@ -1,7 +1,12 @@
 """Starts a training's processes, or joins those that torchrun or Slurm has started."""
 
+import contextlib
+import multiprocessing
 import os
 import re
+import signal
+import sys
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -10,8 +15,12 @@ from detectron2.engine import launch as detectron2_launch
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 from torch import distributed as dist
+from torch.multiprocessing import ProcessRaisedException
 
+from ..errors import UserError, user_errors
 from .defaults import merged_cfg
+
+PATIENCE = 5  # seconds that a process has to end before it is killed; a collective may hold it
 
 
 def launch(main: Callable, args, timeout: timedelta = DEFAULT_TIMEOUT):
@@ -19,8 +28,10 @@ def launch(main: Callable, args, timeout: timedelta = DEFAULT_TIMEOUT):
     Runs `main(args)` in every process of a training, with the process group set up.
 
     `--num-gpus N` starts N processes on this machine by Detectron2's `launch`, on the CPU with
-    `MODEL.DEVICE cpu`. Where the environment has `WORLD_SIZE` the processes are there already, as
-    torchrun starts them; the variables are torchrun's, or Slurm's where those are missing.
+    `MODEL.DEVICE cpu`. Where the environment has a `WORLD_SIZE` above 1 the processes are there
+    already, as torchrun starts them; the variables are torchrun's, or Slurm's where those are
+    missing. SIGINT and SIGTERM end all processes that were started here, also if this one alone
+    gets them; the exit status is 128 and the signal's number.
 
     Args:
         main: takes `args`
@@ -31,30 +42,74 @@ def launch(main: Callable, args, timeout: timedelta = DEFAULT_TIMEOUT):
         What `main` returns, or None where that ran in processes started here.
 
     Raises:
-        ValueError: `--num-gpus` and `MODEL.DEVICE` that do not fit the machine, each other, or the
-            environment
+        UserError: `--num-gpus` and `MODEL.DEVICE` that do not fit the machine, each other, or the
+            environment; also one that `main` raises in a process started here
     """
     on_cpu = _on_cpu(args)
     if on_cpu:
         # Detectron2 takes any GPU that it sees for a reason to use NCCL.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    if "WORLD_SIZE" in os.environ:
-        return _join(main, args, "gloo" if on_cpu else "nccl", timeout)
-    if args.num_gpus * args.num_machines == 1:
-        return main(args)
+    with _ending_on_signals():
+        # A job of one process has a WORLD_SIZE too, and may start processes of its own.
+        if os.environ.get("WORLD_SIZE", "").strip() not in ("", "1"):
+            return _join(main, args, "gloo" if on_cpu else "nccl", timeout)
+        if args.num_gpus * args.num_machines == 1:
+            return main(args)
+        return _start(main, args, on_cpu, timeout)
+
+
+def _start(main: Callable, args, on_cpu: bool, timeout: timedelta):
     if on_cpu:
         # PyTorch would give each process all cores, which is far slower than sharing them.
         threads = len(os.sched_getaffinity(0)) // args.num_gpus
         os.environ.setdefault("OMP_NUM_THREADS", str(max(threads, 1)))
-    detectron2_launch(
-        _run,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(main, args),
-        timeout=timeout,
-    )
+    mistakes = multiprocessing.get_context("spawn").SimpleQueue()
+    try:
+        detectron2_launch(
+            _run_started,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(main, args, mistakes),
+            timeout=timeout,
+        )
+    except ProcessRaisedException as error:
+        # Its message is a process's traceback, of which a mistake of the user's is the last line.
+        if mistakes.empty():
+            raise
+        raise UserError(mistakes.get()) from error
+    finally:
+        _end_children()
+
+
+@contextlib.contextmanager
+def _ending_on_signals():
+    """SIGINT and SIGTERM end this process in order, with the exit status that shells expect."""
+
+    def leave(number, frame):
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # which alone may set handlers
+        return
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_children() -> None:
+    """Ends the processes that were started here and still run."""
+    children = multiprocessing.active_children()
+    for child in children:
+        child.terminate()
+    for child in children:
+        child.join(PATIENCE)
+        if child.is_alive():
+            child.kill()
 
 
 def _on_cpu(args) -> bool:
@@ -62,11 +117,11 @@ def _on_cpu(args) -> bool:
     device = merged_cfg(args.config_file, args.opts).MODEL.DEVICE
     if device == "cpu":
         return True
-    if ":" in device and (args.num_gpus > 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1):
-        raise ValueError(f"MODEL.DEVICE: expected cuda for several processes, got {device}")
+    if ":" in device and (args.num_gpus > 1 or int(os.environ.get("WORLD_SIZE") or 1) > 1):
+        raise UserError(f"MODEL.DEVICE: expected cuda for several processes, got {device}")
     found = torch.cuda.device_count()
     if args.num_gpus > max(found, 1):
-        raise ValueError(
+        raise UserError(
             f"--num-gpus {args.num_gpus}: found {found} GPUs (MODEL.DEVICE cpu runs as many "
             "processes on the CPU)"
         )
@@ -77,19 +132,18 @@ def _join(main: Callable, args, backend: str, timeout: timedelta):
     world_size, local_size = _number("WORLD_SIZE"), _local_size()
     rank, local_rank = _number("RANK", "SLURM_PROCID"), _number("LOCAL_RANK", "SLURM_LOCALID")
     if args.num_gpus not in (1, local_size) or args.num_machines > 1:
-        raise ValueError(
+        raise UserError(
             f"--num-gpus {args.num_gpus} --num-machines {args.num_machines}: the environment has "
             f"{world_size} processes already, {local_size} on this machine (WORLD_SIZE); leave the "
             "options out"
         )
-    if world_size == 1:
-        return main(args)
     if backend == "nccl" and local_rank >= torch.cuda.device_count():
-        raise ValueError(
+        raise UserError(
             f"LOCAL_RANK: expected a process for each of {torch.cuda.device_count()} visible GPUs, "
             f"got {local_rank}"
         )
-    dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timeout)
+    with user_errors():  # a variable that is not there
+        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timeout)
     comm.create_local_process_group(local_size)
     if backend == "nccl":
         torch.cuda.set_device(local_rank)
@@ -107,8 +161,16 @@ def _number(*names: str, default: str = "") -> int:
     """The first of these variables of the environment that is there."""
     value = next((os.environ[name] for name in names if name in os.environ), default)
     if not value.isdecimal():
-        raise ValueError(f"{names[0]}: expected a number as WORLD_SIZE is set, got '{value}'")
+        raise UserError(f"{names[0]}: expected a number as WORLD_SIZE is set, got '{value}'")
     return int(value)
+
+
+def _run_started(main: Callable, args, mistakes) -> None:
+    try:
+        _run(main, args)
+    except UserError as error:
+        mistakes.put(str(error))
+        raise
 
 
 def _run(main: Callable, args):

@@ -11,17 +11,21 @@ from detectron2.data import (
 )
 from detectron2.engine import SimpleTrainer, create_ddp_model, hooks
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter
 from detectron2.utils.logger import setup_logger
 
+from ..config import scale_iterations
 from ..data.mapper import build_mapper
 from ..data.training import check_something_to_train_on, check_train_sets_named
 from ..detectron2_private import TrainerOfParts, remove_hooks
+from ..errors import UserError
 from .amp import MixedPrecisionTrainer
 from .checkpoint import Checkpointer
 from .coco_evaluation import COCOEvaluator
 from .data_check import check_before_run
-from .hooks import LossWeightLogger
+from .hooks import EvaluationWriter, LossWeightLogger
 from .rank_state import RankState
+from .test_time_augmentation import augmented_results
 from .voc_evaluation import VOCEvaluator
 
 logger = logging.getLogger(__name__)
@@ -41,8 +45,7 @@ class Trainer(TrainerOfParts):
     """`DefaultTrainer` for models with loss weighters, on VOC and COCO data, CPU and CUDA."""
 
     def __init__(self, cfg):
-        for name in cfg.DATASETS.TEST:  # before training, not after it
-            self._evaluator_type(name)
+        self.check_evaluators(cfg)  # before training, not after it
         period = cfg.SOLVER.CHECKPOINT_PERIOD
         if period < 1:
             raise ValueError(f"SOLVER.CHECKPOINT_PERIOD: expected at least 1, got {period}")
@@ -50,7 +53,13 @@ class Trainer(TrainerOfParts):
             setup_logger()
             setup_logger(name="alwa_d2")
         check_before_run(cfg, training=True)
-        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        processes = comm.get_world_size()
+        cfg = scale_iterations(self.auto_scale_workers(cfg, processes), cfg)
+        if cfg.SOLVER.IMS_PER_BATCH % processes:
+            raise UserError(
+                f"SOLVER.IMS_PER_BATCH: expected a multiple of {processes}, the number of "
+                f"processes, got {cfg.SOLVER.IMS_PER_BATCH}"
+            )
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
@@ -75,7 +84,20 @@ class Trainer(TrainerOfParts):
         model = self.checkpointer.model
         result.insert(len(result) - is_main, LossWeightLogger(model))
         result.insert(first, RankState(model, self.cfg.SOLVER.CHECKPOINT_PERIOD))
+        if self.cfg.TEST.AUG.ENABLED:
+            augmented = hooks.EvalHook(
+                0, lambda: augmented_results(type(self), self.cfg, self.model)
+            )
+            result.insert(len(result) - is_main, augmented)
+        if is_main:
+            # The printer has a line of its own for each evaluation.
+            files = [w for w in self.event_writers if not isinstance(w, CommonMetricPrinter)]
+            result.append(EvaluationWriter(files, self.cfg.TEST.EVAL_PERIOD))
         return result
+
+    def build_writers(self):
+        self.event_writers = super().build_writers()
+        return self.event_writers
 
     def after_train(self):
         if self.iter < self.max_iter:
@@ -122,6 +144,12 @@ class Trainer(TrainerOfParts):
     def build_evaluator(cls, cfg, dataset_name):
         build = EVALUATORS[cls._evaluator_type(dataset_name)]
         return build(cfg, dataset_name)
+
+    @classmethod
+    def check_evaluators(cls, cfg):
+        """Refuses, by a ValueError, data sets of DATASETS.TEST that have no evaluator."""
+        for name in cfg.DATASETS.TEST:
+            cls._evaluator_type(name)
 
     @staticmethod
     def _evaluator_type(dataset_name):

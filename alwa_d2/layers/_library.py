@@ -25,30 +25,17 @@ def require_ops() -> None:
         ) from _load_error
 
 
-def register(op: str, *, fake) -> None:
-    """Gives the compiled op `alwa_d2::<op>` what Python has to add: what it returns for tensors
-    without numbers. The same for its gradient `alwa_d2::<op>_backward`, whose own is refused.
-
-    Args:
-        op: name of the op; what leads to its gradient is in csrc/autograd/<op>.cpp
-        fake: (forward, backward), functions that check the arguments and return empty outputs;
-            (forward,) for an op without gradient, whose outputs never require one; what is to be
-            said of the gradient of an op that writes is said in csrc/autograd/<op>.cpp
-    """
-    if _load_error is not None:
-        return
-    name = f"alwa_d2::{op}"
-    torch.library.register_fake(name, fake[0])
-    if len(fake) == 1 and not _writes(op):
-        torch.library.register_autograd(name, _no_gradient, setup_context=_mark_outputs)
-    if len(fake) == 2:
-        torch.library.register_fake(f"{name}_backward", fake[1])
-        torch.library.register_autograd(f"{name}_backward", _refuse_second_derivative)
+def differentiable_once(op: str) -> None:
+    """Has the gradient of `alwa_d2::<op>_backward`, the gradient of the compiled op, refused. What
+    leads to the op's own is in csrc/autograd/<op>.cpp."""
+    if _load_error is None:
+        torch.library.register_autograd(f"alwa_d2::{op}_backward", _refuse_second_derivative)
 
 
-def _writes(op) -> bool:
-    """Whether the op changes an argument; PyTorch then takes no autograd formula in Python."""
-    return getattr(torch.ops.alwa_d2, op).default._schema.is_mutable
+def without_gradient(op: str) -> None:
+    """Marks the outputs of the compiled op `alwa_d2::<op>`: they never require a gradient."""
+    if _load_error is None:
+        torch.library.register_autograd(f"alwa_d2::{op}", _no_gradient, setup_context=_mark_outputs)
 
 
 def _mark_outputs(ctx, inputs, output):

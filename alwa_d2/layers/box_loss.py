@@ -3,11 +3,9 @@
 import torch
 from torch import Tensor
 
-from . import _checks, _library
-from .loss_stats import reduced_dtype
+from . import _library
 
 BOX_LOSS_KINDS = ("l1", "smooth_l1", "iou", "giou", "diou", "ciou")
-REDUCTIONS = ("none", "mean", "sum")
 
 
 def box_loss(
@@ -53,22 +51,4 @@ def box_loss(
     return torch.ops.alwa_d2.box_loss(pred, target, kind, reduction, beta, eps)
 
 
-def _fake(pred, target, kind, reduction, beta, eps):
-    _checks.check_pairs(pred, target)
-    _checks.check_choice("reduction", reduction, REDUCTIONS)
-    _checks.check_choice("kind", kind, BOX_LOSS_KINDS)
-    if reduction == "none":
-        return pred.new_empty(pred.shape[0])
-    return pred.new_empty((), dtype=reduced_dtype(pred))
-
-
-def _fake_backward(grad, pred, target, kind, reduction, beta, eps):
-    _checks.check_pairs(pred, target)
-    if reduction == "none":
-        _checks.check_grad(grad, pred.shape[:1], pred.dtype, pred)
-    else:
-        _checks.check_grad(grad, (), reduced_dtype(pred), pred)
-    return torch.empty_like(pred, memory_format=torch.contiguous_format)
-
-
-_library.register("box_loss", fake=(_fake, _fake_backward))
+_library.differentiable_once("box_loss")

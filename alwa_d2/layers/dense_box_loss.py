@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import _checks, _library
-from .box_loss import BOX_LOSS_KINDS
-from .loss_stats import LossStats, as_levels, reduced_dtype, split_scale
+from . import _library
+from .loss_stats import LossStats, as_levels, split_scale
 
 
 def dense_box_loss(
@@ -58,18 +57,4 @@ def dense_box_loss(
     return loss, LossStats(stats)
 
 
-def _fake(
-    anchors, deltas, gt_boxes, labels, num_classes, kind, box_weights, beta, eps, scale, factor=1.0
-):
-    _checks.check_dense(anchors, deltas, gt_boxes, labels, num_classes, box_weights, scale)
-    _checks.check_choice("kind", kind, BOX_LOSS_KINDS)
-    loss = deltas[0].new_empty((), dtype=reduced_dtype(deltas[0]))
-    return loss, deltas[0].new_empty(5, dtype=torch.float64)
-
-
-def _fake_backward(grad, anchors, deltas, *args, **kwargs):
-    _checks.check_grad(grad, (), reduced_dtype(deltas[0]), deltas[0])
-    return [torch.empty_like(level) for level in deltas]
-
-
-_library.register("dense_box_loss", fake=(_fake, _fake_backward))
+_library.differentiable_once("dense_box_loss")

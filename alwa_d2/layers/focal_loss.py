@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import _checks, _library
-from .loss_stats import LossStats, as_levels, reduced_dtype, split_scale
+from . import _library
+from .loss_stats import LossStats, as_levels, split_scale
 
 
 def sigmoid_focal_loss(
@@ -53,15 +53,4 @@ def sigmoid_focal_loss(
     return loss, LossStats(stats)
 
 
-def _fake(logits, labels, alpha, gamma, scale, factor=1.0):
-    _checks.check_focal(logits, labels, gamma, scale)
-    loss = logits[0].new_empty((), dtype=reduced_dtype(logits[0]))
-    return loss, logits[0].new_empty(5, dtype=torch.float64)
-
-
-def _fake_backward(grad, logits, labels, alpha, gamma, scale, factor=1.0):
-    _checks.check_grad(grad, (), reduced_dtype(logits[0]), logits[0])
-    return [torch.empty_like(level) for level in logits]
-
-
-_library.register("sigmoid_focal_loss", fake=(_fake, _fake_backward))
+_library.differentiable_once("sigmoid_focal_loss")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import _checks, _library
+from . import _library
 
 
 def label_anchors(
@@ -89,22 +89,12 @@ def pad_ground_truth(boxes: Tensor, classes: Tensor, size: int) -> tuple[Tensor,
     count = len(boxes)
     if count > size:
         raise ValueError(f"boxes: expected at most size = {size}, got {count}")
-    _checks.check_shape("classes", classes, (count,))
+    if classes.shape != (count,):
+        raise ValueError(f"classes: expected shape [{count}], got {list(classes.shape)}")
     padded_boxes, padded_classes = boxes.new_zeros(size, 4), classes.new_full((size,), -1)
     padded_boxes[:count] = boxes
     padded_classes[:count] = classes
     return padded_boxes, padded_classes
 
 
-def _fake(
-    anchors, gt_boxes, gt_classes, thresholds, labels, allow_low_quality_matches, background,
-    foreground=None,
-):  # fmt: skip
-    _checks.check_label_anchors(anchors, gt_boxes, gt_classes, thresholds, labels, foreground)
-    shape = (len(gt_boxes), len(anchors))
-    out_labels = anchors.new_empty(shape, dtype=torch.int64)
-    num_foreground = anchors.new_empty((), dtype=torch.int64)
-    return out_labels, anchors.new_empty((*shape, 4)), num_foreground
-
-
-_library.register("label_anchors", fake=(_fake,))
+_library.without_gradient("label_anchors")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import _checks, _library
+from . import _library
 
 
 def loss_scales(
@@ -43,11 +43,3 @@ def loss_scales(
     return torch.ops.alwa_d2.loss_scales(
         num_foreground, normalizer, list(weights), momentum, update
     )
-
-
-def _fake(num_foreground, normalizer, weights, momentum, update):
-    _checks.check_loss_scales(num_foreground, normalizer, weights)
-    return normalizer.new_empty(len(weights) + 1)
-
-
-_library.register("loss_scales", fake=(_fake,))

@@ -1,31 +1,40 @@
 """FCOS with fused losses and a loss weighter."""
 
 import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.meta_arch import FCOS
+from detectron2.modeling.meta_arch.fcos import FCOSHead
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from ..config import check_added
 from ..layers import box_loss, sigmoid_focal_loss
 from ..weighting import LossWeighter
 from .anchors import cat_anchors, keep_anchors_of
+from .groups import build_one_weighter, check_weighed
 from .normalizer import LossNormalizer
-from .pairs import check_pair
+
+PAIR = ("loss_fcos_cls", "loss_fcos_loc")
+OTHER = "loss_fcos_ctr"
 
 
+@META_ARCH_REGISTRY.register()
 class AlwaFCOS(LossNormalizer, FCOS):
     """
     Detectron2's FCOS whose classification and box loss are fused and weighted while it trains.
 
-    As there it is built in Python, not from a YAML file, with the weighter
-    `ALWA("loss_fcos_cls", "loss_fcos_loc")` for instance. The centre-ness loss is left as it is.
-    The loss normaliser is a buffer: see :class:`LossNormalizer`.
+    Built in Python, as Detectron2's, or from a config: its keys are those of `MODEL.FCOS`. The
+    centre-ness loss is left as it is where `MODEL.LOSS_WEIGHTER.LOSSES` does not name it. The loss
+    normaliser is a buffer: see :class:`LossNormalizer`.
     """
 
     normalizer_start = 300.0  # Detectron2's
 
+    @configurable
     def __init__(self, *, loss_weighter: LossWeighter, sync_normalizer: bool = False, **kwargs):
         """
         Args:
-            loss_weighter: weighs two of loss_fcos_cls, loss_fcos_loc and loss_fcos_ctr
+            loss_weighter: weighs two or all of loss_fcos_cls, loss_fcos_loc and loss_fcos_ctr
             sync_normalizer: whether the processes average their numbers of foreground anchors
             kwargs: see Detectron2's :class:`FCOS`
         """
@@ -33,6 +42,37 @@ class AlwaFCOS(LossNormalizer, FCOS):
         keep_anchors_of(self.anchor_generator)
         self.loss_weighter = loss_weighter
         self.init_normalizer(sync_normalizer)
+
+    @classmethod
+    def from_config(cls, cfg):
+        check_added(cfg)
+        keys = cfg.MODEL.FCOS
+        backbone = build_backbone(cfg)
+        shapes = [backbone.output_shape()[name] for name in keys.IN_FEATURES]
+        head = FCOSHead(
+            input_shape=shapes,
+            num_classes=keys.NUM_CLASSES,
+            conv_dims=[shapes[0].channels] * keys.NUM_CONVS,
+            prior_prob=keys.PRIOR_PROB,
+            norm=keys.NORM,
+        )
+        return {
+            "loss_weighter": build_one_weighter(cfg, cls.__name__, PAIR, [OTHER]),
+            "sync_normalizer": keys.SYNC_NORMALIZER,
+            "backbone": backbone,
+            "head": head,
+            "head_in_features": keys.IN_FEATURES,
+            "num_classes": keys.NUM_CLASSES,
+            "center_sampling_radius": keys.CENTER_SAMPLING_RADIUS,
+            "focal_loss_alpha": keys.FOCAL_LOSS_ALPHA,
+            "focal_loss_gamma": keys.FOCAL_LOSS_GAMMA,
+            "test_score_thresh": keys.SCORE_THRESH_TEST,
+            "test_topk_candidates": keys.TOPK_CANDIDATES_TEST,
+            "test_nms_thresh": keys.NMS_THRESH_TEST,
+            "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
 
     def losses(
         self, anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes, pred_centerness
@@ -71,9 +111,9 @@ class AlwaFCOS(LossNormalizer, FCOS):
         losses = {
             "loss_fcos_cls": loss_cls,
             "loss_fcos_loc": (loss_loc * scale).to(loss_loc.dtype),
-            "loss_fcos_ctr": (loss_ctr * scale).to(loss_ctr.dtype),
+            OTHER: (loss_ctr * scale).to(loss_ctr.dtype),
         }
-        check_pair(self.loss_weighter, losses)
+        check_weighed([self.loss_weighter], losses)
         return self.loss_weighter(losses, {"loss_fcos_cls": stats})
 
     def compute_ctrness_targets(self, anchors, gt_boxes):

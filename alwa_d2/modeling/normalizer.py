@@ -5,11 +5,12 @@ from detectron2.utils import comm
 from torch import distributed as dist
 
 from ..layers import loss_scales
+from ..weighting import LoadsStockCheckpoints
 
 MOMENTUM = 0.9  # Detectron2's
 
 
-class LossNormalizer:
+class LossNormalizer(LoadsStockCheckpoints):
     """
     For a `DenseDetector` before it in the list of bases: the moving average of the number of
     foreground anchors in a batch, which Detectron2 keeps in a plain attribute, as a buffer that is
@@ -87,8 +88,14 @@ class LossNormalizer:
         self.loss_normalizer = normalizer.to(self.loss_normalizer.device)
         return self
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):
+    def _load_from_state_dict(
+        self, state_dict, prefix, metadata, strict, missing, unexpected, errors
+    ):
         # A checkpoint of Detectron2's own has no normaliser: the start value stands.
-        fresh = self.loss_normalizer.new_tensor(self.normalizer_start)
-        state_dict.setdefault(prefix + "loss_normalizer", fresh)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        key = prefix + "loss_normalizer"
+        if key not in state_dict:
+            missing.append(key)
+            state_dict[key] = self.loss_normalizer.new_tensor(self.normalizer_start)
+        super()._load_from_state_dict(
+            state_dict, prefix, metadata, strict, missing, unexpected, errors
+        )

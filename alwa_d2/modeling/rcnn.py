@@ -8,43 +8,54 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from torch import nn
 
-from ..weighting import LossWeighter
+from ..weighting import LoadsStockCheckpoints, LossWeighter
 from .fast_rcnn import AlwaFastRCNNOutputLayers
-from .pairs import Pair, build_loss_weighters, check_pair
+from .groups import Pair, build_loss_weighters, check_weighed
 
 
 @META_ARCH_REGISTRY.register()
-class AlwaGeneralizedRCNN(GeneralizedRCNN):
+class AlwaGeneralizedRCNN(LoadsStockCheckpoints, GeneralizedRCNN):
     """
-    Detectron2's R-CNN whose pairs of classification and box loss are weighted while it trains.
+    Detectron2's R-CNN whose losses are weighted while it trains.
 
-    The pairs are those of `MODEL.ALWA.PAIRS`, by default the RPN's, and the box head's or each
-    cascade stage's. All other losses, those of masks and keypoints, are left as they are. The box
+    `MODEL.LOSS_WEIGHTER.LOSSES` says which: by default the pairs of classification and box loss of
+    the RPN, and of the box head or each cascade stage. All others are left as they are. The box
     head's box loss is fused; the RPN's losses are where `MODEL.PROPOSAL_GENERATOR.NAME` is AlwaRPN.
     Parameters have Detectron2's names, so that its checkpoints load; with weights 1:1 losses and
     gradients are Detectron2's.
 
     Attributes:
-        loss_weighters: name -> :class:`LossWeighter`, one for each pair
+        loss_weighters: name -> :class:`LossWeighter`, one for each group of losses
     """
 
     @configurable
-    def __init__(self, *, loss_weighters: Sequence[LossWeighter], **kwargs):
+    def __init__(
+        self, *, loss_weighters: Sequence[LossWeighter], all_losses: bool = False, **kwargs
+    ):
         """
         Args:
-            loss_weighters: one for each pair of losses; no loss is in two of them
+            loss_weighters: one for each group of losses; no loss is in two of them
+            all_losses: whether a loss that is in none of them is refused, in the first iteration
             kwargs: see Detectron2's :class:`GeneralizedRCNN`
         """
         super().__init__(**kwargs)
         AlwaFastRCNNOutputLayers.replace_in(self.roi_heads)
-        # By name, so that a checkpoint with other pairs does not get into these.
-        self.loss_weighters = nn.ModuleDict({f"{w.cls_key}-{w.reg_key}": w for w in loss_weighters})
+        # By name, so that a checkpoint with other groups does not get into these.
+        self.loss_weighters = nn.ModuleDict({"-".join(w.keys): w for w in loss_weighters})
+        self.all_losses = all_losses
 
     @classmethod
     def from_config(cls, cfg):
         ret = super().from_config(cfg)
-        pairs = default_pairs(ret["proposal_generator"], ret["roi_heads"])
-        ret["loss_weighters"] = build_loss_weighters(cfg, pairs)
+        roi_heads = ret["roi_heads"]
+        pairs = default_pairs(ret["proposal_generator"], roi_heads)
+        others = [
+            loss
+            for loss, switch in (("loss_mask", "mask_on"), ("loss_keypoint", "keypoint_on"))
+            if getattr(roi_heads, switch, False)
+        ]
+        ret["loss_weighters"] = build_loss_weighters(cfg, pairs, others)
+        ret["all_losses"] = cfg.MODEL.LOSS_WEIGHTER.LOSSES == "all"
         return ret
 
     def forward(self, batched_inputs: list[dict[str, torch.Tensor]]):
@@ -56,12 +67,11 @@ class AlwaGeneralizedRCNN(GeneralizedRCNN):
     @torch.jit.unused
     def _weighted_losses(self, batched_inputs):
         losses = super().forward(batched_inputs)
-        for weighter in self.loss_weighters.values():
-            check_pair(weighter, losses)  # all, before the first one has observed anything
+        weighters = self.loss_weighters.values()
+        check_weighed(weighters, losses, self.all_losses)  # before one has observed anything
         stats = self._loss_stats()
-        for weighter in self.loss_weighters.values():
-            pair = (weighter.cls_key, weighter.reg_key)
-            losses = weighter(losses, {key: stats[key] for key in pair if key in stats})
+        for weighter in weighters:
+            losses = weighter(losses, {key: stats[key] for key in weighter.keys if key in stats})
         return losses
 
     def _loss_stats(self):

@@ -8,9 +8,9 @@ from ..layers import dense_box_loss, sigmoid_focal_loss
 from ..weighting import LossWeighter
 from .anchors import cat_anchors, keep_anchors_of
 from .box_loss_kind import check_box_loss_kind
+from .groups import build_one_weighter, check_weighed
 from .labels import labels_by
 from .normalizer import LossNormalizer
-from .pairs import build_loss_weighters, check_pair
 
 PAIR = ("loss_cls", "loss_box_reg")
 
@@ -54,23 +54,17 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
     @classmethod
     def from_config(cls, cfg):
         ret = super().from_config(cfg)
-        weighters = build_loss_weighters(cfg, [PAIR])
-        if len(weighters) > 1:
-            raise ValueError(
-                f"MODEL.ALWA.PAIRS: expected one pair for {cls.__name__}, {list(PAIR)}, "
-                f"got {cfg.MODEL.ALWA.PAIRS}"
-            )
-        ret["loss_weighter"] = weighters[0]
+        ret["loss_weighter"] = build_one_weighter(cfg, cls.__name__, PAIR)
         ret["sync_normalizer"] = cfg.MODEL.RETINANET.SYNC_NORMALIZER
         return ret
 
     def forward_training(self, images, features, predictions, gt_instances):
-        check_pair(self.loss_weighter, PAIR)
+        check_weighed([self.loss_weighter], PAIR)
         logits, deltas = predictions
         anchors = cat_anchors(self.anchor_generator(features))
         gt_labels, gt_boxes, num_foreground = self.label_anchors([anchors], gt_instances)
         losses = self.losses(anchors, logits, gt_labels, deltas, gt_boxes, num_foreground)
-        if self.loss_weighter.observing:
+        if self.loss_weighter.observing and self.loss_weighter.auto_step:
             self.loss_weighter.step()
         return losses
 
@@ -92,7 +86,7 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
         """
         if num_foreground is None:
             num_foreground = ((gt_labels >= 0) & (gt_labels != self.num_classes)).sum()
-        weights = self.loss_weighter.weights
+        weights = self.loss_weighter.kernel_weights()
         scale = self._scales(weights, num_foreground, len(gt_labels))
         losses, stats = {}, {}
         losses["loss_cls"], stats["loss_cls"] = sigmoid_focal_loss(
@@ -104,9 +98,8 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
             num_classes=self.num_classes, box_weights=self.box2box_transform.weights,
             beta=self.smooth_l1_beta, scale=scale["loss_box_reg"],
         )  # fmt: skip
-        for key, weight in weights.items():
-            if weight.requires_grad:
-                losses[key] = losses[key] * weight.to(losses[key].dtype)
+        if not weights:
+            losses = self.loss_weighter.weigh(losses)
         if self.loss_weighter.observing:
             unweighted = {key: value.sum / self.loss_normalizer for key, value in stats.items()}
             self.loss_weighter.observe(unweighted, stats)
@@ -114,12 +107,11 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
 
     def _scales(self, weights, num_foreground, images):
         """
-        Loss -> what its kernel multiplies with, over the normaliser: a known weight, or 1 for a
-        learnt one, which gets its gradient from a product outside.
+        Loss -> what its kernel multiplies with: its weight over the normaliser, or without weights
+        1 over the normaliser, and the weighter multiplies outside.
         """
-        known = {key: weight for key, weight in weights.items() if not weight.requires_grad}
-        *scales, inverse = self.update_normalizer(num_foreground, images, known.values()).unbind()
-        return dict.fromkeys(weights, inverse) | dict(zip(known, scales, strict=True))
+        *scales, inverse = self.update_normalizer(num_foreground, images, weights.values()).unbind()
+        return dict.fromkeys(PAIR, inverse) | dict(zip(weights, scales, strict=True))
 
     def label_anchors(self, anchors, gt_instances):
         """

@@ -1,1 +1,1 @@
-"""Grids of settings and seeds: planned, run and tabulated."""
+"""Grids of settings and seeds: read, planned, run here or on Slurm, and tabulated."""

@@ -1,267 +1,65 @@
-"""The file of a sweep, read into cells and runs; docs/experiments.md describes it.
-
-A cell is one label from each axis of the grid; a run is a cell with a seed.
-"""
+"""The runs of a sweep: their settings, the hash of these, and the folder of each."""
 
 import hashlib
-import itertools
-import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from ..config import dump_for_hash
 from ..errors import UserError
-from ..model_zoo import find_config
+from .record import ended_well
+from .sweep import Cell, Run, Sweep
 
 HASH_DIGITS = 12  # hexadecimal: 48 bits, so that a million runs hardly share one
-NAME_LENGTH = 80  # characters of a folder's readable part
-RECORD = "run.json"  # written last, into the folder of a run that has ended
-METRICS = ["bbox/AP", "bbox/AP50", "bbox/AP75"]
-OURS = {"OUTPUT_DIR": "a run's folder follows from its settings", "SEED": "`seeds` has them"}
-Settings = dict[str, str]  # KEY -> VALUE as on train_net.py's command line
-Labels = dict[str, str]  # axis -> label, in the order of the axes
-Grid = dict[str, dict[str, Settings]]  # axis -> label -> what it sets
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One row of the table: the runs that differ by their seed alone."""
-
-    labels: Labels
-    settings: Settings
-
-    @property
-    def name(self) -> str:
-        return " ".join(self.labels.values())
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training: what it is called, what it is, where it lies."""
-
-    cell: Cell
-    seed: int
-    hash: str  # of all settings but the folder
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        return f"{self.cell.name} seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A checked file; its configs are not merged yet, which `make_runs` does."""
-
-    path: Path
-    config: Path
-    output: Path
-    reuse: list[Path]
-    cells: list[Cell]
-    seeds: list[int]
-    baseline: Labels
-    metrics: list[str]
-
-    def baseline_of(self, cell: Cell) -> Cell | None:
-        """The cell with the baseline's labels and else this one's, if there is such a cell."""
-        labels = {**cell.labels, **self.baseline} if self.baseline else None
-        return next((other for other in self.cells if other.labels == labels), None)
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice: YAML lets it pass and drops the first of them."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
-        for key in {key for key in keys if keys.count(key) > 1}:
-            place = f"the key '{key}' is there twice"
-            raise yaml.constructor.ConstructorError(None, None, place, node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-class _Reader:
-    """Turns what the YAML file holds into checked values; an error names file and key."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def fail(self, where: str, expected: str, got: Any):
-        raise UserError(f"{self.path}: {where}: expected {expected}, got {got!r}")
-
-    def mapping(self, where: str, value: Any, of: str) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            self.fail(where, f"a mapping {of}", value)
-        for key in value:
-            # YAML reads 1:1 as the number 61, and so would give the label another name.
-            if not isinstance(key, str) or not key:
-                self.fail(where, "names that are texts (in quotes, if need be)", key)
-        return value
-
-    def listing(self, where: str, value: Any, of: str, fits: Callable[[Any], bool]) -> list:
-        if not isinstance(value, list) or not all(map(fits, value)):
-            self.fail(where, f"a list of {of}", value)
-        return value
-
-    def text(self, where: str, value: Any) -> str:
-        if not isinstance(value, str) or not value:
-            self.fail(where, "a text (in quotes, if need be)", value)
-        return value
-
-    def settings(self, where: str, value: Any) -> Settings:
-        """KEY -> VALUE, written as they stand on a command line."""
-        for key, item in self.mapping(where, value, "KEY: VALUE").items():
-            if key in OURS:
-                raise UserError(f"{self.path}: {where}: {key} can't be set, {OURS[key]}")
-            if isinstance(item, dict) or item is None:
-                self.fail(f"{where}.{key}", "a value (keys have dots: MODEL.ALWA.RULE)", item)
-        return {k: v if isinstance(v, str) else repr(v) for k, v in value.items()}
-
-    def labels(self, where: str, value: Any, known: dict[str, set[str] | None]) -> Labels:
-        """Axis -> label; `known` has the labels that an axis may have, None for any."""
-        for axis, label in self.mapping(where, value, "axis: label").items():
-            if axis not in known:
-                self.fail(where, f"an axis of the grid ({', '.join(known)})", axis)
-            self.text(f"{where}.{axis}", label)
-            if known[axis] is not None and label not in known[axis]:
-                self.fail(f"{where}.{axis}", f"one of {', '.join(sorted(known[axis]))}", label)
-        return value
-
-
-def read_sweep(path: Path, opts: list[str]) -> Sweep:
-    """The sweep of a YAML file; `opts` are KEY, VALUE, ... that take the place of its `opts`."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected YAML; {error}") from error
-    reader = _Reader(path)
-    content = reader.mapping("the file", content, "with config, output, grid and seeds")
-    required = ("config", "output", "grid", "seeds")
-    known = (*required, "opts", "reuse", "exclude", "include", "baseline", "metrics")
-    for key in content:
-        if key not in known:
-            reader.fail("the file", f"the keys {', '.join(known)}", key)
-    for key in required:
-        if key not in content:
-            raise UserError(f"{path}: {key} is missing")
-    config = Path(find_config(reader.text("config", content["config"])))
-    seeds = reader.listing(
-        "seeds", content["seeds"], "whole numbers from 0 on", lambda s: type(s) is int and s >= 0
-    )
-    metrics = reader.listing(
-        "metrics", content.get("metrics", METRICS), "names", lambda m: isinstance(m, str)
-    )
-    reuse = reader.listing(
-        "reuse", content.get("reuse", []), "folders", lambda f: isinstance(f, str) and f
-    )
-    for where, values in (("seeds", seeds), ("metrics", metrics)):
-        if not values or len(set(values)) < len(values):
-            reader.fail(where, "at least one, each of them once", values)
-    cells = _read_cells(reader, content, opts)
-    baseline = reader.labels("baseline", content.get("baseline", {}), _labels_of(cells))
-    if not any(cell.labels.items() >= baseline.items() for cell in cells):
-        reader.fail("baseline", "labels of one of the cells", baseline)
-    output = Path(reader.text("output", content["output"]))
-    return Sweep(
-        path, config, output, [Path(folder) for folder in reuse], cells, seeds, baseline, metrics
-    )
-
-
-def _labels_of(cells: list[Cell]) -> dict[str, set[str]]:
-    return {axis: {cell.labels[axis] for cell in cells} for axis in cells[0].labels}
-
-
-def _read_cells(reader: _Reader, content: dict[str, Any], opts: list[str]) -> list[Cell]:
-    """The grid's cells without the excluded ones, then the included ones."""
-    if len(opts) % 2:
-        raise UserError(f"KEY VALUE: expected pairs, got {' '.join(opts)}")
-    given = reader.settings("KEY VALUE", dict(zip(opts[::2], opts[1::2])))
-    common = {**reader.settings("opts", content.get("opts", {})), **given}
-    grid = _read_grid(reader, content["grid"], given)
-    known = {axis: set(labels) for axis, labels in grid.items()}
-    is_mapping = {"of": "mappings", "fits": lambda item: isinstance(item, dict)}
-    excluded = reader.listing("exclude", content.get("exclude", []), **is_mapping)
-    products = [dict(zip(grid, labels)) for labels in itertools.product(*grid.values())]
-    cells = [_make_cell(grid, common, labels, {}) for labels in products]
-    for index, item in enumerate(excluded):
-        labels = reader.labels(f"exclude[{index}]", item, known)
-        if not labels:
-            reader.fail(f"exclude[{index}]", "at least one axis: label", item)
-        cells = [cell for cell in cells if not cell.labels.items() >= labels.items()]
-    included = reader.listing("include", content.get("include", []), **is_mapping)
-    for index, item in enumerate(included):
-        where = f"include[{index}]"
-        own = reader.settings(f"{where}.opts", item.get("opts", {}))
-        rest = {axis: label for axis, label in item.items() if axis != "opts"}
-        if own.keys() & given.keys():
-            raise UserError(f"{reader.path}: {where} and the command line set the same keys")
-        labels = reader.labels(where, rest, dict.fromkeys(grid))
-        if set(labels) != set(grid):
-            reader.fail(where, f"a label for each of {', '.join(grid)}", rest)
-        cells.append(_make_cell(grid, common, labels, own))
-    for cell in cells:
-        if sum(cell.labels == other.labels for other in cells) > 1:
-            raise UserError(f"{reader.path}: include: the cell '{cell.name}' is there already")
-    if not cells:
-        raise UserError(f"{reader.path}: exclude: expected a cell to be left, got none")
-    return cells
-
-
-def _make_cell(grid: Grid, common: Settings, labels: Labels, own: Settings) -> Cell:
-    """The cell of these labels; one that the grid does not have (of `include`) sets nothing."""
-    ordered = {axis: labels[axis] for axis in grid}
-    settings = dict(common)
-    for axis, label in ordered.items():
-        settings |= grid[axis].get(label, {})
-    return Cell(ordered, settings | own)
-
-
-def _read_grid(reader: _Reader, value: Any, given: Settings) -> Grid:
-    """Axis -> label -> settings. What an axis sets, no other axis and no command line may set."""
-    grid, owner = {}, {key: "the command line" for key in given}
-    for axis, labels in reader.mapping("grid", value, "of axes").items():
-        where = f"grid.{axis}"
-        if axis == "opts":
-            reader.fail("grid", "another name for an axis (`include` has `opts` of its own)", axis)
-        labels = reader.mapping(where, labels, "label: settings")
-        grid[axis] = {label: reader.settings(f"{where}.{label}", labels[label]) for label in labels}
-        if not labels:
-            reader.fail(where, "at least one label", labels)
-        for key in {key for settings in grid[axis].values() for key in settings}:
-            if key in owner:
-                raise UserError(f"{reader.path}: {where} sets {key}, and so does {owner[key]}")
-            owner[key] = where
-    if not grid:
-        reader.fail("grid", "at least one axis", value)
-    return grid
+NAME_LENGTH = 80  # characters of a folder's readable part; file systems end at 255 for the whole
 
 
 def make_runs(sweep: Sweep) -> list[Run]:
-    """All runs, cell by cell, after every config was merged and checked as train_net.py does it."""
-    from ..engine.defaults import merged_cfg, setup_cfg
+    """
+    All runs, cell by cell, after every config was merged and checked as `alwa-d2 train` does it.
 
-    runs: list[Run] = []
+    Raises:
+        UserError: a config that training would refuse, or two runs with the same settings
+    """
+    from ..engine.defaults import setup_cfg
+
+    runs: dict[str, Run] = {}
     for cell in sweep.cells:
-        opts = [text for pair in cell.settings.items() for text in pair]
         try:
-            setup_cfg(str(sweep.config), opts)
-            cfg = merged_cfg(str(sweep.config), opts)  # without what depends on this machine
+            setup_cfg(str(sweep.config), _opts(cell))
+            hashes = hash_settings(sweep, cell)
         except (AssertionError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             reason = error.args[0] if isinstance(error, KeyError) else error
             raise UserError(f"{sweep.path}: the cell '{cell.name}': {reason}") from error
-        cfg.OUTPUT_DIR = ""
-        for seed in sweep.seeds:
-            cfg.SEED = seed
-            digest = hashlib.sha256(cfg.dump().encode()).hexdigest()[:HASH_DIGITS]
-            for run in runs:
-                if run.hash == digest:
-                    both = f"'{run.name}' and '{cell.name} seed {seed}'"
-                    raise UserError(f"{sweep.path}: {both} are the same settings")
-            runs.append(Run(cell, seed, digest, _folder(sweep, cell, seed, digest)))
-    return runs
+        for seed, digest in zip(sweep.seeds, hashes):
+            run = Run(cell, seed, digest, _folder(sweep, cell, seed, digest))
+            if digest in runs:
+                both = f"'{runs[digest].name}' and '{run.name}'"
+                raise UserError(f"{sweep.path}: {both} are the same settings")
+            runs[digest] = run
+    return list(runs.values())
+
+
+def hash_settings(sweep: Sweep, cell: Cell) -> list[str]:
+    """
+    What tells a cell's runs from all others: one hash for each seed.
+
+    It is of the whole config, with Detectron2's defaults, but without the folder and without what
+    depends on the machine. Published results are found by it, so it must not change: see
+    `dump_for_hash`.
+    """
+    from ..engine.defaults import merged_cfg
+
+    cfg = merged_cfg(str(sweep.config), _opts(cell))
+    cfg.OUTPUT_DIR = ""
+    hashes = []
+    for seed in sweep.seeds:
+        cfg.SEED = seed
+        hashes.append(hashlib.sha256(dump_for_hash(cfg).encode()).hexdigest()[:HASH_DIGITS])
+    return hashes
+
+
+def _opts(cell: Cell) -> list[str]:
+    return [text for pair in cell.settings.items() for text in pair]
 
 
 def _folder(sweep: Sweep, cell: Cell, seed: int, digest: str) -> Path:
@@ -271,16 +69,6 @@ def _folder(sweep: Sweep, cell: Cell, seed: int, digest: str) -> Path:
     """
     own = sorted(sweep.output.glob(f"*-{digest}"))
     others = [path for folder in sweep.reuse for path in sorted(folder.glob(f"*-{digest}"))]
-    finished = [path for path in own + others if (read_record(path) or {}).get("status") == 0]
-    found = finished or own
+    found = [path for path in own + others if ended_well(path)] or own
     name = re.sub(r"[^\w.+-]+", "_", "-".join(cell.labels.values()))[:NAME_LENGTH]
     return found[0] if found else sweep.output / f"{name}-seed{seed}-{digest}"
-
-
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """How the run in this folder ended; None if it has not, or if the file was cut off."""
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return record if {"status", "seconds", "error"} <= record.keys() else None
-    except (OSError, ValueError, AttributeError):
-        return None

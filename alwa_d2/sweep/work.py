@@ -1,119 +1,123 @@
-"""The runs of a sweep done one after the other or side by side, with a line of progress."""
+"""What `alwa-d2 sweep` does: trains what is missing, tabulates, or prints commands."""
 
 import os
-import shutil
-import signal
+import shlex
 import sys
-import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from .jobs import Job, end, record, start
-from .plan import Sweep
-from .table import FINISHED, MISSING, Result, write_results
-
-POLL = 0.2  # seconds between two looks at the runs
-BAR = 20  # characters
-
-
-class Stop:
-    """Becomes true with SIGINT or SIGTERM; a flag, so that no run is left between two lines."""
-
-    def __init__(self):
-        self.signal = 0
-        both = (signal.SIGINT, signal.SIGTERM)
-        self._before = {number: signal.signal(number, self._set) for number in both}
-
-    def _set(self, number, frame):
-        self.signal = number
-
-    def restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def __bool__(self) -> bool:
-        return bool(self.signal)
+from ..errors import UserError
+from .local import Local
+from .lock import locked
+from .loop import Loop
+from .plan import make_runs
+from .read import read_sweep
+from .record import FAILED, FINISHED, MISSING, Result, read_result
+from .scores import check_kept, fill_in
+from .slurm import Slurm, read_parameters, refuse_submitted
+from .sweep import Run, Sweep
+from .table import write_results
 
 
-class Progress:
-    """How far the sweep is: one line that is written over on a terminal, plain lines elsewhere."""
+@dataclass(frozen=True)
+class Request:
+    """A sweep as the command line names it."""
 
-    def __init__(self, results: list[Result], todo: list[int], jobs: int):
-        self.total, self.todo, self.jobs = len(results), len(todo), jobs
-        kept = [result for place, result in enumerate(results) if place not in todo]
-        self.done = sum(result.status == FINISHED for result in kept)
-        self.failed = sum(result.status not in (FINISHED, MISSING) for result in kept)
-        self.durations = [r.seconds for r in results if r.status == FINISHED and r.seconds]
-        self.start = time.monotonic()
-        self.is_terminal = sys.stderr.isatty()
-
-    def add(self, result: Result) -> None:
-        self.todo -= 1
-        self.done += result.status == FINISHED
-        self.failed += result.status != FINISHED
-        if result.seconds and result.status == FINISHED:
-            self.durations.append(result.seconds)
-
-    def left(self, running: list[Job]) -> str:
-        """The time left, if every run takes what those took that have finished."""
-        if not self.durations:
-            return "?"
-        mean = sum(self.durations) / len(self.durations)
-        seconds = self.todo * mean - sum(min(job.seconds, mean) for job in running)
-        return _clock(seconds / max(1, min(self.jobs, self.todo)))
-
-    def line(self, running: list[Job]) -> str:
-        elapsed = _clock(time.monotonic() - self.start)
-        text = f"[{self.done}/{self.total}] {self.failed} failed, {elapsed} elapsed, "
-        text += f"{self.left(running)} left"
-        return text + (f"; now: {', '.join(job.run.name for job in running)}" if running else "")
-
-    def event(self, text: str, running: list[Job]) -> None:
-        """Something happened: a line that stays."""
-        clear = "\r\x1b[K" if self.is_terminal else ""
-        print(f"{clear}{text}", file=sys.stderr, flush=True)
-        if not self.is_terminal:
-            print(self.line(running), file=sys.stderr, flush=True)
-
-    def tick(self, running: list[Job]) -> None:
-        if self.is_terminal:
-            width = shutil.get_terminal_size().columns - 1
-            done = BAR * (self.done + self.failed) // self.total
-            line = f"|{'=' * done}{' ' * (BAR - done)}| {self.line(running)}"
-            print(f"\r\x1b[K{line[:width]}", end="", file=sys.stderr, flush=True)
+    path: Path
+    opts: Sequence[str] = ()  # KEY, VALUE, ... in place of those of the file's `opts`
+    elsewhere: Sequence[Path] = ()  # results.csv of the same runs from other machines or days
+    retry_failed: bool = False
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(max(seconds, 0)), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+def read_all(request: Request, sweep: Sweep, runs: list[Run]) -> list[Result]:
+    """What is known of each run, here and elsewhere."""
+    results = [read_result(run, sweep.metrics) for run in runs]
+    for path in request.elsewhere:
+        results = fill_in(results, path, sweep.metrics)
+    return results
 
 
-def work(
-    sweep: Sweep, results: list[Result], todo: list[int], jobs: int, locks: list[int], table: bool
-) -> int:
-    """Does the runs at the places `todo` of `results`, which it brings up to date.
+def to_do(sweep: Sweep, results: list[Result], retry_failed: bool) -> list[int]:
+    """Places in `results` of the runs to train."""
+    again = (MISSING, FAILED) if retry_failed else (MISSING,)
+    # A reused run is another sweep's: should its files be damaged, it is not ours to train.
+    return [
+        place
+        for place, result in enumerate(results)
+        if result.run.folder.parent == sweep.output and result.status in again
+    ]
 
-    Returns the signal that stopped it, 0 if none did.
+
+def commands(request: Request) -> list[str]:
+    """A line for a shell for each missing run, which does what the sweep would on any machine that
+    sees these folders."""
+    sweep = read_sweep(request.path, list(request.opts))
+    results = read_all(request, sweep, make_runs(sweep))
+    words = [sys.executable, "-m", "alwa_d2", "sweep", str(request.path.resolve()), *request.opts]
+    there = shlex.quote(os.getcwd())
+    return [
+        f"cd {there} && {shlex.join([*words, '--run', results[place].run.hash])}"
+        for place in to_do(sweep, results, request.retry_failed)
+    ]
+
+
+def tabulate(request: Request) -> int:
+    """Writes the results of what is there; returns the exit status."""
+    sweep = read_sweep(request.path, list(request.opts))
+    results = read_all(request, sweep, make_runs(sweep))
+    check_kept(sweep, results)
+    write_results(sweep, results)
+    return _say_where(sweep, results)
+
+
+def train_one(request: Request, run_hash: str) -> int:
+    """Does one run, unless it has finished, and writes no table; returns the exit status."""
+    sweep = read_sweep(request.path, list(request.opts))
+    runs = make_runs(sweep)
+    if run_hash not in [run.hash for run in runs]:
+        raise UserError(f"--run: {request.path} has no run {run_hash}; was it changed since?")
+    with locked(sweep.output, run_hash) as locks:
+        results = read_all(request, sweep, runs)
+        todo = to_do(sweep, results, retry_failed=True)
+        todo = [place for place in todo if runs[place].hash == run_hash]
+        refuse_submitted([results[place] for place in todo])
+        stopped = Loop(sweep, results, Local(sweep, 1, locks), table=False).run(todo)
+    return _status([result for result in results if result.run.hash == run_hash], stopped)
+
+
+def train_all(request: Request, jobs: int | None, slurm: Sequence[str] | None) -> int:
     """
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
-    stop, progress = Stop(), Progress(results, todo, jobs)
-    waiting, running = list(todo), []
-    places = {results[place].run.hash: place for place in todo}
-    try:
-        while (waiting or running) and not stop:
-            while waiting and len(running) < jobs:
-                running.append(start(sweep, results[waiting.pop(0)].run, threads, locks))
-                progress.event(f"started {running[-1].run.folder}", running)
-            for job in [job for job in running if job.process.poll() is not None]:
-                running.remove(job)
-                result = results[places[job.run.hash]] = record(sweep, job)
-                progress.add(result)
-                reason = f": {result.error}" if result.error else f" in {_clock(job.seconds)}"
-                progress.event(f"{result.status} {job.run.folder}{reason}", running)
-                if table:
-                    write_results(sweep, results)
-            progress.tick(running)
-            time.sleep(POLL if running else 0)
-    finally:
-        end(running)
-        stop.restore()
-        progress.event(f"stopped by signal {stop.signal}" if stop else "done", [])
-    return stop.signal
+    Does all runs that are missing, and writes the results anew after each.
+
+    Args:
+        request: the sweep
+        jobs: so many at a time; None is one on this machine, and all at once on Slurm
+        slurm: what a job asks Slurm for, as KEY=VALUE; None to train on this machine
+
+    Returns:
+        the exit status: 0 all finished, 1 a run failed, 128 + the signal that stopped the sweep
+    """
+    sweep = read_sweep(request.path, list(request.opts))
+    cluster = None if slurm is None else Slurm(sweep, jobs, read_parameters(slurm))
+    runs = make_runs(sweep)
+    with locked(sweep.output, None) as locks:
+        results = read_all(request, sweep, runs)
+        todo = to_do(sweep, results, request.retry_failed)
+        if cluster is None:
+            refuse_submitted([results[place] for place in todo])
+        check_kept(sweep, results)
+        write_results(sweep, results)
+        machine = cluster or Local(sweep, jobs or 1, locks)
+        stopped = Loop(sweep, results, machine, table=True).run(todo)
+    return _say_where(sweep, results, stopped)
+
+
+def _status(results: list[Result], stopped: int = 0) -> int:
+    failed = any(result.status not in (FINISHED, MISSING) for result in results)
+    return 128 + stopped if stopped else int(failed)
+
+
+def _say_where(sweep: Sweep, results: list[Result], stopped: int = 0) -> int:
+    print(f"wrote {sweep.output / 'results.md'} and {sweep.output / 'results.csv'}")
+    return _status(results, stopped)

@@ -4,11 +4,12 @@ import logging
 from numbers import Integral
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from .._show import show
-from .base import LOSS_WEIGHTER_REGISTRY, LossWeighter, is_real
+from .base import Constant, LossWeighter, is_real
+from .processes import average
+from .registry import LOSS_WEIGHTER_REGISTRY
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +20,9 @@ VARIANTS = {
 }
 RULES = ("authors", "balance")
 MAX_INTERVAL = 1_000_000  # the window is held in memory and in every checkpoint, 16 bytes each
+MIN_WEIGHT = 0.01  # the default
+# Names of buffers in checkpoints that were written before they got their present names.
+OLD_NAMES = {"weight": "weight_vector", "statistic": "statistic_vector"}
 
 
 def _is_capturing(x: Tensor) -> bool:
@@ -67,28 +71,45 @@ class ALWA(LossWeighter):
     Within a compiled or captured region only `weights` and `observe` belong; `step` counts on the
     host, once for each iteration that was observed. DistributedDataParallel needs
     `broadcast_buffers=False`, as Detectron2 has it: each process fills a window of its own.
+
+    It is a method for pairs: what it lowers is the first loss, and what it compares it to is the
+    second. Other numbers of losses are refused. Its options cannot be changed later.
     """
 
     _WINDOW = ("window", "slot", "window_start")  # loaded as one unit
     rank_buffers = ("window",)
+    config_keys = tuple(
+        f"MODEL.ALWA.{key}" for key in ("VARIANT", "RULE", "INTERVAL", "MIN_WEIGHT", "FREEZE_AFTER")
+    )
+    variant, rule, interval = Constant(), Constant(), Constant()
+    min_weight, freeze_after = Constant(), Constant()
 
     def __init__(
-        self, cls_key="loss_cls", reg_key="loss_box_reg", *,
-        variant="ALWA_2", rule="balance", interval=100, min_weight=0.01, freeze_after=0,
+        self, cls_key="loss_cls", reg_key="loss_box_reg", *others,
+        variant="ALWA_2", rule="balance", interval=100, min_weight=MIN_WEIGHT, freeze_after=0,
+        process_group=None,
     ):  # fmt: skip
         """
         Args:
-            cls_key, reg_key: see :class:`LossWeighter`
+            cls_key, reg_key: names of the classification and the box-regression loss
+            others: none; a third loss is refused
             variant: "ALWA_1" (S = mean + standard deviation) or "ALWA_2" (standard deviation)
             rule: "authors" or "balance"
             interval: length C of a window in iterations, 2 to 1 000 000
             min_weight: floor of the classification weight under "balance", in (0, 1]
             freeze_after: iterations from which on the weights stay as they are; 0 for never
+            process_group: see :class:`LossWeighter`
 
         Raises:
             ValueError: another type or value of an argument
         """
-        super().__init__(cls_key, reg_key)
+        super().__init__(cls_key, reg_key, *others, process_group=process_group)
+        if others:
+            raise ValueError(
+                "ALWA (MODEL.LOSS_WEIGHTER.NAME): expected two losses, since its rule compares a "
+                f"classification with a box loss, got {len(self.keys)}: {', '.join(self.keys)}. "
+                'MODEL.LOSS_WEIGHTER.LOSSES "pairs" gives it pairs.'
+            )
         _check(variant, rule, interval, min_weight, freeze_after)
         self.variant = variant
         self.rule = rule
@@ -105,8 +126,9 @@ class ALWA(LossWeighter):
             "window": torch.zeros(self.interval, 2, dtype=torch.float64),
             "slot": torch.zeros(1, dtype=torch.int64),  # row of the window to be written next
             "window_start": torch.zeros((), dtype=torch.int64),  # iteration of the window's row 0
-            "weight": torch.ones(2, dtype=torch.float64),  # in force: (cls, reg)
-            "statistic": torch.full((2,), torch.nan, dtype=torch.float64),  # of the last window
+            "weight_vector": torch.ones(2, dtype=torch.float64),  # in force: (cls, reg)
+            # Of the last window: (cls, reg).
+            "statistic_vector": torch.full((2,), torch.nan, dtype=torch.float64),
             # The first iteration with a loss that was not finite; -1: none yet.
             "first_nonfinite": torch.full((), -1, dtype=torch.int64),
         }
@@ -122,27 +144,41 @@ class ALWA(LossWeighter):
             "freeze_after": keys.FREEZE_AFTER,
         }
 
-    def extra_repr(self) -> str:
-        return (
-            f"{self.cls_key}:{self.reg_key}, variant={self.variant}, rule={self.rule}, "
-            f"interval={self.interval}"
-        )
+    def settings(self) -> str:
+        text = f"variant={self.variant}, rule={self.rule}, interval={self.interval}"
+        return text + (f", freeze_after={self.freeze_after}" if self.freeze_after else "")
+
+    def without_effect(self, max_iter: int) -> list[str]:
+        said = []
+        if self.rule == "authors" and self.min_weight != MIN_WEIGHT:
+            said.append("MODEL.ALWA.MIN_WEIGHT: RULE authors has no floor")
+        if self.interval >= max_iter:
+            said.append(
+                f"ALWA: no window of INTERVAL {self.interval} iterations ends before the last of "
+                f"SOLVER.MAX_ITER {max_iter}, and no weight changes"
+            )
+        if 0 < self.freeze_after < self.interval:
+            said.append(
+                f"ALWA: FREEZE_AFTER {self.freeze_after} comes before the first window's end at "
+                f"INTERVAL {self.interval}, and no weight changes"
+            )
+        return said
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        return dict(zip((self.cls_key, self.reg_key), self.weight.clone().unbind(), strict=True))
+        return dict(zip(self.keys, self.weight_vector.clone().unbind(), strict=True))
 
     @property
     def statistics(self) -> dict[str, Tensor]:
         """S of the last full window: NaN before the first."""
-        return dict(zip((self.cls_key, self.reg_key), self.statistic.clone().unbind(), strict=True))
+        return dict(zip(self.keys, self.statistic_vector.clone().unbind(), strict=True))
 
     def observe(self, losses: dict[str, Tensor], stats=None) -> None:
         super().observe(losses, stats)
         if not self.observing:
             return
-        pair, _ = self.observed
-        row = (pair[self.cls_key], pair[self.reg_key])
+        seen, _ = self.observed
+        row = tuple(seen[key] for key in self.keys)
         if torch.compiler.is_compiling() or _is_capturing(self.window):
             # What is compiled or replayed later cannot know the slot when it is recorded.
             self.window.index_copy_(0, self.slot, torch.stack(row).double().view(1, 2))
@@ -152,14 +188,12 @@ class ALWA(LossWeighter):
     @torch.no_grad()
     def _end_window(self) -> None:
         window = self.window
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(window)
-            window.div_(dist.get_world_size())
+        average(window, self.process_group)
         statistic = VARIANTS[self.variant](window)
         if self.rule == "authors":
             # Weights are constant within a window, so that its weighted losses need not be kept:
             # both statistics are proportional to them.
-            statistic = statistic * self.weight
+            statistic = statistic * self.weight_vector
         s_cls, s_reg = statistic.unbind()
         ratio = s_reg / s_cls  # = 1 - (S_cls - S_reg) / S_cls; no number if a loss was none
         if self.rule == "authors":
@@ -168,14 +202,15 @@ class ALWA(LossWeighter):
             changes, weight = ratio < torch.inf, ratio.clamp(self.min_weight, 1)
         if self.freeze_after:
             changes &= self.window_start + self.interval <= self.freeze_after
-        w_cls = self.weight[0]
+        w_cls = self.weight_vector[0]
         torch.where(changes, weight, w_cls, out=w_cls)
 
         # The variance of a row with a loss that is not finite is NaN, the greatest of all; the
         # index is the first one's.
         greatest, row = window.var(1).max(0)
         nonfinite = greatest.isnan()
-        torch.where(nonfinite, self.statistic, statistic, out=self.statistic)
+        last = self.statistic_vector
+        torch.where(nonfinite, last, statistic, out=last)
         is_first = nonfinite & (self.first_nonfinite < 0)
         first = self.first_nonfinite
         torch.where(is_first, self.window_start + row, first, out=first)
@@ -183,6 +218,7 @@ class ALWA(LossWeighter):
         self.slot.zero_()
 
     def step(self) -> None:
+        super().step()
         if not self.observing:
             return
         self._count += 1
@@ -199,10 +235,20 @@ class ALWA(LossWeighter):
         self._count = 0
         return moved
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):
+    def shared_state(self) -> dict[str, Tensor]:
+        # DistributedDataParallel copies the buffers of the first process, but not what it counts.
+        return {"count": torch.full_like(self.slot, self._count), **super().shared_state()}
+
+    def _load_from_state_dict(
+        self, state_dict, prefix, metadata, strict, missing, unexpected, errors
+    ):
         """Takes the window, its counters and its length as one unit, or begins a new window."""
+        for old, new in OLD_NAMES.items():
+            if prefix + old in state_dict:
+                state_dict.setdefault(prefix + new, state_dict.pop(prefix + old))
+        fresh = self._initial_state()
+        missing.extend(prefix + name for name in fresh if prefix + name not in state_dict)
         window, slot, start = (state_dict.get(prefix + name) for name in self._WINDOW)
-        state = self._initial_state()
         pair = f"{self.cls_key} and {self.reg_key}"
         if slot is None or start is None:
             logger.info(f"The checkpoint holds no ALWA window of {pair}: a new one begins.")
@@ -212,19 +258,21 @@ class ALWA(LossWeighter):
                 f"The checkpoint's ALWA window of {pair} is not one of MODEL.ALWA.INTERVAL = "
                 f"{self.interval} iterations: a new one begins."
             )
-            state["window_start"] = start + slot[0]
+            fresh["window_start"] = start + slot[0]
         elif not 0 <= int(slot) < self.interval:
             logger.info(f"The checkpoint's ALWA window of {pair} is broken: a new one begins.")
         else:
-            state.update(window=window, slot=slot, window_start=start)
-        for name, value in state.items():
+            fresh.update(window=window, slot=slot, window_start=start)
+        for name, value in fresh.items():
             if name in self._WINDOW:
                 state_dict[prefix + name] = value
             else:
                 state_dict.setdefault(prefix + name, value)
-        weight = state_dict[prefix + "weight"]
+        weight = state_dict[prefix + "weight_vector"]
         if not ((weight >= 0) & (weight <= 1)).all():
             logger.info(f"The checkpoint's weights of {pair} are broken: 1 and 1 are taken.")
-            state_dict[prefix + "weight"] = state["weight"]
-        super()._load_from_state_dict(state_dict, prefix, *args)
+            state_dict[prefix + "weight_vector"] = fresh["weight_vector"]
+        super()._load_from_state_dict(
+            state_dict, prefix, metadata, strict, missing, unexpected, errors
+        )
         self._count = int(self.slot)

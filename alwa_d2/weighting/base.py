@@ -1,19 +1,16 @@
-"""What a loss weighter is, and how a config builds one."""
+"""What a loss weighter is."""
 
+from collections.abc import Mapping
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
 from .._show import show
+from .processes import check_agreement
 
-LOSS_WEIGHTER_REGISTRY = Registry("LOSS_WEIGHTER")
-LOSS_WEIGHTER_REGISTRY.__doc__ = """
-Registry of loss weighters: subclasses of :class:`LossWeighter` with a classmethod
-`from_config(cfg)` that returns their keyword arguments.
-"""
+PAIR = ("loss_cls", "loss_box_reg")
 
 
 def is_real(value: Any) -> bool:
@@ -21,40 +18,137 @@ def is_real(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
+def scale_to_sum(weights: Tensor, sum_to: float = 0) -> Tensor:
+    """
+    The weights in the same proportions, with another sum.
+
+    A method whose weights sum to 1 would otherwise be compared at a fraction of the learning rate.
+
+    Args:
+        weights: (n,), of at least 0, not all 0
+        sum_to: MODEL.LOSS_WEIGHTER.SUM_TO; 0: n, as if all weights were 1
+    """
+    return weights * ((sum_to or len(weights)) / weights.sum())
+
+
+class Constant:
+    """An attribute that is set once, when its object is made; later changes are refused."""
+
+    def __set_name__(self, owner, name):
+        self._name = name
+
+    def __get__(self, instance, owner=None):
+        if instance is None:
+            return self
+        try:
+            return instance.__dict__[self._name]
+        except KeyError:
+            raise AttributeError(self._name) from None
+
+    def __set__(self, instance, value):
+        if self._name in instance.__dict__:
+            kind = type(instance).__name__
+            raise AttributeError(
+                f"{kind}.{self._name} cannot be changed: what was observed belongs to "
+                f"{show(instance.__dict__[self._name])}. Build a new {kind} instead."
+            )
+        instance.__dict__[self._name] = value
+
+
 class LossWeighter(nn.Module):
     """
-    Weights of a classification and a box-regression loss, in force for one iteration at a time.
+    Weights of two or more losses, in force for one iteration at a time.
 
-    Subclasses set `weights` and, where they learn from the losses, `observe` and `step`. A model
-    whose kernels take a scale uses the three by themselves; any other training loop calls the
-    weighter on its dictionary of losses, once an iteration, while the module trains.
+    A subclass sets `weights` and, where it learns from the losses, overrides `observe`, `step` and
+    `reset`; the first two call this class's. All state that a training needs is in buffers; nothing
+    is read on the host but at the end of a window. A model whose kernels take a scale uses
+    `kernel_weights`, `observe` and `step` by themselves; any other training loop calls the weighter
+    on its dictionary of losses, once an iteration, while the module trains.
 
     Attributes:
-        observed: what the last `observe` saw, for logging: (unweighted losses, statistics or None),
-            both detached, or None before the first.
+        keys: names of the losses in the dictionaries of losses
+        known_before: whether the weights are known before the losses are, so that kernels can
+            multiply with them. A weighter whose weights follow from the losses of the same
+            iteration, or are learnt, says False and may override `weigh`.
+        config_keys: config keys that `from_config` reads, for the line at the start that says which
+            are set without effect; None: not said
         rank_buffers: names of buffers that each process has its own value of, which a checkpoint of
-            the main process's model alone would lose.
+            the main process's model alone would lose. All others are the same on all processes.
+        observed: what the iteration saw, for logging: (unweighted losses, statistics or None), both
+            detached, or None before the first
+        auto_step: whether a call, or the model, ends the iteration by itself. False where several
+            batches make one step of the optimizer: then call `step` after it. What was observed
+            until then counts as one iteration, with the mean of each loss.
     """
 
+    known_before: ClassVar[bool] = True
+    config_keys: ClassVar[tuple[str, ...] | None] = None
     rank_buffers: tuple[str, ...] = ()
+    keys = Constant()
     # A detector that is scripted for inference has no use for its weighter.
-    __jit_unused_properties__ = ["weights", "statistics", "observing"]
+    __jit_unused_properties__ = ["weights", "statistics", "observing", "cls_key", "reg_key"]
 
-    def __init__(self, cls_key: str = "loss_cls", reg_key: str = "loss_box_reg"):
+    def __init__(self, *keys: str, process_group=None):
         """
         Args:
-            cls_key, reg_key: keys of the two losses in the dictionaries of losses
+            keys: of the losses, at least two; none: "loss_cls" and "loss_box_reg"
+            process_group: of the processes that have the same weights, as in
+                :class:`torch.nn.SyncBatchNorm`; None: all
+
+        Raises:
+            ValueError: what are no names, fewer than two, or one twice
         """
         super().__init__()
-        if cls_key == reg_key:
-            raise ValueError(f"cls_key and reg_key: expected two keys, got '{cls_key}' twice")
-        self.cls_key = cls_key
-        self.reg_key = reg_key
+        keys = keys or PAIR
+        if not all(isinstance(key, str) and key for key in keys):
+            raise ValueError(
+                f"{type(self).__name__}: expected names of losses, got {show(keys)} (options are "
+                "given by keyword)"
+            )
+        if len(keys) < 2:
+            raise ValueError(f"{type(self).__name__}: expected two or more losses, got {keys}")
+        for key in keys:
+            if keys.count(key) > 1:
+                count = "two" if len(keys) == 2 else len(keys)
+                raise ValueError(f"{type(self).__name__}: expected {count} keys, got '{key}' twice")
+        self.keys = keys
+        self.process_group = process_group
+        self.auto_step = True
         self.observed = None
+        self._batches = 0  # observed since the last step
+        self._agreed = False  # whether the processes' states were compared
+
+    @classmethod
+    def from_config(cls, cfg) -> dict[str, Any]:
+        """Keyword arguments of a Detectron2 config."""
+        return {}
+
+    @classmethod
+    def build(cls, cfg, keys) -> "LossWeighter":
+        """The weighter of some losses that a config describes."""
+        return cls(*keys, **cls.from_config(cfg))
+
+    @classmethod
+    def named_losses(cls, cfg) -> list[str]:
+        """Losses that the config gives settings of their own; each must be weighed by something."""
+        return []
+
+    @property
+    def cls_key(self) -> str:
+        """The classification loss of a pair."""
+        return self.keys[0]
+
+    @property
+    def reg_key(self) -> str:
+        """The box-regression loss of a pair."""
+        return self.keys[1]
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The weights in force: key -> 0-dim float64 tensor, a copy that later updates leave."""
+        """
+        The weights in force: key -> 0-dim float64 tensor, a copy that later updates leave. Those
+        that follow from the losses are the last ones.
+        """
         raise NotImplementedError
 
     @property
@@ -62,20 +156,63 @@ class LossWeighter(nn.Module):
         """What moved the weights last: key -> 0-dim float64 tensor, or empty."""
         return {}
 
-    def observe(self, losses: dict[str, Tensor], stats=None) -> None:
+    def kernel_weights(self) -> dict[str, Tensor]:
+        """
+        `weights` where kernels may multiply with them; empty where `weigh` has to do it, after the
+        losses are known or because the weights have a gradient.
+        """
+        weights = self.weights if self.known_before else {}
+        return {} if any(weight.requires_grad for weight in weights.values()) else weights
+
+    def weigh(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """
+        The weighted losses of this iteration, in their dtypes.
+
+        Args:
+            losses: has the weighter's keys, unweighted scalar tensors
+        """
+        weighted = {}
+        for key, weight in self.weights.items():
+            loss = self._loss(losses, key, detach=False)
+            weighted[key] = loss * weight.to(loss.dtype)
+        return weighted
+
+    def observe(self, losses: Mapping[str, Tensor], stats=None) -> None:
         """
         Takes in this iteration's unweighted losses. Does nothing in eval mode or without gradients.
 
         Args:
-            losses: has the pair's two keys, scalar tensors; other keys are not looked at
+            losses: has the weighter's keys, scalar tensors; other keys are not looked at
             stats: key -> LossStats of the kernels, kept for logging
         """
-        if self.observing:
-            pair = {key: self._loss(losses, key) for key in (self.cls_key, self.reg_key)}
-            self.observed = (pair, stats)
+        if not self.observing:
+            return
+        seen = {key: self._loss(losses, key) for key in self.keys}
+        self._batches = 1 if self.auto_step else self._batches + 1
+        if self._batches > 1:
+            mean, _ = self.observed
+            seen = {key: mean[key] + (x - mean[key]) / self._batches for key, x in seen.items()}
+        self.observed = (seen, stats)
 
     def step(self) -> None:
-        """Ends an observed iteration, on the host, like a scheduler's `step`."""
+        """
+        Ends an observed iteration, on the host, like a scheduler's `step`.
+
+        Raises:
+            RuntimeError: in the first step, where the processes have different states
+        """
+        self._batches = 0
+        if self.observing and not self._agreed:
+            self._agreed = True
+            check_agreement(self)
+
+    def shared_state(self) -> dict[str, Tensor]:
+        """Name -> tensor: what must be the same on all processes."""
+        return {
+            name: buffer.detach()
+            for name, buffer in self.state_dict().items()
+            if name not in self.rank_buffers
+        }
 
     def reset(self) -> bool:
         """Goes back to the state of a new weighter, in place; whether it had left that."""
@@ -87,13 +224,13 @@ class LossWeighter(nn.Module):
         return self.training and torch.is_grad_enabled()
 
     @torch.jit.unused
-    def forward(self, losses: dict[str, Tensor], stats=None) -> dict[str, Tensor]:
+    def forward(self, losses: Mapping[str, Tensor], stats=None) -> dict[str, Tensor]:
         """
-        An iteration at once: the losses weighted by the weights in force before it, then `observe`
-        and `step`. In eval mode the losses come back as they are and nothing changes.
+        An iteration at once: the losses weighted, then `observe` and `step`. In eval mode the
+        losses come back as they are and nothing changes.
 
         Args:
-            losses: key -> loss, with the pair's two keys
+            losses: key -> loss, with the weighter's keys
             stats: see :meth:`observe`
 
         Returns:
@@ -101,15 +238,27 @@ class LossWeighter(nn.Module):
         """
         if not self.training:
             return dict(losses)
-        weights = self.weights
-        weighted = dict(losses)
-        for key, weight in weights.items():
-            loss = self._loss(losses, key, detach=False)
-            weighted[key] = loss * weight.to(loss.dtype)
+        weighted = {**losses, **self.weigh(losses)}
+        self.take_in(losses, stats)
+        return weighted
+
+    def take_in(self, losses: Mapping[str, Tensor], stats=None) -> None:
+        """`observe`, and `step` where that is not left to the training loop."""
         if self.observing:
             self.observe(losses, stats)
-            self.step()
-        return weighted
+            if self.auto_step:
+                self.step()
+
+    def without_effect(self, max_iter: int) -> list[str]:
+        """What of its settings does nothing in a training of so many iterations, and why."""
+        return []
+
+    def settings(self) -> str:
+        """The settings in words, for logs and `repr`."""
+        return ""
+
+    def extra_repr(self) -> str:
+        return ", ".join(filter(None, (", ".join(self.keys), self.settings())))
 
     def _loss(self, losses, key, detach=True) -> Tensor:
         if key not in losses:
@@ -129,20 +278,3 @@ class LossWeighter(nn.Module):
             return y if y.dtype == x.dtype else x.to(y.device)
 
         return super()._apply(keep_dtype, recurse)
-
-
-def build_loss_weighter(cfg, cls_key: str, reg_key: str) -> LossWeighter:
-    """
-    The weighter that `cfg.MODEL.LOSS_WEIGHTER.NAME` names, for one pair of losses.
-
-    Raises:
-        ValueError: an unknown name, or a value that the weighter refuses
-    """
-    name = cfg.MODEL.LOSS_WEIGHTER.NAME
-    if not isinstance(name, str) or name not in LOSS_WEIGHTER_REGISTRY:
-        names = sorted(key for key, _ in LOSS_WEIGHTER_REGISTRY)
-        raise ValueError(
-            f"MODEL.LOSS_WEIGHTER.NAME: expected one of {', '.join(names)}, got {show(name)}"
-        )
-    weighter = LOSS_WEIGHTER_REGISTRY.get(name)
-    return weighter(cls_key, reg_key, **weighter.from_config(cfg))

@@ -1,47 +1,81 @@
 """Weights that do not change."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from .._show import show
-from .base import LOSS_WEIGHTER_REGISTRY, LossWeighter, is_real
+from .base import LossWeighter, is_real
+from .by_loss import by_loss, for_each, is_by_loss
+from .registry import LOSS_WEIGHTER_REGISTRY
 
 LARGEST = torch.finfo(torch.float32).max  # of the losses: a larger weight is infinity to them
+KEY = "MODEL.LOSS_WEIGHTER.WEIGHTS"
+DEFAULT = (1.0, 1.0)  # in a config: 1 for all losses, however many there are
+ALL_1: dict[str, float] = {}
 
 
-def _is_weight(value) -> bool:
+def is_weight(value: Any) -> bool:
+    """True for a number of at least 0 that is finite as float32."""
     return is_real(value) and 0 <= value <= LARGEST
 
 
 @LOSS_WEIGHTER_REGISTRY.register()
 class Fixed(LossWeighter):
-    """The same two weights throughout; 1:1 is a detector without loss weighting."""
+    """The same weights throughout; 1 for all is a detector without loss weighting."""
 
-    def __init__(self, cls_key="loss_cls", reg_key="loss_box_reg", *, weights=(1.0, 1.0)):
+    config_keys = (KEY,)
+
+    def __init__(self, *keys: str, weights=ALL_1, process_group=None):
         """
         Args:
-            cls_key, reg_key: see :class:`LossWeighter`
-            weights: list or tuple, of (classification loss, box-regression loss); at least 0, and
-                finite as float32
+            keys, process_group: see :class:`LossWeighter`
+            weights: list or tuple, as many as keys and in their order, or name -> weight, where a
+                loss without one has 1; at least 0, and finite as float32
 
         Raises:
             ValueError: anything else
         """
-        super().__init__(cls_key, reg_key)
-        is_pair = isinstance(weights, (list, tuple)) and len(weights) == 2
-        if not (is_pair and all(map(_is_weight, weights))):
-            raise ValueError(
-                "weights (MODEL.LOSS_WEIGHTER.WEIGHTS): expected two finite numbers of at least 0, "
-                f"got {show(weights)}"
-            )
+        super().__init__(*keys, process_group=process_group)
+        self._values = self._check(weights)
         # Not part of checkpoints: the config says what the weights are.
-        weights = torch.tensor(weights, dtype=torch.float64)  # (2,)
-        self.register_buffer("_weights", weights, persistent=False)
+        values = torch.tensor(self._values, dtype=torch.float64)  # (n,)
+        self.register_buffer("_weights", values, persistent=False)
+
+    def _check(self, weights) -> tuple[float, ...]:
+        where = f"weights ({KEY})"
+        if isinstance(weights, dict) and all(isinstance(name, str) for name in weights):
+            expected = "a finite number of at least 0"
+            given = for_each(where, weights, self.keys, is_weight, expected)
+            return tuple(float(given.get(key, 1)) for key in self.keys)
+        is_list = isinstance(weights, (list, tuple)) and len(weights) == len(self.keys)
+        if not (is_list and all(map(is_weight, weights))):
+            count = "two" if len(self.keys) == 2 else len(self.keys)
+            raise ValueError(
+                f"{where}: expected {count} finite numbers of at least 0, or such numbers by the "
+                f"names of their losses, got {show(weights)}"
+            )
+        return tuple(map(float, weights))
 
     @classmethod
-    def from_config(cls, cfg) -> dict:
-        return {"weights": cfg.MODEL.LOSS_WEIGHTER.WEIGHTS}
+    def named_losses(cls, cfg) -> list[str]:
+        given = cfg.MODEL.LOSS_WEIGHTER.WEIGHTS
+        return [name for name, _ in given] if is_by_loss(given) else []
+
+    @classmethod
+    def build(cls, cfg, keys) -> "Fixed":
+        given = cfg.MODEL.LOSS_WEIGHTER.WEIGHTS
+        if given and is_by_loss(given):
+            named = by_loss(KEY, given)
+            given = {key: named[key] for key in keys if key in named}
+        elif isinstance(given, (list, tuple)) and tuple(given) == DEFAULT:
+            given = ALL_1
+        return cls(*keys, weights=given)
+
+    def settings(self) -> str:
+        return f"weights={':'.join(f'{value:g}' for value in self._values)}"
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        return dict(zip((self.cls_key, self.reg_key), self._weights.clone().unbind(), strict=True))
+        return dict(zip(self.keys, self._weights.clone().unbind(), strict=True))

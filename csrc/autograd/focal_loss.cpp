@@ -1,78 +1,81 @@
 #include <torch/library.h>
 
+#include "arguments.h"
 #include "autograd/node.h"
+#include "checks.h"
 
 namespace alwa_d2 {
 namespace {
 
-using Forward = std::tuple<at::Tensor, at::Tensor>(
-    at::TensorList, const at::Tensor&, double, double, const std::optional<at::Tensor>&, double);
-using Ahead = std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>>(
-    at::TensorList, const at::Tensor&, double, double, const std::optional<at::Tensor>&, double);
-using Backward = std::vector<at::Tensor>(
-    const at::Tensor&, at::TensorList, const at::Tensor&, double, double,
-    const std::optional<at::Tensor>&, double);
+using Result = std::tuple<at::Tensor, at::Tensor>;
+using ResultAhead = std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>>;
 
-std::tuple<at::Tensor, at::Tensor> below_autograd(
-    at::TensorList logits, const at::Tensor& labels, double alpha, double gamma,
-    const std::optional<at::Tensor>& scale, double factor) {
-  static const auto op = find_op<Forward>("alwa_d2::sigmoid_focal_loss");
-  const at::AutoDispatchBelowADInplaceOrView guard;
-  return op.call(logits, labels, alpha, gamma, scale, factor);
+Result below_autograd(const FocalArguments& args) {
+  static const auto op = find_op<FocalEntry::Signature<Result>>("alwa_d2::sigmoid_focal_loss");
+  return call_below(op, args);
 }
 
-struct Arguments {
+ResultAhead loss_and_gradients(const FocalArguments& args) {
+  using Signature = FocalEntry::Signature<ResultAhead>;
+  static const auto op = find_op<Signature>("alwa_d2::_sigmoid_focal_loss_ahead");
+  return call_below(op, args);
+}
+
+std::vector<at::Tensor> backward_op(const at::Tensor& grad, const FocalArguments& args) {
+  using Signature = FocalEntry::BackwardSignature<std::vector<at::Tensor>>;
+  static const auto op = find_op<Signature>("alwa_d2::sigmoid_focal_loss_backward");
+  return call_backward(op, grad, args);
+}
+
+struct KeptArguments {
   size_t gradients;  // as many as levels
   double alpha, gamma, factor;
 };
 
 struct SigmoidFocalLoss : torch::autograd::Function<SigmoidFocalLoss> {
+  // The logits stand apart, for autograd to see them: the only tensors with gradients.
   static variable_list forward(
-      AutogradContext* ctx, at::TensorList logits, const at::Tensor& labels, double alpha,
-      double gamma, const std::optional<at::Tensor>& scale, double factor) {
-    variable_list tensors = dense_tensors(logits, {labels}, scale);
+      AutogradContext* ctx, at::TensorList logits, const FocalArguments& args) {
+    variable_list tensors = dense_tensors(logits, {args.labels}, args.scale);
     at::Tensor loss, stats;
     variable_list gradients;
     if (computes_gradient_ahead(tensors)) {
-      static const auto op = find_op<Ahead>("alwa_d2::_sigmoid_focal_loss_ahead");
-      const at::AutoDispatchBelowADInplaceOrView guard;
-      std::tie(loss, stats, gradients) = op.call(logits, labels, alpha, gamma, scale, factor);
+      std::tie(loss, stats, gradients) = loss_and_gradients(args);
     } else {
-      std::tie(loss, stats) = below_autograd(logits, labels, alpha, gamma, scale, factor);
+      std::tie(loss, stats) = below_autograd(args);
     }
     ctx->mark_non_differentiable({stats});
-    Kept<Arguments>::save(
-        ctx, std::move(tensors), {logits.size(), alpha, gamma, factor}, std::move(gradients));
+    Kept<KeptArguments>::save(
+        ctx, std::move(tensors), {logits.size(), args.alpha, args.gamma, args.factor},
+        std::move(gradients));
     return {loss, stats};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    return Kept<Arguments>::gradients(ctx, grads[0], 0, 5, &gradients_of_logits);
+    return Kept<KeptArguments>::gradients(ctx, grads[0], &gradients_of_logits);
   }
 
  private:
   static variable_list gradients_of_logits(
-      const at::Tensor& grad, const variable_list& saved, const Arguments& arguments) {
-    static const auto op = find_op<Backward>("alwa_d2::sigmoid_focal_loss_backward");
-    const auto& [levels, alpha, gamma, factor] = arguments;
+      const at::Tensor& grad, const variable_list& saved, const KeptArguments& kept) {
+    const size_t levels = kept.gradients;
     const auto scale = tensor_after(saved, levels + 1);
     const at::TensorList logits(saved.data(), levels);
-    return call_backward(op, grad, logits, saved[levels], alpha, gamma, scale, factor);
+    return backward_op(grad, {logits, saved[levels], kept.alpha, kept.gamma, scale, kept.factor});
   }
 };
 
-std::tuple<at::Tensor, at::Tensor> sigmoid_focal_loss_autograd(
-    at::TensorList logits, const at::Tensor& labels, double alpha, double gamma,
-    const std::optional<at::Tensor>& scale, double factor) {
-  if (!needs_gradient(logits)) {
-    return below_autograd(logits, labels, alpha, gamma, scale, factor);
+Result sigmoid_focal_loss_autograd(const FocalArguments& args) {
+  check_devices(args);
+  if (!needs_gradient(args.logits)) {
+    return below_autograd(args);
   }
-  variable_list results = SigmoidFocalLoss::apply(logits, labels, alpha, gamma, scale, factor);
+  variable_list results = SigmoidFocalLoss::apply(args.logits, args);
   return {std::move(results[0]), std::move(results[1])};
 }
 
 TORCH_LIBRARY_IMPL(alwa_d2, Autograd, m) {
-  m.impl("sigmoid_focal_loss", &sigmoid_focal_loss_autograd);
+  m.impl("sigmoid_focal_loss", &FocalEntry::call<&sigmoid_focal_loss_autograd>);
 }
 
 }  // namespace

@@ -3,15 +3,16 @@
 #include <torch/library.h>
 
 #include "autograd/node.h"
+#include "loss_scales.h"
 
 namespace alwa_d2 {
 namespace {
 
-// For every device: no gradient flows through it, and autograd is told that the normaliser was
-// written.
+// No gradient flows through loss_scales. Autograd has to be told that it writes the normaliser.
 at::Tensor loss_scales_autograd(
     const at::Tensor& num_foreground, at::Tensor normalizer, at::TensorList weights,
     double momentum, bool update) {
+  check_loss_scales_devices(num_foreground, normalizer, weights);
   for (const at::Tensor& weight : weights) {
     TORCH_CHECK_VALUE(
         !at::GradMode::is_enabled() || !weight.requires_grad(),

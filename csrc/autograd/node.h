@@ -12,9 +12,9 @@
 #include <optional>
 #include <utility>
 
-// What the ops' gradients (autograd/<op>.cpp) share. Each is a node in C++, since the gradient is
-// worth computing together with the loss, in one pass over the inputs, and since small inputs would
-// spend most of their time in a node written in Python.
+// What the ops' gradients (autograd/<op>.cpp) share. Each is a node in C++ for two reasons: the
+// gradient is best computed together with the loss, in one pass over the inputs, and a node written
+// in Python would take most of the time of a small input.
 
 namespace alwa_d2 {
 
@@ -33,8 +33,8 @@ inline bool needs_gradient(at::TensorList list) {
 }
 
 // Whether this is a tensor whose numbers are those in its memory, on a device that the kernels
-// know: nothing that traces or wraps one, no lazy negation, no zeros without memory. The dispatcher
-// sees to all of them, but only below autograd.
+// know: nothing that traces or wraps a tensor, no lazy negation, no zeros without memory. The
+// dispatcher resolves all of these, but only below autograd.
 inline bool is_plain(const at::Tensor& x) {
   constexpr c10::DispatchKeySet others(
       {c10::DispatchKey::Python, c10::DispatchKey::Negative, c10::DispatchKey::Conjugate,
@@ -75,19 +75,28 @@ inline variable_list dense_tensors(
   return tensors;
 }
 
+// Calls an op with Arguments (arguments.h) below autograd.
+template <typename Op, typename Arguments>
+auto call_below(const Op& op, const Arguments& args) {
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  return args.spread([&](const auto&... flat) { return op.call(flat...); });
+}
+
 // Calls a backward op: where gradients are enabled (create_graph) so that it is in the graph, and
 // refuses to be differentiated; otherwise past its Python part, which does that.
-template <typename Op, typename... Args>
-auto call_backward(const Op& op, const Args&... args) {
+template <typename Op, typename Arguments>
+auto call_backward(const Op& op, const at::Tensor& grad, const Arguments& args) {
+  const auto call = [&](const auto&... flat) { return op.call(grad, flat...); };
   if (at::GradMode::is_enabled()) {
-    return op.call(args...);
+    return args.spread(call);
   }
   const at::AutoDispatchBelowADInplaceOrView guard;
-  return op.call(args...);
+  return args.spread(call);
 }
 
 // Multiplies gradients that were computed ahead with the incoming gradient of a reduced loss, in
-// place. On the CPU a 1 is seen here; on CUDA the kernel sees it, and nobody waits for the device.
+// place. A 1 changes nothing: on the CPU this function looks for it, on CUDA the kernel does, so
+// that nobody waits for the device.
 inline void multiply(at::TensorList gradients, const at::Tensor& grad) {
   if (grad.is_cpu() &&
       (grad.scalar_type() == at::kDouble ? *grad.const_data_ptr<double>() == 1
@@ -99,10 +108,11 @@ inline void multiply(at::TensorList gradients, const at::Tensor& grad) {
   op.call(gradients, grad);
 }
 
-// What a node keeps besides tensors: its op's other arguments, and gradients computed ahead. These
-// leave with the first backward: the next one through the same graph computes them again, so that
-// nobody holds another's tensor. A backward that is captured in a CUDA graph apart from its forward
-// multiplies them anew at each replay: it may be replayed once for each replay of the forward.
+// What a node keeps besides tensors: its op's other arguments, and gradients computed ahead. The
+// first backward takes these with it. A second one through the same graph computes them again, so
+// that two callers never share a tensor. A backward that is captured in a CUDA graph apart from its
+// forward multiplies them once more at each replay: it may be replayed once for each replay of the
+// forward.
 template <typename Arguments>
 struct Kept : torch::CustomClassHolder {
   Arguments arguments;
@@ -118,12 +128,11 @@ struct Kept : torch::CustomClassHolder {
     ctx->saved_data["kept"] = c10::IValue::make_capsule(std::move(kept));
   }
 
-  // What a node's backward returns for the incoming gradient `grad`: for `before` inputs nothing,
-  // then the gradients, then nothing for `after` inputs. The gradients are those computed ahead,
-  // times `grad`, or compute(grad, saved tensors, arguments) where there are none (any more).
+  // What a node's backward returns for the incoming gradient `grad`: the gradients, then nothing
+  // for the op's Arguments. The gradients are those computed ahead, times `grad`, or compute(grad,
+  // saved tensors, arguments) where there are none (any more).
   template <typename F>
-  static variable_list gradients(
-      AutogradContext* ctx, const at::Tensor& grad, size_t before, size_t after, const F& compute) {
+  static variable_list gradients(AutogradContext* ctx, const at::Tensor& grad, const F& compute) {
     TORCH_CHECK(
         !grad.defined() || !is_batched(grad),
         "alwa_d2's losses take one incoming gradient at a time, not a batch of them"
@@ -133,14 +142,12 @@ struct Kept : torch::CustomClassHolder {
     if (!grad.defined()) {
       result.clear();
     } else if (result.empty() || at::GradMode::is_enabled() || !is_plain(grad)) {
-      result.clear();  // before others take its place in memory
+      result.clear();  // frees its memory before other gradients are computed
       result = compute(grad, ctx->get_saved_variables(), kept.arguments);
     } else {
       multiply(result, grad);
     }
-    result.resize(kept.arguments.gradients);
-    result.insert(result.begin(), before, at::Tensor());
-    result.resize(result.size() + after);
+    result.resize(kept.arguments.gradients + 1);
     return result;
   }
 };

@@ -12,9 +12,10 @@
 
 namespace alwa_d2 {
 
+// In float32 a chunk's columns and its Best are 14 KB: less than half of a first-level cache.
 constexpr int kChunk = 512;
 
-// Anchors as columns. Those that the last chunk lacks are zero: they overlap nothing.
+// A chunk's anchors as columns. Where the last chunk has fewer, the rest is 0: it overlaps nothing.
 template <typename T>
 struct Chunk {
   T x1[kChunk] = {}, y1[kChunk] = {}, x2[kChunk] = {}, y2[kChunk] = {}, area[kChunk] = {};
@@ -37,8 +38,9 @@ struct Chunk {
 
   MatchBox<T> box(int j) const { return {x1[j], y1[j], x2[j], y2[j], area[j]}; }
 
-  // If not, the IoU with every anchor is 0, also for boxes with x2 < x1: the right end of an
-  // intersection is never greater than either x2, the left end never less than either x1.
+  // Whether an anchor of the chunk may overlap this box: if not, all IoUs are 0. It holds for boxes
+  // with x2 < x1 too: the right end of an intersection is never greater than either x2, the left
+  // end never less than either x1.
   bool may_overlap(const MatchBox<T>& gt) const {
     return gt.x1 < right && gt.x2 > left && gt.y1 < bottom && gt.y2 > top;
   }
@@ -48,15 +50,15 @@ inline int64_t number_of_chunks(const at::Tensor& anchors) {
   return (anchors.size(0) + kChunk - 1) / kChunk;
 }
 
-// The highest IoU of each anchor of a chunk, and the first ground truth it has it with.
+// The highest IoU of each anchor of a chunk, and the first ground truth that gives it.
 template <typename T>
 struct Best {
   T iou[kChunk];
   Int<T> index[kChunk];
 };
 
-// Updates `best` with ground truth g; the bits of its highest IoU. Free of branches, and the
-// highest one taken of integers: so it is vectorised.
+// Updates `best` with ground truth g, and returns the bits of its highest IoU. The loop has no
+// branches, and its maximum is one of integers: otherwise the compiler would not vectorise it.
 template <typename T>
 __attribute__((always_inline)) inline Int<T> match_chunk(
     const Chunk<T>& chunk, const MatchBox<T>& gt, Int<T> g, Best<T>* __restrict__ best) {

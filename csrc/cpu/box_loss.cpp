@@ -10,22 +10,28 @@
 namespace alwa_d2 {
 namespace {
 
-// One pass over pairs: their sum. Where there are tensors for them, also the losses of pairs, (N,),
-// and the gradients by pred, (N, 4), times `factor` and, where it is defined, the pair's own in
-// `grads`, (N,).
-double box_pass(
-    const at::Tensor& pred_, const at::Tensor& target_, c10::string_view kind, double beta,
-    double eps, const at::Tensor& losses, const at::Tensor& gradients, const at::Tensor& grads_,
-    double factor) {
-  const at::Tensor pred = pred_.contiguous(), target = target_.contiguous();  // (N, 4)
-  const at::Tensor grads = grads_.defined() ? grads_.contiguous() : grads_;
+// What a call wants besides the sum; tensors that are not defined are not wanted.
+struct Wanted {
+  at::Tensor losses;     // (N,)
+  at::Tensor gradients;  // (N, 4), by pred
+  at::Tensor grads;      // (N,), contiguous, where each pair has its own incoming gradient
+  double factor = 1;     // of gradients, where they have one in common
+};
+
+// One pass over pairs: returns the sum of their losses, and writes what is wanted.
+double box_pass(const BoxArguments& args, const Wanted& wanted) {
+  const at::Tensor pred = args.pred.contiguous(), target = args.target.contiguous();  // (N, 4)
   double sum = 0;
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, pred.scalar_type(), "box_loss", [&] {
     using T = at::opmath_type<scalar_t>;
-    scalar_t* value_of = losses.defined() ? losses.data_ptr<scalar_t>() : nullptr;
-    scalar_t* gradient_of = gradients.defined() ? gradients.data_ptr<scalar_t>() : nullptr;
-    const scalar_t* grad_of = grads.defined() ? grads.const_data_ptr<scalar_t>() : nullptr;
-    with_kind<T>(kind, beta, eps, [&](auto loss) {
+    const auto memory = [](const at::Tensor& x) {
+      return x.defined() ? static_cast<scalar_t*>(x.data_ptr()) : nullptr;
+    };
+    scalar_t* const value_of = memory(wanted.losses);
+    scalar_t* const gradient_of = memory(wanted.gradients);
+    const scalar_t* const grad_of =
+        wanted.grads.defined() ? wanted.grads.const_data_ptr<scalar_t>() : nullptr;
+    with_kind<T>(args.kind, args.beta, args.eps, [&](auto loss) {
       const auto piece = [&](int64_t begin, int64_t end) {
         Stats part;
         PairBlock<T> block;
@@ -41,7 +47,7 @@ double box_pass(
               value_of[i] = static_cast<scalar_t>(within_range_of<scalar_t>(block.value[j]));
             }
             if (gradient_of) {
-              const T grad = grad_of ? static_cast<T>(grad_of[i]) : static_cast<T>(factor);
+              const T grad = grad_of ? static_cast<T>(grad_of[i]) : static_cast<T>(wanted.factor);
               store_gradient(block.pair(j), grad, gradient_of + 4 * i);
             }
           }
@@ -54,53 +60,45 @@ double box_pass(
   return sum;
 }
 
-at::Tensor box_loss_cpu(
-    const at::Tensor& pred, const at::Tensor& target, c10::string_view kind,
-    c10::string_view reduction_, double beta, double eps) {
-  check_pairs(pred, target);
-  const Reduction reduction = parse_reduction(reduction_);
-  at::Tensor losses;
+at::Tensor box_loss_cpu(const BoxArguments& args) {
+  const Reduction reduction = check_box(args);
+  const int64_t n = args.pred.size(0);
+  Wanted wanted;
   if (reduction == Reduction::kNone) {
-    losses = at::empty({pred.size(0)}, pred.options());
+    wanted.losses = at::empty({n}, args.pred.options());
+    box_pass(args, wanted);
+    return wanted.losses;
   }
-  const double sum = box_pass(pred, target, kind, beta, eps, losses, {}, {}, 1);
-  if (losses.defined()) {
-    return losses;
-  }
-  return reduced_loss(sum * reduction_factor(reduction, pred.size(0)), pred);
+  return reduced_loss(box_pass(args, wanted) * reduction_factor(reduction, n), args.pred);
 }
 
-at::Tensor box_loss_backward_cpu(
-    const at::Tensor& grad, const at::Tensor& pred, const at::Tensor& target, c10::string_view kind,
-    c10::string_view reduction_, double beta, double eps) {
-  check_pairs(pred, target);
-  const Reduction reduction = parse_reduction(reduction_);
-  check_pair_grad(grad, pred, reduction);
-  at::Tensor result = at::empty_like(pred, at::MemoryFormat::Contiguous);
+at::Tensor box_loss_backward_cpu(const at::Tensor& grad, const BoxArguments& args) {
+  const Reduction reduction = check_box(args);
+  check_box_grad(grad, args, reduction);
+  Wanted wanted;
+  wanted.gradients = at::empty_like(args.pred, at::MemoryFormat::Contiguous);
   if (reduction == Reduction::kNone) {
-    box_pass(pred, target, kind, beta, eps, {}, result, grad, 1);
+    wanted.grads = grad.contiguous();
   } else {
-    const double common = grad.item<double>() * reduction_factor(reduction, pred.size(0));
-    box_pass(pred, target, kind, beta, eps, {}, result, {}, common);
+    wanted.factor = grad.item<double>() * reduction_factor(reduction, args.pred.size(0));
   }
-  return result;
+  box_pass(args, wanted);
+  return wanted.gradients;
 }
 
-std::tuple<at::Tensor, at::Tensor> box_loss_ahead_cpu(
-    const at::Tensor& pred, const at::Tensor& target, c10::string_view kind,
-    c10::string_view reduction_, double beta, double eps) {
-  check_pairs(pred, target);
-  const Reduction reduction = parse_reduction(reduction_);
-  at::Tensor gradient = at::empty_like(pred, at::MemoryFormat::Contiguous);
-  const double factor = reduction_factor(reduction, pred.size(0));
-  const double sum = box_pass(pred, target, kind, beta, eps, {}, gradient, {}, factor);
-  return {reduced_loss(sum * factor, pred), std::move(gradient)};
+std::tuple<at::Tensor, at::Tensor> box_loss_ahead_cpu(const BoxArguments& args) {
+  const Reduction reduction = check_box(args);
+  Wanted wanted;
+  wanted.gradients = at::empty_like(args.pred, at::MemoryFormat::Contiguous);
+  wanted.factor = reduction_factor(reduction, args.pred.size(0));
+  const double sum = box_pass(args, wanted);
+  return {reduced_loss(sum * wanted.factor, args.pred), std::move(wanted.gradients)};
 }
 
 TORCH_LIBRARY_IMPL(alwa_d2, CPU, m) {
-  m.impl("box_loss", &box_loss_cpu);
-  m.impl("box_loss_backward", &box_loss_backward_cpu);
-  m.impl("_box_loss_ahead", &box_loss_ahead_cpu);
+  m.impl("box_loss", &BoxEntry::call<&box_loss_cpu>);
+  m.impl("box_loss_backward", &BoxEntry::call_backward<&box_loss_backward_cpu>);
+  m.impl("_box_loss_ahead", &BoxEntry::call<&box_loss_ahead_cpu>);
 }
 
 }  // namespace

@@ -13,7 +13,8 @@
 namespace alwa_d2 {
 namespace {
 
-// Sets part i of n of the tensors' memory to 0. Their elements fill it: they are new.
+// Sets the i-th of n parts of each tensor's memory to 0. The tensors are new: their elements fill
+// their memory.
 void zero_part(at::TensorList tensors, int64_t i, int64_t n) {
   for (const at::Tensor& x : tensors) {
     const int64_t size = x.numel(), begin = size * i / n, end = size * (i + 1) / n;
@@ -22,8 +23,8 @@ void zero_part(at::TensorList tensors, int64_t i, int64_t n) {
   }
 }
 
-// What the loss of an anchor reads lies anywhere: brought near for all of a piece's before the
-// first is computed.
+// Brings near what the loss of an anchor reads, which may lie anywhere. It is called for all
+// foreground of a piece before the first loss is computed.
 template <typename Losses>
 void prefetch(const Losses& losses, int64_t i) {
   const int64_t image = i / losses.anchors_per_image, r = i % losses.anchors_per_image;
@@ -42,9 +43,9 @@ struct Found {
   PairLoss<T> loss;
 };
 
-// One pass over the foreground: statistics, and where there are tensors for them, gradients times
-// `factor`. A piece's zeros are written while its labels are looked at, wherever in memory they
-// lie, and so its gradients wait until all pieces are done: they are few.
+// One pass over the foreground: statistics, and gradients times `factor` where there are tensors
+// for them. With its labels a piece writes its share of the zeros, which need not be its own
+// anchors'. So gradients, which are few, are stored when all pieces are done.
 template <typename scalar_t, typename Losses, typename T = at::opmath_type<scalar_t>>
 Stats foreground_pass(
     const Losses& losses, const IsForeground& is_foreground, int64_t n, at::TensorList gradients,
@@ -75,9 +76,11 @@ Stats foreground_pass(
     }
     return part;
   };
-  // With fewer anchors than this a thread may be done before another has woken up.
+  // A thread takes at least this many anchors, PyTorch's own measure for elementwise loops: with
+  // fewer it may be done before another thread has woken up.
   constexpr int64_t kGrain = at::internal::GRAIN_SIZE;
   const Stats stats = sum_over_pieces(n, size, kGrain / size, [&] { return std::cref(piece); });
+  // Storing the four numbers of a gradient, scattered in memory, counts as 8 steps of such a loop.
   const int64_t grain = kGrain / 8 * pieces / std::max<int64_t>(total, 1) + 1;
   at::parallel_for(0, static_cast<int64_t>(found.size()), grain, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
@@ -89,76 +92,53 @@ Stats foreground_pass(
   return stats;
 }
 
-Stats dense_box_pass(
-    const at::Tensor& anchors, at::TensorList deltas, at::TensorList gradients,
-    const at::Tensor& gt_boxes, const at::Tensor& labels_, std::optional<int64_t> num_classes,
-    c10::string_view kind, at::ArrayRef<double> box_weights, double beta, double eps,
-    const DenseShape& shape, double factor) {
-  const at::Tensor labels = labels_.contiguous();  // (N, R)
-  const IsForeground is_foreground(labels, num_classes);
+// Statistics, and gradients times `factor` where there are tensors for them.
+Stats dense_box_pass(const DenseBoxArguments& args, at::TensorList gradients, double factor) {
+  const at::Tensor labels = args.labels.contiguous();  // (N, R)
+  const DenseShape shape = dense_shape(labels, 4);
+  const IsForeground is_foreground(labels, args.num_classes);
   Stats stats;
   AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, deltas[0].scalar_type(), "dense_box_loss", [&] {
+      at::kHalf, at::kBFloat16, args.deltas[0].scalar_type(), "dense_box_loss", [&] {
         using T = at::opmath_type<scalar_t>;
         const auto out = make_levels<scalar_t>(gradients, shape);
-        with_anchor_losses<scalar_t>(
-            anchors, deltas, gt_boxes, kind, box_weights, beta, eps, shape,
-            [&](const auto& losses) {
-              stats = foreground_pass(
-                  losses, is_foreground, labels.numel(), gradients, out, static_cast<T>(factor));
-            });
+        with_anchor_losses<scalar_t>(args, shape, [&](const auto& losses) {
+          stats = foreground_pass(
+              losses, is_foreground, labels.numel(), gradients, out, static_cast<T>(factor));
+        });
       });
   return stats;
 }
 
-std::tuple<at::Tensor, at::Tensor> dense_box_loss_cpu(
-    const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
-    const at::Tensor& labels, std::optional<int64_t> num_classes, c10::string_view kind,
-    at::ArrayRef<double> box_weights, double beta, double eps,
-    const std::optional<at::Tensor>& scale, double factor) {
-  const DenseShape shape =
-      check_dense(anchors, deltas, gt_boxes, labels, num_classes, box_weights, scale);
-  const Stats stats = dense_box_pass(
-      anchors, deltas, {}, gt_boxes, labels, num_classes, kind, box_weights, beta, eps, shape, 1);
-  return scaled_sum(stats, deltas[0], scale_value(scale, factor));
+std::tuple<at::Tensor, at::Tensor> dense_box_loss_cpu(const DenseBoxArguments& args) {
+  check_dense_box(args);
+  const Stats stats = dense_box_pass(args, {}, 1);
+  return scaled_sum(stats, args.deltas[0], scale_value(args.scale, args.factor));
 }
 
 std::vector<at::Tensor> dense_box_loss_backward_cpu(
-    const at::Tensor& grad, const at::Tensor& anchors, at::TensorList deltas,
-    const at::Tensor& gt_boxes, const at::Tensor& labels, std::optional<int64_t> num_classes,
-    c10::string_view kind, at::ArrayRef<double> box_weights, double beta, double eps,
-    const std::optional<at::Tensor>& scale, double factor) {
-  const DenseShape shape =
-      check_dense(anchors, deltas, gt_boxes, labels, num_classes, box_weights, scale);
-  check_grad(grad, {}, reduced_dtype(deltas[0]), deltas[0]);
-  std::vector<at::Tensor> result = empty_like(deltas);
-  const double common = grad.item<double>() * scale_value(scale, factor);
-  dense_box_pass(
-      anchors, deltas, result, gt_boxes, labels, num_classes, kind, box_weights, beta, eps, shape,
-      common);
+    const at::Tensor& grad, const DenseBoxArguments& args) {
+  check_dense_box(args);
+  check_dense_box_grad(grad, args);
+  std::vector<at::Tensor> result = empty_like(args.deltas);
+  dense_box_pass(args, result, grad.item<double>() * scale_value(args.scale, args.factor));
   return result;
 }
 
 std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> dense_box_loss_ahead_cpu(
-    const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
-    const at::Tensor& labels, std::optional<int64_t> num_classes, c10::string_view kind,
-    at::ArrayRef<double> box_weights, double beta, double eps,
-    const std::optional<at::Tensor>& scale, double factor) {
-  const DenseShape shape =
-      check_dense(anchors, deltas, gt_boxes, labels, num_classes, box_weights, scale);
-  std::vector<at::Tensor> gradients = empty_like(deltas);
-  const double common = scale_value(scale, factor);
-  const Stats stats = dense_box_pass(
-      anchors, deltas, gradients, gt_boxes, labels, num_classes, kind, box_weights, beta, eps,
-      shape, common);
-  auto [loss, values] = scaled_sum(stats, deltas[0], common);
+    const DenseBoxArguments& args) {
+  check_dense_box(args);
+  std::vector<at::Tensor> gradients = empty_like(args.deltas);
+  const double common = scale_value(args.scale, args.factor);
+  const Stats stats = dense_box_pass(args, gradients, common);
+  auto [loss, values] = scaled_sum(stats, args.deltas[0], common);
   return {std::move(loss), std::move(values), std::move(gradients)};
 }
 
 TORCH_LIBRARY_IMPL(alwa_d2, CPU, m) {
-  m.impl("dense_box_loss", &dense_box_loss_cpu);
-  m.impl("dense_box_loss_backward", &dense_box_loss_backward_cpu);
-  m.impl("_dense_box_loss_ahead", &dense_box_loss_ahead_cpu);
+  m.impl("dense_box_loss", &DenseBoxEntry::call<&dense_box_loss_cpu>);
+  m.impl("dense_box_loss_backward", &DenseBoxEntry::call_backward<&dense_box_loss_backward_cpu>);
+  m.impl("_dense_box_loss_ahead", &DenseBoxEntry::call<&dense_box_loss_ahead_cpu>);
 }
 
 }  // namespace

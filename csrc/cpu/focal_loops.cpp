@@ -12,7 +12,8 @@ inline __attribute__((always_inline)) void terms(
     const Focal<T>& focal, const T* __restrict logits, int64_t n, T factor, T* __restrict losses,
     T* __restrict gradients, const Ahead<T>& ahead) {
   for (int64_t i = 0; i < n; i += kLanes) {
-    // The last lanes overlap those before where n is no multiple: no other code for the rest.
+    // Where n is no multiple of kLanes, the last lanes overlap those before them: the rest needs no
+    // code of its own.
     const int64_t first = std::min(i, n - kLanes);
     __builtin_prefetch(ahead.logits + i);
     if constexpr (with_gradient) {

@@ -6,7 +6,7 @@
 
 namespace alwa_d2 {
 
-// Where the logits and gradients lie that come next, as many again: brought near meanwhile.
+// Where the next n logits and gradients lie: the loop brings them near while it computes.
 template <typename T>
 struct Ahead {
   const T* logits;

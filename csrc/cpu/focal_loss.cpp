@@ -14,7 +14,7 @@ namespace {
 
 // One pass over logits of type scalar_t, computed in T: losses, and gradients (times `factor`)
 // where there are tensors for them. Long loops take every logit as one of a class that is not its
-// anchor's; the few others, and ignored anchors, are put right after them.
+// anchor's. After them put_right corrects the few logits that are, and ignored anchors.
 template <typename scalar_t, typename T>
 class FocalPass {
  public:
@@ -32,7 +32,8 @@ class FocalPass {
 
   Stats run() {
     const int64_t n = shape_.images * shape_.anchors, size = piece_size(n);
-    // With fewer logits than this a thread may be done before another has woken up.
+    // A thread takes at least GRAIN_SIZE logits, PyTorch's own measure for elementwise loops: with
+    // fewer it may be done before another thread has woken up.
     const int64_t logits_a_piece = size * std::max<int64_t>(shape_.values, 1);
     const int64_t grain = at::internal::GRAIN_SIZE / logits_a_piece + 1;
     const Stats stats = sum_over_pieces(n, size, grain, [&] {
@@ -68,7 +69,8 @@ class FocalPass {
     return stats_of_anchors(scratch.losses.data(), labels_ + begin, end - begin);
   }
 
-  // The loss of an anchor's own class. Writes its gradient, or those of an ignored anchor, 0.
+  // Returns the loss of an anchor's own class and writes its gradient; for an ignored anchor the
+  // loss is 0, and so are all its gradients.
   T put_right(int64_t i) {
     const int64_t image = i / shape_.anchors, r = i % shape_.anchors, label = labels_[i];
     const int level = in_.index_of_anchor(r);
@@ -102,54 +104,50 @@ class FocalPass {
   std::atomic<int64_t> bad_label_;  // K where there is none
 };
 
+// Statistics, and gradients times `factor` where there are tensors for them.
 Stats focal_pass(
-    at::TensorList logits, at::TensorList gradients, const at::Tensor& labels,
-    const DenseShape& shape, double alpha, double gamma, double factor) {
+    const FocalArguments& args, const DenseShape& shape, at::TensorList gradients, double factor) {
   Stats stats;
   AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, logits[0].scalar_type(), "sigmoid_focal_loss", [&] {
+      at::kHalf, at::kBFloat16, args.logits[0].scalar_type(), "sigmoid_focal_loss", [&] {
         using T = at::opmath_type<scalar_t>;
-        const Focal<T> focal(alpha, gamma);
-        stats = FocalPass<scalar_t, T>(logits, gradients, labels.contiguous(), shape, focal, factor)
-                    .run();
+        const Focal<T> focal(args.alpha, args.gamma);
+        const at::Tensor labels = args.labels.contiguous();
+        stats = FocalPass<scalar_t, T>(args.logits, gradients, labels, shape, focal, factor).run();
       });
   return stats;
 }
 
-std::tuple<at::Tensor, at::Tensor> sigmoid_focal_loss_cpu(
-    at::TensorList logits, const at::Tensor& labels, double alpha, double gamma,
-    const std::optional<at::Tensor>& scale, double factor) {
-  const DenseShape shape = check_focal(logits, labels, gamma, scale);
-  const Stats stats = focal_pass(logits, {}, labels, shape, alpha, gamma, 1);
-  return scaled_sum(stats, logits[0], scale_value(scale, factor));
+std::tuple<at::Tensor, at::Tensor> sigmoid_focal_loss_cpu(const FocalArguments& args) {
+  const DenseShape shape = dense_shape(args.labels, check_focal(args));
+  const Stats stats = focal_pass(args, shape, {}, 1);
+  return scaled_sum(stats, args.logits[0], scale_value(args.scale, args.factor));
 }
 
 std::vector<at::Tensor> sigmoid_focal_loss_backward_cpu(
-    const at::Tensor& grad, at::TensorList logits, const at::Tensor& labels, double alpha,
-    double gamma, const std::optional<at::Tensor>& scale, double factor) {
-  const DenseShape shape = check_focal(logits, labels, gamma, scale);
-  check_grad(grad, {}, reduced_dtype(logits[0]), logits[0]);
-  const std::vector<at::Tensor> result = empty_like(logits);
-  const double common = grad.item<double>() * scale_value(scale, factor);
-  focal_pass(logits, result, labels, shape, alpha, gamma, common);
+    const at::Tensor& grad, const FocalArguments& args) {
+  const DenseShape shape = dense_shape(args.labels, check_focal(args));
+  check_focal_grad(grad, args);
+  std::vector<at::Tensor> result = empty_like(args.logits);
+  focal_pass(args, shape, result, grad.item<double>() * scale_value(args.scale, args.factor));
   return result;
 }
 
 std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> sigmoid_focal_loss_ahead_cpu(
-    at::TensorList logits, const at::Tensor& labels, double alpha, double gamma,
-    const std::optional<at::Tensor>& scale, double factor) {
-  const DenseShape shape = check_focal(logits, labels, gamma, scale);
-  std::vector<at::Tensor> gradients = empty_like(logits);
-  const double common = scale_value(scale, factor);
-  const Stats stats = focal_pass(logits, gradients, labels, shape, alpha, gamma, common);
-  auto [loss, values] = scaled_sum(stats, logits[0], common);
+    const FocalArguments& args) {
+  const DenseShape shape = dense_shape(args.labels, check_focal(args));
+  std::vector<at::Tensor> gradients = empty_like(args.logits);
+  const double common = scale_value(args.scale, args.factor);
+  const Stats stats = focal_pass(args, shape, gradients, common);
+  auto [loss, values] = scaled_sum(stats, args.logits[0], common);
   return {std::move(loss), std::move(values), std::move(gradients)};
 }
 
 TORCH_LIBRARY_IMPL(alwa_d2, CPU, m) {
-  m.impl("sigmoid_focal_loss", &sigmoid_focal_loss_cpu);
-  m.impl("sigmoid_focal_loss_backward", &sigmoid_focal_loss_backward_cpu);
-  m.impl("_sigmoid_focal_loss_ahead", &sigmoid_focal_loss_ahead_cpu);
+  m.impl("sigmoid_focal_loss", &FocalEntry::call<&sigmoid_focal_loss_cpu>);
+  m.impl(
+      "sigmoid_focal_loss_backward", &FocalEntry::call_backward<&sigmoid_focal_loss_backward_cpu>);
+  m.impl("_sigmoid_focal_loss_ahead", &FocalEntry::call<&sigmoid_focal_loss_ahead_cpu>);
 }
 
 }  // namespace

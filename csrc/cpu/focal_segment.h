@@ -10,10 +10,12 @@
 
 namespace alwa_d2 {
 
-// What a thread needs for a piece of anchors (stats.h), kept from piece to piece.
+// What a thread needs for a piece of anchors (pieces.h), kept from piece to piece.
 template <typename T>
 struct FocalScratch {
-  static constexpr int64_t kBlock = 2048;  // logits computed at a time where they lie in rows
+  // Logits computed at a time where they lie in rows. In float32 they, their losses and gradients
+  // are 24 KB, which stay in a first-level cache until the rows are summed.
+  static constexpr int64_t kBlock = 2048;
 
   struct Own {
     int64_t place, label;  // an anchor's row or position, and its class
@@ -29,8 +31,8 @@ struct FocalScratch {
   FocalScratch(int64_t piece, int64_t k) : losses(piece), values(std::max({kBlock, k, piece})) {}
 };
 
-// The anchors of a piece that are of one image and level. Fills their scratch.losses with what the
-// classes that are not their own sum to, and writes gradients as if none were their own.
+// The anchors of a piece that belong to one image and one level. Fills their scratch.losses with
+// the sums over the classes that are not their own, and writes gradients as if no class were.
 template <typename scalar_t, typename T>
 struct FocalSegment {
   const Focal<T>& focal;
@@ -52,7 +54,7 @@ struct FocalSegment {
   }
 
  private:
-  // Anchor by anchor, a block of them at a time.
+  // Anchor after anchor, kBlock logits at a time.
   void rows() const {
     const bool side_by_side = in.in_rows(k) && (!out || out->in_rows(k));
     const int64_t step = std::max<int64_t>(1, scratch.kBlock / k);
@@ -75,7 +77,7 @@ struct FocalSegment {
     }
   }
 
-  // Channel by channel: of each of the A anchors of a position class after class.
+  // Channel after channel: the classes of the positions' first anchors, then of their second ones.
   void planes() const {
     const int64_t per_position = in.per_position, local = r - in.first;
     for (int64_t a = 0; a < per_position; ++a) {
@@ -92,7 +94,7 @@ struct FocalSegment {
             c * level.stride_value + position;
       };
       for (int64_t c = 0; c < k; ++c) {
-        // The first losses of a column are its first sums: nothing is added.
+        // The first kPartialSums channels are the partial sums' first terms: written, not added.
         T* sums = scratch.partial.data() + c % kPartialSums * n;
         T* values = c < kPartialSums ? sums : scratch.values.data();
         terms(
@@ -112,7 +114,8 @@ struct FocalSegment {
     }
   }
 
-  // The foreground among every per_position-th anchor of first .. last, the a-th from `origin` on.
+  // Lists the foreground among the anchors first .. last: of every per_position anchors from
+  // `origin` on, the a-th.
   void find_own(
       int64_t first, int64_t last, int64_t origin, int64_t per_position, int64_t a) const {
     scratch.own.clear();
@@ -125,8 +128,8 @@ struct FocalSegment {
     }
   }
 
-  // Fills `values` with the terms of n logits side by side, and writes their gradients to dx; the
-  // next logits lie x_step, their gradients dx_step further.
+  // Fills `values` with the losses of n logits that lie side by side, and writes their gradients to
+  // dx. The logits that come next lie x_step further, their gradients dx_step.
   void terms(const scalar_t* x, scalar_t* dx, int64_t n, int64_t x_step, int64_t dx_step, T* values)
       const {
     if constexpr (std::is_same_v<scalar_t, T>) {

@@ -5,9 +5,10 @@
 namespace alwa_d2 {
 namespace {
 
-constexpr int64_t kStep = 64;  // looked at together: most are not foreground
+// Labels looked at together, eight registers of AVX-512: most have no foreground among them.
+constexpr int64_t kStep = 64;
 
-// Whether any of kStep is.
+// Whether any of kStep anchors is foreground.
 inline __attribute__((always_inline)) bool any_of(const bool* mask) {
   uint8_t any = 0;
   for (int64_t i = 0; i < kStep; ++i) {
@@ -17,8 +18,8 @@ inline __attribute__((always_inline)) bool any_of(const bool* mask) {
 }
 
 inline __attribute__((always_inline)) bool any_of(const int64_t* labels, int64_t num_classes) {
-  // 0 <= label < num_classes: the label has no sign, its distance from num_classes has one. Signs
-  // are vectorised where comparisons of 64 bits are not.
+  // 0 <= label < num_classes where the label's sign bit is 0 and that of label - num_classes is 1.
+  // The compiler vectorises sign bits where it does not vectorise comparisons of 64 bits.
   uint64_t any = 0;
   for (int64_t i = 0; i < kStep; ++i) {
     const auto label = static_cast<uint64_t>(labels[i]);

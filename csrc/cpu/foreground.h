@@ -6,8 +6,8 @@
 
 namespace alwa_d2 {
 
-// Writes which of the anchors begin .. end are foreground, counted from `begin`; how many there
-// are.
+// Writes the indices, counted from `begin`, of the foreground among the anchors begin .. end.
+// Returns how many there are.
 int64_t find_foreground(
     const IsForeground& is_foreground, int64_t begin, int64_t end, int32_t* indices);
 

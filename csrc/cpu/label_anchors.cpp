@@ -27,14 +27,14 @@ ALWA_CLONES Int<double> match(
   return match_chunk(chunk, gt, g, best);
 }
 
-// An image's ground truth, without padding, and what becomes of its anchors.
+// An image's ground truth, without padding, and the labels and boxes of its anchors.
 template <typename T>
 struct Image {
   std::vector<MatchBox<T>> gts;       // (G,)
   std::vector<T> boxes;               // (G, 4)
   std::vector<int64_t> classes;       // (G,)
   std::vector<Int<T>> chunk_highest;  // (chunks, G), bits of the highest IoU in a chunk
-  std::vector<Int<T>> highest;        // (G,), and among all anchors
+  std::vector<Int<T>> highest;        // (G,), bits of the highest IoU of all chunks
   int64_t* out_labels;                // (R,)
   T* out_boxes;                       // (R, 4)
 
@@ -51,7 +51,8 @@ struct Image {
     chunk_highest.resize(chunks * gts.size());
   }
 
-  // Labels and boxes of chunk c without low-quality matches; the number of foreground anchors.
+  // Writes labels and boxes of chunk c, without low-quality matches. Returns the number of
+  // foreground anchors.
   int64_t label(const Chunk<T>& chunk, int64_t c, const LabelRule<T>& rule) {
     const int64_t first = c * kChunk;
     if (gts.empty()) {
@@ -93,8 +94,8 @@ struct Image {
     }
   }
 
-  // Anchors of chunk c that no anchor overlaps a ground truth more than are foreground. One that
-  // nothing overlaps makes all anchors so. The number of those that were not foreground before.
+  // Makes those anchors of chunk c foreground that overlap a ground truth as much as any anchor
+  // does: all anchors, for one that nothing overlaps. Returns how many were not foreground before.
   int64_t add_low_quality(const Chunk<T>& chunk, int64_t c, const LabelRule<T>& rule) {
     bool is_low_quality[kChunk] = {};
     for (size_t g = 0; g < gts.size(); ++g) {
@@ -113,8 +114,8 @@ struct Image {
     return more;
   }
 
-  // Makes an anchor foreground; whether it was not before. It keeps the ground truth that it
-  // overlaps most, the first of several: what `match` finds too.
+  // Makes an anchor foreground, and returns whether it was not before. It keeps the ground truth
+  // that it overlaps most, of several the first, as in `match`.
   bool label_low_quality(
       const MatchBox<T>& anchor, int64_t* label, const LabelRule<T>& rule) const {
     T most = 0;
@@ -129,8 +130,8 @@ struct Image {
   }
 };
 
-// Returns the number of foreground anchors. Anchors become columns chunk by chunk, in either pass:
-// that is quicker than new memory for all.
+// Returns the number of foreground anchors. Each pass turns anchors into columns chunk by chunk:
+// that is quicker than new memory for all of them. A thread takes at least 8 chunks, 4096 anchors.
 template <typename T>
 int64_t label_images(
     const at::Tensor& anchors, std::vector<Image<T>>& images, const LabelRule<T>& rule,
@@ -163,36 +164,37 @@ int64_t label_images(
   return foreground;
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> label_anchors_cpu(
-    const at::Tensor& anchors, at::TensorList gt_boxes, at::TensorList gt_classes,
-    at::ArrayRef<double> thresholds, at::IntArrayRef labels, bool allow_low_quality_matches,
-    int64_t background, std::optional<int64_t> foreground) {
-  check_label_anchors(anchors, gt_boxes, gt_classes, thresholds, labels, foreground);
-  const int64_t n = gt_boxes.size(), r = anchors.size(0);
+std::tuple<at::Tensor, at::Tensor, at::Tensor> label_anchors_cpu(const LabelArguments& args) {
+  check_label_anchors(args);
+  const at::Tensor& anchors = args.anchors;
+  const int64_t n = args.gt_boxes.size(), r = anchors.size(0);
   at::Tensor out_labels = at::empty({n, r}, anchors.options().dtype(at::kLong));
   at::Tensor out_boxes = at::empty({n, r, 4}, anchors.options());
   at::Tensor num_foreground = at::empty({}, anchors.options().dtype(at::kLong));
   AT_DISPATCH_FLOATING_TYPES(anchors.scalar_type(), "label_anchors", [&] {
     using T = scalar_t;
-    const LabelRule<T> rule(thresholds, labels, background, foreground);
+    const LabelRule<T> rule(args);
     const at::Tensor rows = anchors.contiguous();
     std::vector<Image<T>> images;
     for (int64_t i = 0; i < n; ++i) {
-      const at::Tensor classes = gt_classes.empty() ? at::Tensor() : gt_classes[i].contiguous();
+      const at::Tensor classes =
+          args.gt_classes.empty() ? at::Tensor() : args.gt_classes[i].contiguous();
       images.emplace_back(
-          gt_boxes[i].to(anchors.scalar_type()).contiguous(),
+          args.gt_boxes[i].to(anchors.scalar_type()).contiguous(),
           classes.defined() ? classes.const_data_ptr<int64_t>() : nullptr,
           number_of_chunks(anchors));
       images[i].out_labels = out_labels.data_ptr<int64_t>() + i * r;
       images[i].out_boxes = out_boxes.data_ptr<T>() + i * r * 4;
     }
     *num_foreground.data_ptr<int64_t>() =
-        label_images(rows, images, rule, allow_low_quality_matches);
+        label_images(rows, images, rule, args.allow_low_quality_matches);
   });
   return {out_labels, out_boxes, num_foreground};
 }
 
-TORCH_LIBRARY_IMPL(alwa_d2, CPU, m) { m.impl("label_anchors", &label_anchors_cpu); }
+TORCH_LIBRARY_IMPL(alwa_d2, CPU, m) {
+  m.impl("label_anchors", &LabelEntry::call<&label_anchors_cpu>);
+}
 
 }  // namespace
 }  // namespace alwa_d2

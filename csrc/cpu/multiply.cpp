@@ -6,8 +6,8 @@
 namespace alwa_d2 {
 namespace {
 
-// A product with a 0-dim tensor is rounded once, also in bfloat16. With a C++ number it is not:
-// mul_ would round that to the gradient's dtype first.
+// The product with a 0-dim tensor is rounded once, in bfloat16 too. A C++ number would be rounded
+// to the gradient's dtype first.
 void multiply_cpu(at::TensorList gradients, const at::Tensor& grad) {
   for (at::Tensor gradient : gradients) {
     gradient.mul_(grad);

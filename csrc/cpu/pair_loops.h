@@ -7,7 +7,7 @@
 
 namespace alwa_d2 {
 
-// Losses and gradients of kLanes pairs of boxes, number by number.
+// Losses and gradients of kLanes pairs of boxes, each of the five numbers in an array of its own.
 template <typename T>
 struct PairBlock {
   T value[kLanes];
@@ -18,7 +18,7 @@ struct PairBlock {
   }
 };
 
-// Of n <= kLanes pairs, (n, 4) each. The loop over them is what is vectorised.
+// Fills `block` for n <= kLanes pairs, (n, 4) each. The compiler vectorises the loop over pairs.
 template <typename T, typename scalar_t, typename Loss>
 ALWA_CLONES void pair_block(
     const scalar_t* __restrict pred, const scalar_t* __restrict target, int64_t n, const Loss& loss,

@@ -36,7 +36,7 @@ inline __attribute__((always_inline)) T sum_of_row(const T* x, int64_t k) {
   return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
-// For a number of classes that is known when compiling, at most kPartialSums.
+// For a number of classes k, at most kPartialSums, that is known when compiling.
 template <int k, typename T>
 inline __attribute__((always_inline)) void sums_of_short_rows(
     const T* __restrict x, int64_t rows, T factor, T* __restrict sums) {
@@ -105,7 +105,9 @@ ALWA_CLONES void add_to(T* __restrict sums, const T* __restrict x, int64_t n) {
 
 template <typename T>
 ALWA_CLONES Stats stats_of_anchors(const T* losses, const int64_t* labels, int64_t n) {
-  constexpr int kSums = 32;  // side by side; short loops, one for each, are what is vectorised
+  // Sums side by side, two registers of AVX-512 in float32. The compiler vectorises one short loop
+  // for each statistic, not one loop for all.
+  constexpr int kSums = 32;
   constexpr T inf = std::numeric_limits<T>::infinity();
   double sum[kSums] = {}, squares[kSums] = {};
   T least[kSums], most[kSums];
@@ -158,7 +160,7 @@ ALWA_CLONES Stats stats_of_anchors(const T* losses, const int64_t* labels, int64
 
 ALWA_CLONES int64_t
 find_others(const int64_t* labels, int64_t n, int64_t background, int32_t* indices) {
-  constexpr int64_t kStep = 32;  // looked at together: most are background
+  constexpr int64_t kStep = 32;  // labels looked at together: most of these are all background
   int64_t found = 0;
   for (int64_t begin = 0; begin < n; begin += kStep) {
     const int64_t end = std::min(n, begin + kStep);

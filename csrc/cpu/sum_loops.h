@@ -8,11 +8,12 @@
 
 namespace alwa_d2 {
 
-// Wherever the losses of an anchor's classes are summed it is in this order: partial sums over the
-// classes modulo 8, then ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)).
+// The losses of an anchor's classes are always summed in this order, whatever the layout: eight
+// partial sums, of the classes of equal c % 8, then ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)).
+// Eight float32 numbers fill a register of AVX2.
 constexpr int kPartialSums = 8;
 
-// The latter for partial sums get(0) .. get(n - 1), the others being 0.
+// The second step, for partial sums get(0) .. get(n - 1); the others are 0.
 template <int n, int first = 0, int step = 1, typename F>
 inline __attribute__((always_inline)) auto fold(const F& get) {
   if constexpr (step == kPartialSums) {
@@ -24,12 +25,12 @@ inline __attribute__((always_inline)) auto fold(const F& get) {
   }
 }
 
-// Sums of rows of k numbers each, times `factor`.
+// sums[i] is the sum of row i of k numbers, times `factor`.
 template <typename T>
 void sums_of_rows(const T* x, int64_t rows, int64_t k, T factor, T* sums);
 
-// The latter, times `factor`, of n rows' partial sums where they lie in min(k, 8) columns of n:
-// sums[i * step] is that of row i.
+// The second step for n rows whose partial sums lie in min(k, 8) columns of n numbers:
+// sums[i * step] is the sum of row i, times `factor`.
 template <typename T>
 void fold_columns(const T* partial, int64_t n, int64_t k, T factor, T* sums, int64_t step);
 
@@ -41,7 +42,7 @@ void add_to(T* sums, const T* x, int64_t n);
 template <typename T>
 Stats stats_of_anchors(const T* losses, const int64_t* labels, int64_t n);
 
-// Writes the indices of the labels other than `background`; how many there are.
+// Writes the indices of the labels other than `background`. Returns how many there are.
 int64_t find_others(const int64_t* labels, int64_t n, int64_t background, int32_t* indices);
 
 }  // namespace alwa_d2

@@ -11,6 +11,8 @@
 
 namespace alwa_d2 {
 
+// Of every block: a power of 2, for the tree of block_total, and few enough for two blocks on a
+// multiprocessor with up to 128 registers a thread.
 constexpr int kThreads = 256;
 
 // What a thread reads or writes at a time where the memory allows.
@@ -20,8 +22,8 @@ struct alignas(16) Vector {
   scalar_t x[kSize];
 };
 
-// What is read once and what is written for later: it need not stay in the caches. The intrinsics
-// are also what keeps the compiler from making several loads and stores of one.
+// For what is read once, or written for later: it need not stay in the caches. The intrinsics also
+// keep the compiler from splitting one load or store into several.
 template <typename scalar_t>
 __device__ Vector<scalar_t> load_vector(const scalar_t* from) {
   return alwa_d2::bit_cast<Vector<scalar_t>>(__ldcs(reinterpret_cast<const uint4*>(from)));
@@ -54,8 +56,8 @@ struct Plan {
   }
 };
 
-// A thread's share of a plane: positions of one anchor index a, side by side where the plane is
-// aligned. Otherwise they lie `step` apart, so that neighbouring threads have neighbouring ones.
+// A thread's share of a plane: positions of one anchor index a. Where the plane is aligned they lie
+// side by side; otherwise `step` apart, so that neighbouring threads have neighbouring positions.
 struct PlaneShare {
   int a, first, step;
   int count;  // how many there are; 0 for a thread without work
@@ -73,21 +75,21 @@ struct PlaneShare {
     count = a >= per_position ? 0 : aligned ? most : min(most, (positions - mine - 1) / step + 1);
   }
 
-  // Where the first of them lies in an image's first channel of the K.
+  // Where the share's first position lies in the first of the K channels of an image.
   template <typename scalar_t>
   __device__ scalar_t* memory(const Level<scalar_t>& level, int64_t image) const {
     return level.data + image * level.stride_image + a * level.stride_anchor + first;
   }
 
-  // The index of its anchor among a batch's, R an image; those of the others lie
-  // step * per_position further each.
+  // The index, in a batch of R anchors an image, of the anchor at the share's first position. At
+  // each next position it is step * per_position greater.
   template <typename scalar_t>
   __device__ int64_t anchor(const Level<scalar_t>& level, int64_t image, int64_t anchors) const {
     return image * anchors + level.first + int64_t(first) * level.per_position + a;
   }
 };
 
-// The statistics of all threads of a block, in thread 0; a fixed tree.
+// The statistics of all threads of a block, merged in a fixed tree; thread 0 gets them.
 __device__ inline Stats block_total(Stats mine) {
   __shared__ Stats shared[kThreads];
   shared[threadIdx.x] = mine;

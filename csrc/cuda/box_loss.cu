@@ -10,8 +10,8 @@
 namespace alwa_d2 {
 namespace {
 
-// Pairs of two contiguous (N, 4) tensors: what is wanted of each. A thread takes a pair; what is
-// null is not written.
+// Pairs of two contiguous (N, 4) tensors, and what is wanted of each: a null pointer is not written
+// to. A thread takes a pair.
 template <typename T, typename scalar_t, typename Loss>
 struct Pairs {
   int64_t count;
@@ -20,7 +20,7 @@ struct Pairs {
   Loss loss;
   scalar_t* losses;       // (N,)
   scalar_t* gradients;    // (N, 4), by pred
-  const scalar_t* grads;  // (N,), what comes in for each pair; null where it is the common factor
+  const scalar_t* grads;  // (N,), incoming gradients of pairs; null where `common` is for all
   CommonFactor<T> common;
   double* parts;  // (blocks, 5), statistics
 };
@@ -49,20 +49,18 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// What a call wants of box_pass; tensors that are not defined are not wanted.
+// What a call wants from box_pass; tensors that are not defined are not wanted.
 struct Wanted {
   at::Tensor losses, gradients;
-  at::Tensor grads;                  // (N,) where each pair has its own incoming gradient
-  const at::Tensor* grad = nullptr;  // () where it is that of the reduced loss; null: 1
+  at::Tensor grads;                  // (N,), contiguous: incoming gradients of pairs
+  const at::Tensor* grad = nullptr;  // (), that of the reduced loss; null where it is 1
   double factor = 1;
   bool sum = false;
 };
 
-// The parts of the sum where it is wanted.
-at::Tensor box_pass(
-    const at::Tensor& pred_, const at::Tensor& target_, c10::string_view kind, double beta,
-    double eps, const Wanted& wanted) {
-  const at::Tensor pred = pred_.contiguous(), target = target_.contiguous();  // (N, 4)
+// One pass over pairs. Returns the blocks' parts of the sum where it is wanted.
+at::Tensor box_pass(const BoxArguments& args, const Wanted& wanted) {
+  const at::Tensor pred = args.pred.contiguous(), target = args.target.contiguous();  // (N, 4)
   const int64_t n = pred.size(0), blocks = (n + kThreads - 1) / kThreads;
   TORCH_CHECK_VALUE(
       blocks <= std::numeric_limits<int>::max(), "pred: expected at most 2^39 pairs, got ", n);
@@ -72,7 +70,7 @@ at::Tensor box_pass(
     const auto memory = [](const at::Tensor& x) {
       return x.defined() ? static_cast<scalar_t*>(x.data_ptr()) : nullptr;
     };
-    with_kind<T>(kind, beta, eps, [&](auto loss) {
+    with_kind<T>(args.kind, args.beta, args.eps, [&](auto loss) {
       const Pairs<T, scalar_t, decltype(loss)> pairs{
           n,
           pred.const_data_ptr<scalar_t>(),
@@ -92,61 +90,53 @@ at::Tensor box_pass(
   return parts;
 }
 
-at::Tensor box_loss_cuda(
-    const at::Tensor& pred, const at::Tensor& target, c10::string_view kind,
-    c10::string_view reduction_, double beta, double eps) {
-  check_pairs(pred, target);
-  const Reduction reduction = parse_reduction(reduction_);
-  const c10::cuda::CUDAGuard guard(pred.device());
+at::Tensor box_loss_cuda(const BoxArguments& args) {
+  const Reduction reduction = check_box(args);
+  const c10::cuda::CUDAGuard guard(args.pred.device());
+  const int64_t n = args.pred.size(0);
   Wanted wanted;
   if (reduction == Reduction::kNone) {
-    wanted.losses = at::empty({pred.size(0)}, pred.options());
-    box_pass(pred, target, kind, beta, eps, wanted);
+    wanted.losses = at::empty({n}, args.pred.options());
+    box_pass(args, wanted);
     return wanted.losses;
   }
   wanted.sum = true;
-  const at::Tensor parts = box_pass(pred, target, kind, beta, eps, wanted);
-  return std::get<0>(total_of(parts, pred, nullptr, reduction_factor(reduction, pred.size(0))));
+  const at::Tensor parts = box_pass(args, wanted);
+  return std::get<0>(total_of(parts, args.pred, nullptr, reduction_factor(reduction, n)));
 }
 
-std::tuple<at::Tensor, at::Tensor> box_loss_ahead_cuda(
-    const at::Tensor& pred, const at::Tensor& target, c10::string_view kind,
-    c10::string_view reduction_, double beta, double eps) {
-  check_pairs(pred, target);
-  const Reduction reduction = parse_reduction(reduction_);
-  const c10::cuda::CUDAGuard guard(pred.device());
+std::tuple<at::Tensor, at::Tensor> box_loss_ahead_cuda(const BoxArguments& args) {
+  const Reduction reduction = check_box(args);
+  const c10::cuda::CUDAGuard guard(args.pred.device());
   Wanted wanted;
-  wanted.gradients = at::empty_like(pred, at::MemoryFormat::Contiguous);
-  wanted.factor = reduction_factor(reduction, pred.size(0));
+  wanted.gradients = at::empty_like(args.pred, at::MemoryFormat::Contiguous);
+  wanted.factor = reduction_factor(reduction, args.pred.size(0));
   wanted.sum = true;
-  const at::Tensor parts = box_pass(pred, target, kind, beta, eps, wanted);
-  return {std::get<0>(total_of(parts, pred, nullptr, wanted.factor)), wanted.gradients};
+  const at::Tensor parts = box_pass(args, wanted);
+  return {std::get<0>(total_of(parts, args.pred, nullptr, wanted.factor)), wanted.gradients};
 }
 
-at::Tensor box_loss_backward_cuda(
-    const at::Tensor& grad_, const at::Tensor& pred, const at::Tensor& target,
-    c10::string_view kind, c10::string_view reduction_, double beta, double eps) {
-  check_pairs(pred, target);
-  const Reduction reduction = parse_reduction(reduction_);
-  check_pair_grad(grad_, pred, reduction);
-  const c10::cuda::CUDAGuard guard(pred.device());
+at::Tensor box_loss_backward_cuda(const at::Tensor& grad_, const BoxArguments& args) {
+  const Reduction reduction = check_box(args);
+  check_box_grad(grad_, args, reduction);
+  const c10::cuda::CUDAGuard guard(args.pred.device());
   const at::Tensor grad = grad_.contiguous();  // (N,) or ()
   Wanted wanted;
-  wanted.gradients = at::empty_like(pred, at::MemoryFormat::Contiguous);
+  wanted.gradients = at::empty_like(args.pred, at::MemoryFormat::Contiguous);
   if (reduction == Reduction::kNone) {
     wanted.grads = grad;
   } else {
     wanted.grad = &grad;
-    wanted.factor = reduction_factor(reduction, pred.size(0));
+    wanted.factor = reduction_factor(reduction, args.pred.size(0));
   }
-  box_pass(pred, target, kind, beta, eps, wanted);
+  box_pass(args, wanted);
   return wanted.gradients;
 }
 
 TORCH_LIBRARY_IMPL(alwa_d2, CUDA, m) {
-  m.impl("box_loss", &box_loss_cuda);
-  m.impl("box_loss_backward", &box_loss_backward_cuda);
-  m.impl("_box_loss_ahead", &box_loss_ahead_cuda);
+  m.impl("box_loss", &BoxEntry::call<&box_loss_cuda>);
+  m.impl("box_loss_backward", &BoxEntry::call_backward<&box_loss_backward_cuda>);
+  m.impl("_box_loss_ahead", &BoxEntry::call<&box_loss_ahead_cuda>);
 }
 
 }  // namespace

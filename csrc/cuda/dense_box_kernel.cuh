@@ -8,14 +8,14 @@ namespace alwa_d2 {
 // How a level's gradients are filled with zeros.
 enum class Zeros { kPlanes, kRows, kAnywhere };
 
-// What a launch works on: a thread looks at the labels of a few anchors, writes the zeros of all
-// and the gradients of the foreground among them.
+// What a launch works on. A thread looks at the labels of a few anchors, writes zeros for all of
+// them, and then the gradients of those that are foreground.
 template <typename T, typename scalar_t, typename Loss>
 struct DensePass {
   AnchorLosses<T, scalar_t, Loss> losses;
   Levels<scalar_t> out;
   bool with_gradients;  // whether `out` is there
-  Zeros zeros;          // planes: a thread has a PlaneShare; otherwise an anchor
+  Zeros zeros;          // with kPlanes a thread has a PlaneShare, otherwise one anchor
   Plan plan;
   IsForeground is_foreground;
   CommonFactor<T> common;
@@ -53,7 +53,7 @@ struct DensePass {
   }
 };
 
-// Two blocks a multiprocessor are asked for only to keep the compiler from more: it spilled
+// Two blocks a multiprocessor, since the compiler aimed at more without this, and spilled
 // registers.
 template <typename T, typename scalar_t, typename Loss>
 __global__ void __launch_bounds__(kThreads, 2)

@@ -16,49 +16,41 @@ bool has_aligned_rows(const Level<scalar_t>& level) {
 }
 
 template <typename T, typename scalar_t, typename Loss>
-at::Tensor launch_pass(
-    DensePass<T, scalar_t, Loss>& pass, size_t levels, int64_t images, bool with_parts,
-    const at::Tensor& like) {
+at::Tensor launch_pass(DensePass<T, scalar_t, Loss>& pass, const Batch& batch) {
   const auto& in = pass.losses.deltas.items;
   const auto& out = pass.out.items;
   const auto all_out = [&](const auto& predicate) {
-    return pass.with_gradients && std::all_of(out, out + levels, predicate);
+    return pass.with_gradients && std::all_of(out, out + batch.levels, predicate);
   };
   pass.zeros = all_out([](const auto& level) { return level.in_planes(); }) ? Zeros::kPlanes
       : all_out(has_aligned_rows<scalar_t>)                                 ? Zeros::kRows
                                                                             : Zeros::kAnywhere;
-  pass.plan = make_plan(levels, images, [&](size_t l) {
+  pass.plan = make_plan(batch.levels, batch.images, [&](size_t l) {
     return pass.zeros == Zeros::kPlanes ? blocks_of_planes(in[l])
                                         : (in[l].anchors + kThreads - 1) / kThreads;
   });
-  for (size_t l = 0; l < levels; ++l) {
+  for (size_t l = 0; l < batch.levels; ++l) {
     pass.plan.aligned[l] = pass.zeros == Zeros::kPlanes && has_aligned_planes(out[l]);
   }
-  const int blocks = static_cast<int>(pass.plan.blocks_per_image * images);
-  at::Tensor parts = empty_parts(with_parts ? blocks : 0, like);
-  pass.parts = with_parts ? parts.data_ptr<double>() : nullptr;
-  if (blocks > 0) {
-    dense_box_loss_kernel<<<blocks, kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(pass);
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
-  }
-  return parts;
+  return launch_planned(pass, batch, [&](int blocks, cudaStream_t stream) {
+    dense_box_loss_kernel<<<blocks, kThreads, 0, stream>>>(pass);
+  });
 }
 
 // One pass: gradients where there are tensors for them, times `grad` (1 where it is null), scale
 // and factor; and, where they are wanted, each block's statistics.
 at::Tensor dense_box_pass(
-    const at::Tensor& anchors, at::TensorList deltas, at::TensorList gradients,
-    const at::Tensor& gt_boxes, const at::Tensor& labels_, std::optional<int64_t> num_classes,
-    c10::string_view kind, at::ArrayRef<double> box_weights, double beta, double eps,
-    const DenseShape& shape, const at::Tensor* grad, const double* scale, double factor,
-    bool with_parts) {
-  const at::Tensor labels = labels_.contiguous();  // (N, R)
+    const DenseBoxArguments& args, at::TensorList gradients, const at::Tensor* grad,
+    const double* scale, bool with_parts) {
+  const at::Tensor labels = args.labels.contiguous();  // (N, R)
+  const DenseShape shape = dense_shape(labels, 4);
   check_indices(shape);
+  const Batch batch{args.deltas.size(), shape.images, with_parts, labels};
   at::Tensor parts;
   AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, deltas[0].scalar_type(), "dense_box_loss", [&] {
+      at::kHalf, at::kBFloat16, args.deltas[0].scalar_type(), "dense_box_loss", [&] {
         using T = at::opmath_type<scalar_t>;
-        const auto run = [&](const auto& losses) {
+        with_anchor_losses<scalar_t>(args, shape, [&](const auto& losses) {
           using Loss = std::decay_t<decltype(losses.loss)>;
           DensePass<T, scalar_t, Loss> pass{
               losses,
@@ -66,79 +58,54 @@ at::Tensor dense_box_pass(
               !gradients.empty(),
               Zeros::kAnywhere,
               {},
-              IsForeground(labels, num_classes),
-              {grad ? grad->const_data_ptr<T>() : nullptr, scale, factor},
+              IsForeground(labels, args.num_classes),
+              {grad ? grad->const_data_ptr<T>() : nullptr, scale, args.factor},
               nullptr};
-          parts = launch_pass(pass, deltas.size(), shape.images, with_parts, deltas[0]);
-        };
-        with_anchor_losses<scalar_t>(
-            anchors, deltas, gt_boxes, kind, box_weights, beta, eps, shape, run);
+          parts = launch_pass(pass, batch);
+        });
       });
   return parts;
 }
 
 std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> loss_and_gradients(
-    const at::Tensor& anchors, at::TensorList deltas, bool with_gradients,
-    const at::Tensor& gt_boxes, const at::Tensor& labels, std::optional<int64_t> num_classes,
-    c10::string_view kind, at::ArrayRef<double> box_weights, double beta, double eps,
-    const std::optional<at::Tensor>& scale_, double factor) {
-  const DenseShape shape =
-      check_dense(anchors, deltas, gt_boxes, labels, num_classes, box_weights, scale_);
-  const c10::cuda::CUDAGuard guard(labels.device());
-  const std::optional<at::Tensor> scale = scale_on_device(scale_);
+    const DenseBoxArguments& args, bool with_gradients) {
+  check_dense_box(args);
+  const c10::cuda::CUDAGuard guard(args.labels.device());
+  const std::optional<at::Tensor> scale = scale_on_device(args.scale);
   std::vector<at::Tensor> gradients;
   if (with_gradients) {
-    gradients = empty_like(deltas);
+    gradients = empty_like(args.deltas);
   }
-  const at::Tensor parts = dense_box_pass(
-      anchors, deltas, gradients, gt_boxes, labels, num_classes, kind, box_weights, beta, eps,
-      shape, nullptr, pointer(scale), factor, true);
-  auto [loss, values] = total_of(parts, deltas[0], pointer(scale), factor);
+  const at::Tensor parts = dense_box_pass(args, gradients, nullptr, pointer(scale), true);
+  auto [loss, values] = total_of(parts, args.deltas[0], pointer(scale), args.factor);
   return {std::move(loss), std::move(values), std::move(gradients)};
 }
 
-std::tuple<at::Tensor, at::Tensor> dense_box_loss_cuda(
-    const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
-    const at::Tensor& labels, std::optional<int64_t> num_classes, c10::string_view kind,
-    at::ArrayRef<double> box_weights, double beta, double eps,
-    const std::optional<at::Tensor>& scale, double factor) {
-  auto [loss, values, none] = loss_and_gradients(
-      anchors, deltas, false, gt_boxes, labels, num_classes, kind, box_weights, beta, eps, scale,
-      factor);
+std::tuple<at::Tensor, at::Tensor> dense_box_loss_cuda(const DenseBoxArguments& args) {
+  auto [loss, values, none] = loss_and_gradients(args, false);
   return {std::move(loss), std::move(values)};
 }
 
 std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> dense_box_loss_ahead_cuda(
-    const at::Tensor& anchors, at::TensorList deltas, const at::Tensor& gt_boxes,
-    const at::Tensor& labels, std::optional<int64_t> num_classes, c10::string_view kind,
-    at::ArrayRef<double> box_weights, double beta, double eps,
-    const std::optional<at::Tensor>& scale, double factor) {
-  return loss_and_gradients(
-      anchors, deltas, true, gt_boxes, labels, num_classes, kind, box_weights, beta, eps, scale,
-      factor);
+    const DenseBoxArguments& args) {
+  return loss_and_gradients(args, true);
 }
 
 std::vector<at::Tensor> dense_box_loss_backward_cuda(
-    const at::Tensor& grad, const at::Tensor& anchors, at::TensorList deltas,
-    const at::Tensor& gt_boxes, const at::Tensor& labels, std::optional<int64_t> num_classes,
-    c10::string_view kind, at::ArrayRef<double> box_weights, double beta, double eps,
-    const std::optional<at::Tensor>& scale_, double factor) {
-  const DenseShape shape =
-      check_dense(anchors, deltas, gt_boxes, labels, num_classes, box_weights, scale_);
-  check_grad(grad, {}, reduced_dtype(deltas[0]), deltas[0]);
-  const c10::cuda::CUDAGuard guard(labels.device());
-  const std::optional<at::Tensor> scale = scale_on_device(scale_);
-  std::vector<at::Tensor> result = empty_like(deltas);
-  dense_box_pass(
-      anchors, deltas, result, gt_boxes, labels, num_classes, kind, box_weights, beta, eps, shape,
-      &grad, pointer(scale), factor, false);
+    const at::Tensor& grad, const DenseBoxArguments& args) {
+  check_dense_box(args);
+  check_dense_box_grad(grad, args);
+  const c10::cuda::CUDAGuard guard(args.labels.device());
+  const std::optional<at::Tensor> scale = scale_on_device(args.scale);
+  std::vector<at::Tensor> result = empty_like(args.deltas);
+  dense_box_pass(args, result, &grad, pointer(scale), false);
   return result;
 }
 
 TORCH_LIBRARY_IMPL(alwa_d2, CUDA, m) {
-  m.impl("dense_box_loss", &dense_box_loss_cuda);
-  m.impl("dense_box_loss_backward", &dense_box_loss_backward_cuda);
-  m.impl("_dense_box_loss_ahead", &dense_box_loss_ahead_cuda);
+  m.impl("dense_box_loss", &DenseBoxEntry::call<&dense_box_loss_cuda>);
+  m.impl("dense_box_loss_backward", &DenseBoxEntry::call_backward<&dense_box_loss_backward_cuda>);
+  m.impl("_dense_box_loss_ahead", &DenseBoxEntry::call<&dense_box_loss_ahead_cuda>);
 }
 
 }  // namespace

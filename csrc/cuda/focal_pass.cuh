@@ -6,15 +6,15 @@
 #include "losses/focal.h"
 
 // The focal loss in one pass over the logits: losses, statistics, and gradients where there is
-// memory for them. Two kernels, focal_planes.cuh and focal_rows.cuh, for the two ways in which K
-// logits of an anchor lie in memory. In either every logit is taken as one of a class that is not
-// its anchor's; the anchor's own one is left out of the sum, and put right after the loop by the
-// thread that wrote its gradient.
+// memory for them. There are two kernels, focal_planes.cuh and focal_rows.cuh, for the two ways in
+// which the K logits of an anchor lie in memory. Both take every logit as one of a class that is
+// not its anchor's, but leave the anchor's own logit out of the sum. After the loop the thread that
+// has written its gradient corrects loss and gradient.
 
 namespace alwa_d2 {
 
-// Blocks that fit on a multiprocessor by their threads' registers, 24 or 16 warps: few, but each
-// thread has 4 or 5 loads of 16 bytes under way, which together are more than memory can answer.
+// Blocks that the registers of a multiprocessor are enough for, 24 or 16 warps. That is few, but
+// each thread has 4 or 5 loads of 16 bytes under way: together more than memory can answer.
 template <bool gamma_is_two, typename scalar_t>
 constexpr int kResidentBlocks = gamma_is_two && sizeof(scalar_t) == 4 ? 3 : 2;
 
@@ -38,14 +38,14 @@ struct FocalPass {
     return static_cast<int>(label);
   }
 
-  // Of a class that is not the anchor's.
+  // Loss and slope of a logit whose class is not the anchor's.
   template <bool gamma_is_two>
   __device__ auto term(scalar_t x) const {
     constexpr bool rough = sizeof(scalar_t) == 2;
     return focal.template term<gamma_is_two, rough>(static_cast<T>(x));
   }
 
-  // The loss of an anchor's own class; writes its gradient.
+  // Returns the loss of an anchor's own class, and writes its gradient.
   __device__ T own(scalar_t x, scalar_t* dx, T factor) const {
     const auto term = focal(static_cast<T>(x), true);
     if (with_gradients) {

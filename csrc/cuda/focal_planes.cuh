@@ -4,12 +4,13 @@
 
 namespace alwa_d2 {
 
-// The positions of a PlaneShare, class after class.
+// The losses of a PlaneShare's anchors, class after class.
 template <bool gamma_is_two, bool aligned, typename T, typename scalar_t>
 __device__ Stats focal_planes(
     const FocalPass<T, scalar_t>& pass, const Plan::Place& place, const PlaneShare& share) {
   constexpr int V = Vector<scalar_t>::kSize;
-  constexpr int kAhead = 4;  // channels whose loads are under way together
+  // Channels whose loads are under way together: 64 bytes a thread (see kResidentBlocks).
+  constexpr int kAhead = 4;
   const auto& in = pass.in.items[place.level];
   const auto& out = pass.out.items[place.level];
   const scalar_t* const x = share.memory(in, place.image);

@@ -4,8 +4,8 @@
 
 namespace alwa_d2 {
 
-// The share that thread `lane` of pass.lanes has in the loss of one anchor: the K logits at x, read
-// as vectors where they lie side by side.
+// The part of one anchor's loss that thread `lane` of pass.lanes computes. The anchor's K logits
+// lie at x, and are read as vectors where they lie side by side.
 template <bool gamma_is_two, bool vectors, typename T, typename scalar_t>
 __device__ T focal_row(
     const FocalPass<T, scalar_t>& pass, const scalar_t* x, int64_t x_step, scalar_t* dx,
@@ -54,8 +54,8 @@ __device__ T focal_row(
     loss += pass.own(x[label * x_step], dx + label * dx_step, common);
   }
   if (label < 0 && pass.with_gradients && !is_finite(loss)) {
-    for (int at = lane; at < end;
-         at += pass.lanes) {  // a factor of 0 is not enough for inf and NaN
+    for (int at = lane; at < end; at += pass.lanes) {
+      // A factor of 0 is not enough for inf and NaN.
       for (int j = 0; j < V; ++j) {
         dx[(at * V + j) * dx_step] = 0;
       }
@@ -64,10 +64,12 @@ __device__ T focal_row(
   return loss;
 }
 
-constexpr int kRowAnchors = 2 * kThreads;  // of a level of an image, a block's
+// Anchors, of one level of one image, that a block takes: two a thread share what does not belong
+// to a logit, such as the block's sum.
+constexpr int kRowAnchors = 2 * kThreads;
 
-// Everything else: anchor by anchor, best where an anchor's logits lie side by side (flat,
-// channels last).
+// For all other layouts: anchor after anchor. It is best where an anchor's logits lie side by side
+// (flat, channels last).
 template <bool gamma_is_two, bool vectors, typename T, typename scalar_t>
 __global__ void __launch_bounds__(kThreads, (kResidentBlocks<gamma_is_two, scalar_t>))
     focal_rows_kernel(const __grid_constant__ FocalPass<T, scalar_t> pass) {

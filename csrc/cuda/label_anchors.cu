@@ -57,47 +57,47 @@ void label_all(
   }
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> label_anchors_cuda(
-    const at::Tensor& anchors_, at::TensorList gt_boxes, at::TensorList gt_classes,
-    at::ArrayRef<double> thresholds, at::IntArrayRef labels, bool allow_low_quality_matches,
-    int64_t background, std::optional<int64_t> foreground) {
-  check_label_anchors(anchors_, gt_boxes, gt_classes, thresholds, labels, foreground);
-  const c10::cuda::CUDAGuard guard(anchors_.device());
-  const int64_t n = gt_boxes.size(), r = anchors_.size(0);
-  const auto longs = anchors_.options().dtype(at::kLong);
+std::tuple<at::Tensor, at::Tensor, at::Tensor> label_anchors_cuda(const LabelArguments& args) {
+  check_label_anchors(args);
+  const c10::cuda::CUDAGuard guard(args.anchors.device());
+  const at::ScalarType dtype = args.anchors.scalar_type();
+  const int64_t n = args.gt_boxes.size(), r = args.anchors.size(0);
+  const auto longs = args.anchors.options().dtype(at::kLong);
   at::Tensor out_labels = at::empty({n, r}, longs);
-  at::Tensor out_boxes = at::empty({n, r, 4}, anchors_.options());
+  at::Tensor out_boxes = at::empty({n, r, 4}, args.anchors.options());
   std::vector<at::Tensor> boxes, classes;
   int64_t total = 0;
-  for (const at::Tensor& x : gt_boxes) {
-    boxes.push_back(x.to(anchors_.scalar_type()).contiguous());  // (G, 4)
+  for (const at::Tensor& x : args.gt_boxes) {
+    boxes.push_back(x.to(dtype).contiguous());  // (G, 4)
     total += x.size(0);
   }
-  for (const at::Tensor& x : gt_classes) {
+  for (const at::Tensor& x : args.gt_classes) {
     classes.push_back(x.contiguous());  // (G,)
   }
   // The number of foreground anchors, and behind it each ground truth's highest IoU: zero at once.
   const at::Tensor zeros = at::zeros({1 + total}, longs);
   if (n > 0 && r > 0) {
-    AT_DISPATCH_FLOATING_TYPES(anchors_.scalar_type(), "label_anchors", [&] {
+    AT_DISPATCH_FLOATING_TYPES(dtype, "label_anchors", [&] {
       using T = scalar_t;
-      const at::Tensor anchors = readable<T>(anchors_);
+      const at::Tensor anchors = readable<T>(args.anchors);
       auto* count = reinterpret_cast<unsigned long long*>(zeros.data_ptr<int64_t>());
       const Problem<T> p{
           r,
           anchors.const_data_ptr<T>(),
           reinterpret_cast<Int<T>*>(count + 1),
-          allow_low_quality_matches,
+          args.allow_low_quality_matches,
           out_labels.data_ptr<int64_t>(),
           out_boxes.data_ptr<T>(),
           count};
-      label_all(p, boxes, classes, LabelRule<T>(thresholds, labels, background, foreground));
+      label_all(p, boxes, classes, LabelRule<T>(args));
     });
   }
   return {out_labels, out_boxes, zeros[0]};
 }
 
-TORCH_LIBRARY_IMPL(alwa_d2, CUDA, m) { m.impl("label_anchors", &label_anchors_cuda); }
+TORCH_LIBRARY_IMPL(alwa_d2, CUDA, m) {
+  m.impl("label_anchors", &LabelEntry::call<&label_anchors_cuda>);
+}
 
 }  // namespace
 }  // namespace alwa_d2

@@ -5,8 +5,8 @@
 
 namespace alwa_d2 {
 
-// The images of a launch. Where their ground truth lies is known on the host, and given to the
-// kernels by value: nothing is concatenated.
+// The images of a launch. The host knows where their ground truth lies, and gives the kernels
+// pointers by value: nothing is concatenated. 64 images take 1.5 of the 4 KB of parameters.
 template <typename T>
 struct Images {
   static constexpr int kMost = 64;
@@ -22,7 +22,7 @@ struct Problem {
   int64_t count;                       // R
   const T* anchors;                    // (R, 4)
   Int<T>* highest;                     // (sum of G,), bits of each ground truth's highest IoU
-  bool low_quality;                    // whether that is wanted
+  bool low_quality;                    // whether these IoUs are wanted
   int64_t* labels;                     // (N, R)
   T* boxes;                            // (N, R, 4)
   unsigned long long* num_foreground;  // ()
@@ -49,9 +49,9 @@ __device__ bool takes_part(const Images<T>& images, int64_t g) {
   return classes == nullptr || !is_padding(classes[g]);
 }
 
-// Runs f(g, i, box) for an image's ground truths: g counts them, the box is the i-th of a tile in
-// shared memory. Padding is passed over. before(g, i) and after(g, i) are run by one thread for
-// each of a tile, padding too.
+// Every thread runs f(g, i, box) for each of an image's ground truths that is no padding: its
+// number is g, and its box is the i-th of a tile in shared memory. One thread runs before(g, i) and
+// after(g, i) for each of a tile, padding too.
 template <typename T, typename Before, typename F, typename After>
 __device__ void for_each_gt(
     const Images<T>& images, const Before& before, const F& f, const After& after) {
@@ -79,7 +79,8 @@ __device__ void for_each_gt(
   }
 }
 
-// The highest IoU of each ground truth. Integers' maxima do not depend on the order of the blocks.
+// The highest IoU of each ground truth, as a maximum of integers: it does not depend on the order
+// of the blocks.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     highest_kernel(const __grid_constant__ Problem<T> p, const __grid_constant__ Images<T> images) {
@@ -106,7 +107,7 @@ __global__ void __launch_bounds__(kThreads)
       });
 }
 
-// Labels and boxes. The IoUs are computed anew: cheaper than to keep them.
+// Labels and boxes. Computing the IoUs once more is cheaper than keeping them.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) label_kernel(
     const __grid_constant__ Problem<T> p, const __grid_constant__ Images<T> images,

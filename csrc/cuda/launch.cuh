@@ -12,11 +12,11 @@
 #include "checks.h"
 #include "cuda/block.cuh"
 
-// What the CUDA files share on the host: plans, and the end of a sum.
+// What the CUDA files share on the host: how a pass is launched, and how its sum ends.
 
 namespace alwa_d2 {
 
-// One block: the statistics of all parts, and the loss: their sum times scale and factor.
+// One block merges all parts: into the statistics, and the loss, their sum times scale and factor.
 template <typename loss_t>
 __global__ void __launch_bounds__(kThreads) total_kernel(
     int64_t count, const double* parts, const double* scale, double factor, loss_t* loss,
@@ -66,7 +66,8 @@ inline std::tuple<at::Tensor, at::Tensor> total_of(
   return {loss, values};
 }
 
-// An image's anchors and classes are counted in int on the device, a little beyond their end.
+// On the device an image's anchors and classes are counted in int, a little beyond their end: up to
+// half of its range nothing overflows.
 inline void check_indices(const DenseShape& shape) {
   TORCH_CHECK_VALUE(
       std::max(shape.anchors, shape.values) <= 1 << 30,
@@ -74,8 +75,30 @@ inline void check_indices(const DenseShape& shape) {
       shape.values);
 }
 
-// Whether vectors may be read from (written to) a level at multiples of their size: address and
-// strides are.
+// What the host needs for the launch of a pass, besides its kernel's parameters.
+struct Batch {
+  size_t levels;
+  int64_t images;
+  bool with_parts;         // whether each block's statistics are wanted
+  const at::Tensor& like;  // gives the device
+};
+
+// Launches a pass that has its plan: launch(blocks, stream) starts the kernel. Returns the blocks'
+// parts where they are wanted.
+template <typename Pass, typename F>
+at::Tensor launch_planned(Pass& pass, const Batch& batch, const F& launch) {
+  const int blocks = static_cast<int>(pass.plan.blocks_per_image * batch.images);
+  at::Tensor parts = empty_parts(batch.with_parts ? blocks : 0, batch.like);
+  pass.parts = batch.with_parts ? parts.data_ptr<double>() : nullptr;
+  if (blocks > 0) {
+    launch(blocks, c10::cuda::getCurrentCUDAStream());
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+  return parts;
+}
+
+// Whether vectors may be read from (written to) a level: its address and these strides are
+// multiples of their size.
 template <typename scalar_t>
 bool takes_vectors(const Level<scalar_t>& level, std::initializer_list<int64_t> strides) {
   constexpr int size = Vector<std::remove_const_t<scalar_t>>::kSize;
@@ -92,7 +115,7 @@ bool has_aligned_planes(const Level<scalar_t>& level) {
        level.stride_value});
 }
 
-// A plan whose blocks have blocks_of(level's index) of each level.
+// A plan with blocks_of(i) blocks for level i of each image.
 template <typename F>
 Plan make_plan(size_t levels, int64_t images, const F& blocks_of) {
   Plan plan;

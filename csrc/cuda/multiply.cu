@@ -8,7 +8,7 @@
 namespace alwa_d2 {
 namespace {
 
-// Memory of several tensors, as vectors and what is left over.
+// The memory of several tensors, and what it is multiplied with.
 template <typename T, typename scalar_t>
 struct Multiply {
   static constexpr int kMost = Levels<scalar_t>::kMost;
@@ -66,7 +66,8 @@ void multiply_cuda(at::TensorList gradients, const at::Tensor& grad) {
           largest = std::max(largest, gradient.numel());
         }
         if (largest > 0) {
-          // A few waves of blocks: they come and go quickly where there is nothing to do.
+          // At most 2048 blocks, two waves where 132 multiprocessors (H100) hold 8 blocks each: for
+          // a factor of 1 they come and go quickly.
           const int64_t vectors = (largest + Vector<scalar_t>::kSize - 1) / Vector<scalar_t>::kSize;
           const int64_t blocks = std::min<int64_t>((vectors + kThreads - 1) / kThreads, 2048);
           multiply_kernel<<<blocks, kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(job);

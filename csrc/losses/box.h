@@ -111,8 +111,8 @@ ALWA_HOST_DEVICE PairLoss<T> one_minus_iou(const Overlap<T>& o, T eps) {
   return loss;
 }
 
-// The derivatives of a loss by an empty box's second corner belong to its first, which stands
-// for both; and where the value is NaN so are they.
+// The last step of a loss. An empty box's first corner stands for both, and gets the derivatives by
+// the second one too. Where the value is NaN so are all derivatives.
 template <typename T>
 ALWA_HOST_DEVICE PairLoss<T> finish(PairLoss<T> loss, const T pred[4]) {
   for (int i = 0; i < 2; ++i) {
@@ -129,9 +129,9 @@ ALWA_HOST_DEVICE PairLoss<T> finish(PairLoss<T> loss, const T pred[4]) {
   return loss;
 }
 
-// A finite number outside the range of Stored as the nearest number within it: in fp16 the loss
-// of two far boxes, or the slope at an empty one, passes 65504 where fp32 still holds it. A slope
-// that is multiplied with more than 1 may pass the range by as much, which is how GradScaler finds
+// Moves a finite number outside the range of Stored to the nearest number within it: in fp16 the
+// loss of two far boxes, or the slope at an empty one, passes 65504, while fp32 still holds it. A
+// slope that was multiplied with more than 1 may pass the range by that factor: so GradScaler finds
 // that its factor is too large.
 template <typename Stored, typename T>
 ALWA_HOST_DEVICE T within_range_of(T x, T factor = 1) {

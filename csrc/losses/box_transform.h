@@ -39,8 +39,8 @@ struct BoxTransform {
     }
   }
 
-  // XYXY -> deltas. A target of zero extent, whose logarithm is not finite, counts as the smallest
-  // normal number wide.
+  // XYXY -> deltas. A target of zero extent would have no finite logarithm: its ratio counts as the
+  // smallest normal number.
   ALWA_HOST_DEVICE void encode(const T anchor[4], const T box[4], T delta[4]) const {
     for (int i = 0; i < 2; ++i) {
       const T extent = anchor[i + 2] - anchor[i];
@@ -58,8 +58,8 @@ struct BoxTransform {
   }
 };
 
-// The loss of one foreground anchor and its derivatives by the deltas: losses on boxes see the
-// decoded prediction, losses on codes see the encoded target, as in Detectron2.
+// The loss of one foreground anchor and its derivatives by the deltas. Losses of boxes get the
+// decoded prediction, losses of codes the encoded target, as in Detectron2.
 template <typename T, typename Loss>
 ALWA_HOST_DEVICE PairLoss<T> anchor_loss(
     const Loss& loss, const BoxTransform<T>& transform, const T anchor[4], const T delta[4],

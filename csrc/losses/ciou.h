@@ -8,10 +8,10 @@ namespace alwa_d2 {
 // DIoU plus alpha v (arXiv 1911.08287, equations 8 to 11):
 //   v = (4 / pi^2) (atan(w_t / h_t) - atan(w / h))^2,   alpha = v / (1 - IoU + v)
 // alpha is a constant in the gradient, as in Detectron2. With atan2 v is defined for h = 0 too:
-//   d atan2(w, h) / dw = h / (w^2 + h^2),   d atan2(w, h) / dh = -w / (w^2 + h^2),   0 at w = h =
-//   0.
+//   d atan2(w, h) / dw = h / (w^2 + h^2),   d atan2(w, h) / dh = -w / (w^2 + h^2)
+// and both are 0 at w = h = 0.
 
-// Two extents >= 0 by their ratio: both zero have ratio 0.
+// Two extents >= 0, described by their ratio, which is 0 where both are 0.
 template <typename T>
 struct Shape {
   T larger, ratio;  // the smaller extent over the larger one
@@ -47,8 +47,9 @@ struct CIoU {
     const T alpha = v / (one_minus_iou_ + v + eps);
     loss.value += alpha * v;
 
-    // Divided by the larger extent, since the squares of very small or very large ones would leave
-    // the range of T. The slope itself passes it for extents near 0 and is cut there; at 0 it is 0.
+    // Extents are divided by the larger one, since squares of very small or very large ones would
+    // leave the range of T. The slope itself leaves it for extents near 0: it is cut at a quarter
+    // of the range, which leaves room for the sums below. At 0 it is 0.
     const bool empty = !(shape.larger > 0);
     const T w = empty ? T(0) : (shape.wide ? T(1) : shape.ratio);
     const T h = empty ? T(0) : (shape.wide ? shape.ratio : T(1));

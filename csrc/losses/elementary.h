@@ -6,9 +6,10 @@
 
 #include "../host_device.h"
 
-// exp, log1p and atan on the ranges that the losses need, in float32 without calls or branches.
-// Relative errors there: up to 4e-6 for exp (5e-7 for y < 10; on a GPU 6e-6, and 8e-7), 2e-7 for
-// log1p and atan. Polynomials fitted to the least largest relative error; exp is exact at 0.
+// exp, log1p and atan on the ranges that the losses need, in float32 without calls or branches. The
+// relative error is up to 4e-6 for exp (5e-7 for y < 10; on a GPU 6e-6 and 8e-7), and 2e-7 for
+// log1p and atan. The polynomials are those with the smallest maximum of the relative error; exp is
+// exact at 0.
 
 namespace alwa_d2 {
 
@@ -21,9 +22,9 @@ ALWA_HOST_DEVICE To bit_cast(From x) {
 }
 
 #if defined(__CUDA_ARCH__)
-// What a GPU's special-function unit gives. Its relative errors, by the PTX manual: 2^-22 for 2^x,
-// 2^-23 for 1 / x. Results below the smallest normal number are 0. Where CUDA is emulated on a host
-// they are off by as much, up or down by the argument's last bit.
+// What a GPU's special-function unit computes. By the PTX manual its relative error is 2^-22 for
+// 2^x, 2^-23 for 1 / x, and results below the smallest normal number are 0. Where CUDA is emulated
+// on a host, results are off by as much, up or down as the argument's last bit says.
 constexpr float kExp2Error = 0x1p-22f, kReciprocalError = 0x1p-23f;
 
 #if defined(ALWA_D2_EMULATED)
@@ -59,8 +60,8 @@ ALWA_HOST_DEVICE T polynomial(T x, T c, Rest... rest) {
   return c + x * polynomial(x, rest...);
 }
 
-// exp(-y) for y >= 0; 0 from about 87.7 on, where float32 has no normal number left. `limit` is
-// kExpLimit, given at run time: the compiler makes a special case of a clamp that it knows.
+// exp(-y) for y >= 0. From about 87.7 on, where float32 has no normal number left, it is 0. `limit`
+// is kExpLimit, given at run time: of a limit that it knows the compiler would make a special case.
 constexpr float kExpLimit = 88;
 
 ALWA_HOST_DEVICE float exp_minus(float y, float limit) {

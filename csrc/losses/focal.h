@@ -25,11 +25,11 @@ struct Focal {
         alpha_negative(alpha < 0 ? 1 : 1 - alpha),
         gamma(gamma_) {}
 
-  // Value and derivative by z, without a. `rough`: with the shorter of the logarithms.
   struct Term {
     T value, slope;
   };
 
+  // Value and derivative by z, without a; `rough` takes the shorter polynomial for the logarithm.
   template <bool gamma_is_two, bool rough = false>
   ALWA_HOST_DEVICE Term term(T z) const {
     const T distance = std::abs(z);

@@ -37,7 +37,17 @@ VARIANTS = {
 }
 RUNTIMES = {"sanitize": ["-fsanitize=address,undefined"]}
 EMULATOR = ("block.cpp", "block.h", "device.cpp", "fibre.cpp", "fibre.h", "log.cpp", "log.h")
-EMULATOR += ("races.cpp", "shared.cpp", "state.h")
+EMULATOR += (
+    "meeting.cpp",
+    "meeting.h",
+    "races.cpp",
+    "races.h",
+    "shared.cpp",
+    "state.h",
+    "tsan.cpp",
+)
+RACES = ("races.cpp", "tsan.cpp")  # of the variant of that name alone
+PROBES = ("probe.cu", "probe.cuh", "probe_memory.cu")
 
 
 def includes():
@@ -122,11 +132,13 @@ class Build:
                 yield name, flags, self.with_fault(name, self.with_includes(name, {}))
             elif name.endswith(".cpp") and not name.startswith("csrc/cpu/"):
                 yield name, plain, self.with_includes(name, {})
-        yield "probe.cu", flags, {"probe.cu": rewrite((HERE / "probe.cu").read_text(), "probe.cu")}
+        probes = {name: rewrite((HERE / name).read_text(), name) for name in PROBES}
+        for name in ("probe.cu", "probe_memory.cu"):
+            yield name, flags, probes
         headers = {name: (HERE / name).read_text() for name in EMULATOR if name.endswith(".h")}
         told = [flag for flag in flags if flag.startswith("-DCUDA_ON_HOST")]
         for name in EMULATOR:
-            if name.endswith(".cpp") and (name != "races.cpp" or self.variant == "races"):
+            if name.endswith(".cpp") and (name not in RACES or self.variant == "races"):
                 text = (HERE / name).read_text()
                 yield name, [*plain, *told], headers | {name: text}
 

@@ -1,17 +1,9 @@
 // Kernels that try the emulated device itself (check_device.py), in what the project's own do not
 // use or do wrong. Rewritten and linked like these.
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAStream.h>
+#include "probe.cuh"
 
-#include <map>
-#include <string>
-
+namespace probe {
 namespace {
-
-template <typename F>
-__global__ void __launch_bounds__(1024) run_kernel(const __grid_constant__ F f) {
-  f();
-}
 
 // Template arguments and a launch within a template.
 template <int kSum, bool kPlus, typename T>
@@ -21,12 +13,6 @@ __global__ void sum_kernel(const T* __restrict__ from, T* __restrict__ to) {
   parts[1][kSum - 1] = from[0];
   total = parts[1][kSum - 1] + T(kSum);
   to[0] = kPlus ? total : T(0);
-}
-
-template <typename F>
-void launch(dim3 grid, dim3 block, const F& f) {
-  run_kernel<<<grid, block, 0, c10::cuda::getCurrentCUDAStream()>>>(f);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
 struct Large {
@@ -79,10 +65,7 @@ void templates() {
   TORCH_CHECK(numbers[1] == 4);
 }
 
-// Numbers that a kernel works on; memory of the host, as every tensor's here.
-alignas(16) int numbers[4096];
-
-const std::map<std::string, void (*)()> kProbes = {
+const Probes kProbes = {
     {"functions", [] { launch(dim3(2, 2), dim3(32, 3), Functions()); }},
     {"templates", templates},
     {"barrier after some have ended",
@@ -139,107 +122,19 @@ const std::map<std::string, void (*)()> kProbes = {
        run_kernel<<<1, 1>>>([] {});
        launch(1, 1, [] {});
      }},
-    {"much shared memory",
-     [] {
-       launch(1, 1, [] {
-         __shared__ double a[6144];
-         __shared__ char b;
-         b = a[0] > 0;
-       });
-     }},
-    {"shared memory beyond its end",
-     [] {
-       launch(1, 32, [] {
-         __shared__ int a[31];
-         int* first = a;
-         first[threadIdx.x] = 1;
-       });
-     }},
-    {"shared memory without a barrier",
-     [] {
-       launch(1, 64, [] {
-         __shared__ int a[64];
-         a[threadIdx.x] = 1;
-         numbers[threadIdx.x] = a[63 - threadIdx.x];
-       });
-     }},
-    {"shared memory behind __syncwarp",
-     [] {
-       launch(2, 64, [] {
-         __shared__ short a[64];
-         a[threadIdx.x] = 1;
-         __syncwarp();
-         numbers[threadIdx.x + 64 * blockIdx.x] = a[threadIdx.x ^ 31];
-         __syncwarp();
-         a[threadIdx.x ^ 31] = 2;
-       });
-     }},
-    {"__syncwarp between two warps",
-     [] {
-       launch(1, 64, [] {
-         __shared__ int a[64];
-         a[threadIdx.x] = 1;
-         __syncwarp();
-         numbers[threadIdx.x] = a[63 - threadIdx.x];
-       });
-     }},
-    {"a vote is no barrier",
-     [] {
-       launch(1, 32, [] {
-         __shared__ int a[32];
-         a[threadIdx.x] = 1;
-         __any_sync(~0u, 1);
-         numbers[threadIdx.x] = a[31 - threadIdx.x];
-       });
-     }},
-    {"blocks write one number", [] { launch(2, 1, [] { numbers[7] = 1; }); }},
-    {"a block reads what another has written",
-     [] {
-       launch(2, 1, [] {
-         if (blockIdx.x == 0)
-           numbers[7] = 1;
-         else
-           numbers[8] = numbers[7];
-       });
-     }},
-    {"blocks add to one number", [] { launch(9, 40, [] { atomicAdd(numbers + 7, 1); }); }},
-    {"an atomic and a plain one",
-     [] {
-       launch(2, 1, [] {
-         if (blockIdx.x == 0)
-           atomicAdd(numbers + 7, 1);
-         else
-           numbers[7] = 1;
-       });
-     }},
-    {"threads write bytes side by side",
-     [] {
-       launch(1, 64, [] {
-         auto* bytes = reinterpret_cast<char*>(numbers);
-         bytes[threadIdx.x] = static_cast<char>(bytes[threadIdx.x] + 1);
-         __syncthreads();
-         numbers[64 + threadIdx.x] = numbers[threadIdx.x / 4];
-       });
-     }},
-    {"a wide load meets a narrow store",
-     [] {
-       launch(1, 2, [] {
-         if (threadIdx.x == 0)
-           reinterpret_cast<char*>(numbers)[13] = 1;
-         else
-           numbers[64] = reinterpret_cast<const int4*>(numbers)->w;
-       });
-     }},
 };
 
 }  // namespace
+}  // namespace probe
 
 // What has been wrong, or nothing.
 extern "C" const char* cuda_on_host_probe(const char* name) {
   static std::string text;
   text.clear();
   try {
-    kProbes.at(name)();
+    auto probes = probe::memory_probes();
+    probes.insert(probe::kProbes.begin(), probe::kProbes.end());
+    probes.at(name)();
   } catch (const std::exception& error) {
     text = error.what();
   }

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from matplotlib.figure import Figure
 
-from .curves import draw_losses, draw_steps, headline, use_log_scale
+from .curves import draw_losses, draw_steps, use_log_scale
 from .runs import STATISTIC, WEIGHT, Run
+from .titles import headline, place
 
 STATISTICS = {"ALWA_1": "mean + std", "ALWA_2": "std"}
 COLUMNS = 4  # beside each other
@@ -13,10 +14,17 @@ COLUMNS = 4  # beside each other
 
 def split_pairs(run: Run) -> list[Run]:
     """The run, or one for each pair of losses if it has more of them than one panel can show."""
-    if len(run.pairs) <= 2:
+    if len(run.weighting.pairs) <= 2:
         return [run]
-    names = {pair: f"{run.name}: {run.place(pair)}" for pair in run.pairs}
-    return [replace(run, name=names[pair], losses=list(pair), pairs=[pair]) for pair in names]
+    return [
+        replace(
+            run,
+            name=f"{run.name}: {place(run, pair)}",
+            losses=list(pair),
+            weighting=replace(run.weighting, pairs=[pair]),
+        )
+        for pair in run.weighting.pairs
+    ]
 
 
 def draw_column(panels, run: Run) -> None:
@@ -28,8 +36,8 @@ def draw_column(panels, run: Run) -> None:
     weights.set_ylabel("loss weight")
     if rest and any(STATISTIC + name in run.series for name in run.losses):
         draw_steps(rest[0], run, STATISTIC, "S")
-        kind = "unweighted" if run.rule == "balance" else "weighted"
-        what = STATISTICS.get(run.variant, run.variant)
+        kind = "unweighted" if run.weighting.rule == "balance" else "weighted"
+        what = STATISTICS.get(run.weighting.variant, run.weighting.variant)
         rest[0].set_ylabel(f"S = {what} of the\n{kind} loss in a window")
     elif rest:
         rest.pop().remove()

@@ -1,0 +1,109 @@
+"""A run's folder: one training's, which no other one and no evaluation writes into."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from ..errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# What a run writes; nothing else is ever removed from its folder.
+WRITTEN = (
+    *("metrics.json", "config.yaml", "last_checkpoint", "model_*.pth", "events.out.tfevents.*"),
+    *("log.txt*", "inference", "losses.png", "detections.png"),
+)
+EVALUATION = "inference"  # the subfolder of evaluations, as Detectron2 calls it
+
+
+class NothingToTrain(Exception):
+    """The training that `--resume` asks for has reached its last iteration."""
+
+
+def holds_training(folder: Path) -> bool:
+    """Whether a training has begun in this folder: it has logged iterations or saved weights."""
+    metrics = folder / "metrics.json"
+    return (folder / "last_checkpoint").exists() or (
+        metrics.exists() and metrics.stat().st_size > 0
+    )
+
+
+def clear(folder: Path) -> None:
+    """Removes what a run has written."""
+    for pattern in WRITTEN:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def prepare(cfg: CfgNode, resume: bool) -> None:
+    """
+    Makes sure that a training may write into `OUTPUT_DIR`. All processes call it.
+
+    Raises:
+        UserError: the folder holds another training, or none that can be resumed
+        NothingToTrain: the training to resume has been done
+    """
+    _on_main_process(lambda: _prepare(cfg, resume))
+
+
+def _prepare(cfg: CfgNode, resume: bool) -> None:
+    folder = Path(cfg.OUTPUT_DIR)
+    if resume:
+        checkpoint = _last_checkpoint(folder)
+        done = _iterations_done(checkpoint) if checkpoint else 0
+        if done >= cfg.SOLVER.MAX_ITER:
+            raise NothingToTrain(
+                f"{folder}: nothing left to train, {done} of SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER} "
+                "iterations are done"
+            )
+        return
+    if not holds_training(folder):
+        return
+    if not cfg.OVERWRITE:
+        raise UserError(
+            f"OUTPUT_DIR: {folder} holds another training; go on with it (--resume), choose "
+            "another OUTPUT_DIR, or remove what it wrote (OVERWRITE True)"
+        )
+    logger.warning(f"OVERWRITE: the training in {folder} is removed")
+    clear(folder)
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The file that `last_checkpoint` names; None if there is no such note."""
+    note = folder / "last_checkpoint"
+    if not note.exists():
+        return None
+    name = note.read_text(encoding="utf-8", errors="replace").strip()
+    if not name or not (folder / name).is_file():
+        raise UserError(
+            f"{note}: expected the name of a checkpoint in its folder, got {name!r}; write the "
+            "name of the newest model_*.pth into it, or remove it to begin anew"
+        )
+    return folder / name
+
+
+def _iterations_done(checkpoint: Path) -> int:
+    """Iterations that a checkpoint's training had done; 0 for a file that is something else."""
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        return int(content["iteration"]) + 1
+    except Exception:  # of many types; loading it for good says what is wrong
+        return 0
+
+
+def _on_main_process(check: Callable[[], None]) -> None:
+    """Runs a check on the main process; what it raises is raised on all of them."""
+    error = None
+    if comm.is_main_process():
+        try:
+            check()
+        except Exception as found:
+            error = found
+    for each in comm.all_gather(error):
+        if each is not None:
+            raise each

@@ -1,0 +1,52 @@
+"""What a sweep is made of: cells, rows of its table, and their runs, one for each seed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+Settings = dict[str, str]  # KEY -> VALUE as on the command line of `alwa-d2 train`
+Labels = dict[str, str]  # axis -> label, in the order of the axes
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the table: the runs that differ by their seed alone."""
+
+    labels: Labels
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        return " ".join(self.labels.values())
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: what it is called, what it is, where it lies."""
+
+    cell: Cell
+    seed: int
+    hash: str  # of all settings but the folder
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.cell.name} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A checked file; its configs are not merged yet, which `plan.make_runs` does."""
+
+    path: Path
+    config: Path
+    output: Path
+    reuse: list[Path]
+    cells: list[Cell]
+    seeds: list[int]
+    baseline: Labels
+    metrics: list[str]
+
+    def baseline_of(self, cell: Cell) -> Cell | None:
+        """The cell with the baseline's labels and else this one's, if there is such a cell."""
+        labels = {**cell.labels, **self.baseline} if self.baseline else None
+        return next((other for other in self.cells if other.labels == labels), None)

@@ -1,0 +1,205 @@
+"""A run's folder is one training's; evaluations during training; what a signal does to processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("detectron2", reason="needs Detectron2")
+
+from conftest import REPO
+from toy import ToyTrainer, toy_cfg, toy_opts, train
+
+from alwa_d2.engine import Checkpointer, setup
+from alwa_d2.engine.run_folder import NothingToTrain
+from alwa_d2.errors import UserError
+
+
+def arguments(output, *opts, resume=False, eval_only=False):
+    opts = [str(x) for x in toy_opts("AlwaRetinaNet", output, "SOLVER.MAX_ITER", 3, *opts)]
+    return SimpleNamespace(config_file="", opts=opts, resume=resume, eval_only=eval_only)
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """The folder of a training of three iterations."""
+    cfg = setup(arguments(tmp_path))
+    train(cfg)
+    return tmp_path
+
+
+def files(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and "log" not in p.name}
+
+
+def test_another_training_is_refused_with_the_ways_on(finished):
+    before = files(finished)
+    with pytest.raises(UserError) as error:
+        setup(arguments(finished, "SOLVER.BASE_LR", 0.02))
+    for way in ("OUTPUT_DIR:", str(finished), "--resume", "another OUTPUT_DIR", "OVERWRITE True"):
+        assert way in str(error.value)
+    assert files(finished) == before
+
+
+def test_overwriting_removes_the_training_and_nothing_else(finished):
+    (finished / "notes.txt").write_text("mine")
+    setup(arguments(finished, "OVERWRITE", True))
+    # The record is the toy training's own, which no run of ours has written.
+    assert sorted(files(finished)) == ["config.yaml", "notes.txt", "record_0.jsonl"]
+
+
+def test_a_start_that_came_to_nothing_is_no_training(tmp_path):
+    setup(arguments(tmp_path))
+    (tmp_path / "metrics.json").touch()
+    setup(arguments(tmp_path))
+
+
+def test_a_finished_training_is_not_resumed(finished):
+    before = files(finished)
+    with pytest.raises(NothingToTrain, match="nothing left to train, 3 of SOLVER.MAX_ITER 3"):
+        setup(arguments(finished, resume=True))
+    assert files(finished) == before
+    assert setup(arguments(finished, "SOLVER.MAX_ITER", 4, resume=True)).SOLVER.MAX_ITER == 4
+
+
+@pytest.mark.parametrize("note", ["", "\n", "model_0000999.pth"])
+def test_a_note_that_names_no_checkpoint_is_refused(note, finished):
+    (finished / "last_checkpoint").write_text(note)
+    with pytest.raises(UserError, match=f"last_checkpoint: expected the name .* {note.strip()!r}"):
+        setup(arguments(finished, resume=True))
+
+
+def test_an_evaluation_never_touches_the_trainings_files(finished):
+    before = files(finished)
+    cfg = setup(arguments(finished, "SOLVER.BASE_LR", 0.5, eval_only=True))
+    assert files(finished) == before
+    assert cfg.OUTPUT_DIR == str(finished)
+    text = (finished / "inference" / "config.yaml").read_text()
+    assert "BASE_LR: 0.5" in text and f"OUTPUT_DIR: {finished}\n" in text
+    assert (finished / "inference" / "log.txt").exists()
+
+
+class Evaluated(ToyTrainer):
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        return {"bbox": {"AP": 12.5}}
+
+
+def test_all_evaluations_are_written_whatever_the_period(tmp_path):
+    trainer = Evaluated(
+        toy_cfg("AlwaRetinaNet", tmp_path, "SOLVER.MAX_ITER", 30, "TEST.EVAL_PERIOD", 7)
+    )
+    trainer.resume_or_load(False)
+    trainer.train()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    evaluated = [line["iteration"] for line in lines if "bbox/AP" in line]
+    assert evaluated == [6, 13, 20, 27, 30]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [event.step for event in events.Scalars("bbox/AP")] == evaluated
+
+
+def test_weights_to_evaluate_have_to_be_there_and_fit(finished):
+    weights = str(finished / "model_final.pth")
+    model = ToyTrainer.build_model(toy_cfg("AlwaRetinaNet", finished))
+    Checkpointer(model).load_all_weights(weights)
+    with pytest.raises(UserError, match="MODEL.WEIGHTS: expected the checkpoint .* got ''"):
+        Checkpointer(model).load_all_weights("")
+    with pytest.raises(UserError, match="MODEL.WEIGHTS: expected a checkpoint, got nowhere.pth"):
+        Checkpointer(model).load_all_weights("nowhere.pth")
+    other = ToyTrainer.build_model(
+        toy_cfg("AlwaRetinaNet", finished, "MODEL.RETINANET.NUM_CLASSES", 7)
+    )
+    words = "expected a checkpoint of this model to evaluate; 2 tensors .*, such as head.cls_score"
+    with pytest.raises(UserError, match=words):
+        Checkpointer(other).load_all_weights(weights)
+    # A training may start from it: the classes' weights are new then.
+    Checkpointer(other).load(weights, checkpointables=[])
+
+
+def test_unreachable_weights_name_the_key(tmp_path):
+    model = ToyTrainer.build_model(toy_cfg("AlwaRetinaNet", tmp_path))
+    address = "http://127.0.0.1:9/weights.pth"  # the port that discards; nobody listens
+    with pytest.raises(UserError, match=f"MODEL.WEIGHTS: could not get {address}"):
+        Checkpointer(model).load(address, checkpointables=[])
+
+
+def test_a_batch_that_cannot_be_shared_names_the_key(tmp_path, monkeypatch):
+    monkeypatch.setattr("alwa_d2.engine.trainer.comm.get_world_size", lambda: 2)
+    words = "SOLVER.IMS_PER_BATCH: expected a multiple of 2, the number of processes, got 3"
+    with pytest.raises(UserError, match=words):
+        ToyTrainer(toy_cfg("AlwaRetinaNet", tmp_path, "SOLVER.IMS_PER_BATCH", 3))
+
+
+def children(pid):
+    found = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/children") as file:
+            found += [int(number) for number in file.read().split()]
+    return found
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_to_the_parent_alone_ends_all_processes(processes, number, tmp_path):
+    command = [sys.executable, str(REPO / "tests" / "toy.py"), "--dist-url", "auto"]
+    command += ["--num-gpus", str(processes)]
+    opts = toy_opts("AlwaRetinaNet", tmp_path, "SOLVER.MAX_ITER", 100000, "SOLVER.IMS_PER_BATCH", 4)
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
+    run = subprocess.Popen(
+        [*command, *map(str, opts)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        for _ in range(1200):
+            records = list(tmp_path.glob("record_*.jsonl"))
+            if run.poll() is not None or len(records) == processes:
+                break
+            time.sleep(0.1)
+        assert run.poll() is None, run.communicate()[0].decode()
+        pids = children(run.pid)
+        run.send_signal(number)
+        run.communicate(timeout=60)
+        assert run.returncode == 128 + number
+        for _ in range(100):
+            if not any(map(is_alive, pids)):
+                break
+            time.sleep(0.1)
+        assert not any(map(is_alive, pids))
+    finally:
+        run.kill()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"WORLD_SIZE": "1"}, {"WORLD_SIZE": ""}, {"WORLD_SIZE": "1", "RANK": "0", "MASTER_PORT": "1"}],
+    ids=["one", "empty", "a job's"],
+)
+def test_a_job_of_one_process_is_an_ordinary_run(variables, monkeypatch):
+    from alwa_d2.engine import launch
+
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    args = SimpleNamespace(
+        config_file="", opts=["MODEL.DEVICE", "cpu"], num_gpus=1, num_machines=1, machine_rank=0,
+        dist_url="auto",
+    )  # fmt: skip
+    assert launch(lambda given: given is args, args)
+    assert not torch.distributed.is_initialized()
