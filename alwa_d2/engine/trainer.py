@@ -15,6 +15,7 @@ from .amp import MixedPrecisionTrainer
 from .checkpoint import Checkpointer
 from .coco_evaluation import COCOEvaluator
 from .hooks import LossWeightLogger
+from .optimizer import build_optimizer
 from .rank_state import RankState
 from .voc_evaluation import VOCEvaluator
 
@@ -90,6 +91,11 @@ class Trainer(TrainerOfParts):
         device = next(model.parameters()).device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             return super().test(cfg, model, evaluators)
+
+    @classmethod
+    def build_optimizer(cls, cfg, model):
+        """Detectron2's; see :func:`alwa_d2.engine.optimizer.build_optimizer`."""
+        return build_optimizer(cfg, model)
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
