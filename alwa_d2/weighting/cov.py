@@ -60,7 +60,9 @@ class CoV(Following):
         losses = torch.where(present, losses, 1)
         seen = self.seen + 1
         # How much the new iteration counts: all of it the first time.
-        new = 1 / seen if not self.decay else torch.where(seen == 1, 1.0, 1 - self.decay)
+        new = 1 / seen
+        if self.decay:
+            new = torch.where(seen == 1, new, 1 - self.decay)
         ratio = torch.where(seen == 1, 1, losses / torch.where(seen == 1, 1, self.mean_loss))
         mean_ratio = torch.lerp(self.mean_ratio, ratio, new)
         # Welford's step; with a constant `new` it is that of a decayed variance. 0 the first time.

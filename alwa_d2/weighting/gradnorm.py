@@ -88,8 +88,9 @@ class GradNorm(LossWeighter):
         self._shared = [x for name, x in model.named_parameters() if self._pattern.search(name)]
         if not self._shared:
             raise ValueError(
-                f"parameters ({KEY}.PARAMETERS): expected a regular expression that finds parameters "
-                f"of {type(model).__name__}, got {show(self._pattern.pattern)}, which finds none"
+                f"parameters ({KEY}.PARAMETERS): expected a regular expression that finds "
+                f"parameters of {type(model).__name__}, got {show(self._pattern.pattern)}, "
+                "which finds none"
             )
 
     def settings(self) -> str:
