@@ -17,8 +17,8 @@ __all__ = [
     "RankState",
     "Trainer",
     "VOCEvaluator",
+    "augmented_results",
     "launch",
     "setup",
     "setup_cfg",
-    "augmented_results",
 ]

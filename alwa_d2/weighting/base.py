@@ -67,10 +67,10 @@ class LossWeighter(nn.Module):
     Weights of two or more losses, in force for one iteration at a time.
 
     A subclass sets `weights` and, where it learns from the losses, overrides `observe`, `step` and
-    `reset`. All state that a training needs is in buffers; nothing is read on the host but at the
-    end of a window. A model whose kernels take a scale uses `kernel_weights`, `observe` and `step`
-    by themselves; any other training loop calls the weighter on its dictionary of losses, once an
-    iteration, while the module trains.
+    `reset`; the first two call this class's. All state that a training needs is in buffers; nothing
+    is read on the host but at the end of a window. A model whose kernels take a scale uses
+    `kernel_weights`, `observe` and `step` by themselves; any other training loop calls the weighter
+    on its dictionary of losses, once an iteration, while the module trains.
 
     Attributes:
         keys: names of the losses in the dictionaries of losses
@@ -201,7 +201,7 @@ class LossWeighter(nn.Module):
         if not self.observing:
             return
         seen = {key: self._loss(losses, key) for key in self.keys}
-        self._batches += 1
+        self._batches = 1 if self.auto_step else self._batches + 1
         if self._batches > 1:
             mean, _ = self.observed
             seen = {key: mean[key] + (x - mean[key]) / self._batches for key, x in seen.items()}

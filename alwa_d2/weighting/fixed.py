@@ -13,6 +13,7 @@ from .registry import LOSS_WEIGHTER_REGISTRY
 LARGEST = torch.finfo(torch.float32).max  # of the losses: a larger weight is infinity to them
 KEY = "MODEL.LOSS_WEIGHTER.WEIGHTS"
 DEFAULT = (1.0, 1.0)  # in a config: 1 for all losses, however many there are
+ALL_1: dict[str, float] = {}
 
 
 def is_weight(value: Any) -> bool:
@@ -26,18 +27,18 @@ class Fixed(LossWeighter):
 
     config_keys = (KEY,)
 
-    def __init__(self, *keys: str, weights=None, process_group=None):
+    def __init__(self, *keys: str, weights=ALL_1, process_group=None):
         """
         Args:
             keys, process_group: see :class:`LossWeighter`
             weights: list or tuple, as many as keys and in their order, or name -> weight, where a
-                loss without one has 1; at least 0, and finite as float32. None: all 1
+                loss without one has 1; at least 0, and finite as float32
 
         Raises:
             ValueError: anything else
         """
         super().__init__(*keys, process_group=process_group)
-        self._values = self._check({} if weights is None else weights)
+        self._values = self._check(weights)
         # Not part of checkpoints: the config says what the weights are.
         values = torch.tensor(self._values, dtype=torch.float64)  # (n,)
         self.register_buffer("_weights", values, persistent=False)
@@ -69,7 +70,7 @@ class Fixed(LossWeighter):
             named = by_loss(KEY, given)
             given = {key: named[key] for key in keys if key in named}
         elif isinstance(given, (list, tuple)) and tuple(given) == DEFAULT:
-            given = None
+            given = ALL_1
         return cls(*keys, weights=given)
 
     def settings(self) -> str:
