@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .base import scale_to_sum
-from .following import FLOOR, SUM_KEY, Following, is_present
+from .following import FLOOR, SUM_KEY, Following, is_present, mean_of_batches
 from .options import number
 from .registry import LOSS_WEIGHTER_REGISTRY
 
@@ -62,9 +62,7 @@ class FAMO(Following):
         return {**super()._fresh(), **own}
 
     def from_losses(self, losses: Tensor) -> Tensor:
-        first = self._batches == 0
-        before = losses if first else self._shared
-        self._shared = before + (losses - before) / (self._batches + 1)
+        self._shared = mean_of_batches(self, self._shared, losses)
         present = is_present(losses)
         z = torch.where(present, self.logits, -torch.inf).softmax(0).nan_to_num()
         return scale_to_sum(z / losses.clamp(min=FLOOR).nan_to_num(), self.sum_to, present)

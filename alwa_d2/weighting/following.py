@@ -30,6 +30,12 @@ def in_order(losses: dict[str, Tensor], keys) -> Tensor:
     return torch.stack([losses[key].double() for key in keys])
 
 
+def mean_of_batches(weighter: LossWeighter, before: Tensor | None, new: Tensor) -> Tensor:
+    """The mean over an iteration's batches; `before` is that of those that it has had so far."""
+    count = 0 if weighter.auto_step else weighter._batches
+    return before + (new - before) / (count + 1) if count else new
+
+
 class Following(LossWeighter):
     """
     Weights that a subclass's `from_losses` makes of the losses' means over all processes.

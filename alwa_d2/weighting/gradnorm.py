@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .._show import show
 from .base import LossWeighter, scale_to_sum
-from .following import in_order, is_present
+from .following import in_order, is_present, mean_of_batches
 from .options import number, whole
 from .processes import average
 from .registry import LOSS_WEIGHTER_REGISTRY
@@ -105,8 +105,7 @@ class GradNorm(LossWeighter):
         if self.observing:
             each = [self._norm(self._loss(losses, key, detach=False)) for key in self.keys]
             norms = torch.stack(each).to(self.weight_vector)
-            before = self._norms if self._batches else norms
-            self._norms = before + (norms - before) / (self._batches + 1)
+            self._norms = mean_of_batches(self, self._norms, norms)
         return super().weigh(losses)
 
     def _norm(self, loss: Tensor) -> Tensor:
