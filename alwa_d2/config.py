@@ -11,7 +11,7 @@ ITERATION_KEYS = {
     "MODEL.ALWA.INTERVAL": 2,
     "MODEL.ALWA.FREEZE_AFTER": 0,
     "MODEL.LOSS_WEIGHTER.SCHEDULE": 0,
-    "MODEL.LOSS_WEIGHTER.SELFBALANCE.PERIOD": 1,
+    "MODEL.LOSS_WEIGHTER.SELFBALANCE.PERIOD": 0,
     "MODEL.LOSS_WEIGHTER.DWA.WINDOW": 1,
     "MODEL.LOSS_WEIGHTER.GRADNORM.WINDOW": 1,
 }
@@ -112,9 +112,10 @@ def _add_methods(keys) -> None:
     # keep, relative to one another, [["loss_cls", 0.5]]; 1 for losses that are not there. T of the
     # softmax (arXiv 2408.07985, which searches for it), in 1 / loss.
     keys.INVERSE = CN({"FORM": "reciprocal", "TARGET": [], "TEMPERATURE": 1.0})
-    # Iterations whose means give the box weight: 1 (Rank and Sort, ICCV 2021), or an epoch (aLRP,
-    # NeurIPS 2020). Weighted box loss over classification loss: 1 in both.
-    keys.SELFBALANCE = CN({"PERIOD": 1, "RATIO": 1.0})
+    # Iterations whose means give the box weight of the next ones: an epoch in aLRP (NeurIPS 2020);
+    # 0: each iteration's own losses, as in Rank and Sort (ICCV 2021). Weighted box loss over
+    # classification loss: 1 in both.
+    keys.SELFBALANCE = CN({"PERIOD": 0, "RATIO": 1.0})
     # Iterations of a window, an epoch in the paper; ours is ALWA's. T = 2 as in Liu 2019, no unit.
     keys.DWA = CN({"WINDOW": 100, "TEMPERATURE": 2.0})
     # What an iteration's figures keep of their importance with each one after it, in [0, 1); 0: all

@@ -127,6 +127,10 @@ def test_zero_and_nonfinite_losses_leave_no_trace(case, key, value):
         weighted = model.weighter(losses)
         if i in (0, 4, 5) and not math.isfinite(value):
             assert not math.isfinite(weighted[key].item())
+            learnt = list(model.weighter.parameters())
+            if learnt:
+                (gradient,) = torch.autograd.grad(sum(weighted.values()), learnt)
+                assert gradient.isfinite().all()
         else:
             assert all(math.isfinite(x.item()) for x in weighted.values())
             optimizer.zero_grad()

@@ -418,7 +418,7 @@ def test_gradnorm_needs_parameters():
         (lambda: Inverse(temperature=0), r"TEMPERATURE\): expected a finite number above 0, got 0"),
         (lambda: Inverse(target={"x": 1}), "expected names out of loss_cls, loss_box_reg, got 'x'"),
         (lambda: Inverse(target={"loss_cls": 0}), "'loss_cls': expected a finite number above 0"),
-        (lambda: SelfBalance(period=0), r"PERIOD\): expected an integer of at least 1, got 0"),
+        (lambda: SelfBalance(period=-1), r"PERIOD\): expected an integer of at least 0, got -1"),
         (lambda: SelfBalance(ratio=INF), r"RATIO\): expected a finite number above 0, got inf"),
         (lambda: DWA(window=True), r"WINDOW\): expected an integer of at least 1, got True"),
         (lambda: DWA(sum_to=-1), r"SUM_TO\): expected a finite number of at least 0, got -1"),

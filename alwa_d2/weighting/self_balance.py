@@ -15,7 +15,7 @@ class SelfBalance(Following):
     """
     The first loss, the classification's, has weight 1; every other L the weight ratio * L_cls / L.
 
-    With period 1 these are the losses of the same iteration (Rank and Sort Loss, ICCV 2021), with a
+    With period 0 these are the losses of the same iteration (Rank and Sort Loss, ICCV 2021), with a
     longer one their means over so many iterations, and the weights act in the following ones (aLRP
     Loss, NeurIPS 2020, where the period is an epoch); 1 before the first has ended. The sum of the
     weights is not held. A weight stays where its loss, or the first, is not present (see
@@ -25,19 +25,18 @@ class SelfBalance(Following):
 
     config_keys = (f"{KEY}.PERIOD", f"{KEY}.RATIO")
 
-    def __init__(self, *keys: str, period=1, ratio=1.0, process_group=None):
+    def __init__(self, *keys: str, period=0, ratio=1.0, process_group=None):
         """
         Args:
             keys, process_group: see :class:`LossWeighter`
-            period: iterations, at least 1
+            period: iterations; 0: weights of each iteration from its own losses
             ratio: weighted loss over the first one, above 0
 
         Raises:
             ValueError: another type or value
         """
-        period = whole(f"period ({KEY}.PERIOD)", period, least=1)
-        super().__init__(*keys, interval=period if period > 1 else 0, process_group=process_group)
-        self.period = period
+        period = whole(f"period ({KEY}.PERIOD)", period, least=0)
+        super().__init__(*keys, interval=period, process_group=process_group)
         self.ratio = number(f"ratio ({KEY}.RATIO)", ratio, above=0)
 
     @classmethod
@@ -46,7 +45,7 @@ class SelfBalance(Following):
         return {"period": given.PERIOD, "ratio": given.RATIO}
 
     def settings(self) -> str:
-        return f"period={self.period}, ratio={self.ratio:g}"
+        return f"period={self.interval}, ratio={self.ratio:g}"
 
     def from_losses(self, losses: Tensor) -> Tensor:
         present = is_present(losses)
