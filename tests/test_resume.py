@@ -56,8 +56,14 @@ def assert_same(a, b, where=""):
         assert a == b or (isinstance(a, float) and math.isnan(a) and math.isnan(b)), where
 
 
+def what_was_seen(output, rank=0):
+    """Iteration -> what it saw, but for its collectives: a first step compares the processes."""
+    records = read_records(output, rank)
+    return {i: {**row, "collectives": None} for i, row in records.items()}
+
+
 def assert_same_runs(expected, output):
-    assert read_records(expected) == read_records(output)
+    assert what_was_seen(expected) == what_was_seen(output)
     # Parameters, buffers, the optimizer's momenta, the schedule and all random states.
     assert_same(load(expected / "model_final.pth"), load(output / "model_final.pth"))
 
