@@ -11,6 +11,9 @@ ITERATION_KEYS = {
     "MODEL.ALWA.INTERVAL": 2,
     "MODEL.ALWA.FREEZE_AFTER": 0,
     "MODEL.LOSS_WEIGHTER.SCHEDULE": 0,
+    "MODEL.LOSS_WEIGHTER.SELFBALANCE.PERIOD": 0,
+    "MODEL.LOSS_WEIGHTER.DWA.WINDOW": 1,
+    "MODEL.LOSS_WEIGHTER.GRADNORM.WINDOW": 1,
 }
 # Keys that runs already had when the first of their hashes were published, in docs/results.
 HASHED_KEYS = (
@@ -68,8 +71,9 @@ def _add_weighters(cfg) -> None:
     CN = type(cfg)
 
     cfg.MODEL.LOSS_WEIGHTER = CN()
-    # What weighs the losses: a name in LOSS_WEIGHTER_REGISTRY. "ALWA" adapts the classification
-    # weight while training, "Fixed" keeps WEIGHTS, "Schedule" follows SCHEDULE.
+    # What weighs the losses: a name in LOSS_WEIGHTER_REGISTRY; docs/weighting.md has them all.
+    # "ALWA" adapts the classification weight while training, "Fixed" keeps WEIGHTS, "Schedule"
+    # follows SCHEDULE; the other methods' keys are below, each under its name.
     cfg.MODEL.LOSS_WEIGHTER.NAME = "ALWA"
     # Which losses it weighs, each group by a weighter of its own. None or "pairs": the model's
     # pairs of classification and box loss. "all": all losses of the model in one group, those of
@@ -82,8 +86,9 @@ def _add_weighters(cfg) -> None:
     # point; 1 for losses that are not there.
     cfg.MODEL.LOSS_WEIGHTER.SCHEDULE = []
     # What the weights of a group sum to, for methods whose sum would say nothing but how large the
-    # learning rate is. 0: the number of the group's losses. "ALWA", "Fixed", "Schedule" don't ask.
+    # learning rate is: "Inverse", "DWA", "CoV", "RLW", "FAMO". 0: the number of the group's losses.
     cfg.MODEL.LOSS_WEIGHTER.SUM_TO = 0.0
+    _add_methods(cfg.MODEL.LOSS_WEIGHTER)
 
     # "ALWA" only (arXiv 2103.09488; docs/method.md).
     cfg.MODEL.ALWA = CN()
@@ -98,8 +103,43 @@ def _add_weighters(cfg) -> None:
     cfg.MODEL.ALWA.MIN_WEIGHT = 0.01
     # Iterations from which on the weights stay as they are; 0 for never.
     cfg.MODEL.ALWA.FREEZE_AFTER = 0
+    # Whether the straight line through a window is taken out before S: a loss that falls evenly has
+    # no spread then. An option of ours, as is the next.
+    cfg.MODEL.ALWA.DETREND = False
+    # How much of the old weight a new one keeps, in [0, 1): 0.9 moves a tenth of the way.
+    cfg.MODEL.ALWA.SMOOTHING = 0.0
     # The old name of MODEL.LOSS_WEIGHTER.LOSSES, lists of two names; still understood.
     cfg.MODEL.ALWA.PAIRS = []
+
+
+def _add_methods(keys) -> None:
+    """Of methods from the literature; rules and sources: docs/weighting.md."""
+    CN = type(keys)
+    # The form: exp(-s) L / 2 + s / 2 (Kendall 2018), or if True L / 2c^2 + ln(1 + c^2) (Liebel and
+    # Koerner 2018). Learning rate of s or c, which follows the schedule of the model's; ours. The
+    # weights at first; ours, so that training begins as 1:1 (s = 0 would be 1/2).
+    keys.UNCERTAINTY = CN({"REVISED": False, "LR": 0.001, "START": 1.0})
+    # The form: "reciprocal", "geometric" or "softmax". Shares of the total that the weighted losses
+    # keep, relative to one another, [["loss_cls", 0.5]]; 1 for losses that are not there. T of the
+    # softmax (arXiv 2408.07985, which searches for it), in 1 / loss.
+    keys.INVERSE = CN({"FORM": "reciprocal", "TARGET": [], "TEMPERATURE": 1.0})
+    # Iterations whose means give the box weight of the next ones: an epoch in aLRP (NeurIPS 2020);
+    # 0: each iteration's own losses, as in Rank and Sort (ICCV 2021). Weighted box loss over
+    # classification loss: 1 in both.
+    keys.SELFBALANCE = CN({"PERIOD": 0, "RATIO": 1.0})
+    # Iterations of a window, an epoch in the paper; ours is ALWA's. T = 2 as in Liu 2019, no unit.
+    keys.DWA = CN({"WINDOW": 100, "TEMPERATURE": 2.0})
+    # What an iteration's figures keep of their importance with each one after it, in [0, 1); 0: all
+    # iterations count alike (Groenendijk 2021).
+    keys.COV = CN({"DECAY": 0.0})
+    # Learning rate and weight decay of the logits, which Adam moves: Liu 2023.
+    keys.FAMO = CN({"LR": 0.025, "DECAY": 0.001})
+    # alpha (Chen 2018: 1.5 where losses differ much), no unit. Step of the weights (0.025 there).
+    # Iterations whose mean losses are the first losses; ours. A regular expression for names of the
+    # parameters that the gradients are taken of: the FPN's output convolutions; ours.
+    keys.GRADNORM = CN(
+        {"ALPHA": 1.5, "LR": 0.025, "WINDOW": 20, "PARAMETERS": r"fpn_output\d+\.weight$"}
+    )
 
 
 def _add_fcos(cfg) -> None:

@@ -13,10 +13,9 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from test_weighters import own_weighter
 
 from alwa_d2 import add_alwa_config
-from alwa_d2.weighting import LossWeighter
+from alwa_d2.weighting import Inverse, LossWeighter
 
 NUM_CLASSES = 3
 
@@ -212,9 +211,9 @@ def test_a_strict_load_names_what_stock_has_not_got():
 
 
 def test_weights_that_follow_from_the_losses_multiply_outside():
-    """The weighter of docs/method.md: both losses come out with the size of their harmonic mean."""
+    """Both losses come out with the size of their harmonic mean."""
     plain, inverse = make_model(**{"MODEL.LOSS_WEIGHTER.NAME": "Fixed"}), make_model()
-    inverse.loss_weighter = own_weighter()("loss_cls", "loss_box_reg")
+    inverse.loss_weighter = Inverse("loss_cls", "loss_box_reg")
     batch = make_batch()
     losses, _ = losses_and_gradients(plain, batch)
     weighted, _ = losses_and_gradients(inverse, batch)

@@ -14,7 +14,7 @@ from alwa_d2.weighting import (
     ALWA,
     LOSS_WEIGHTER_REGISTRY,
     Fixed,
-    LossWeighter,
+    Inverse,
     Schedule,
     build_loss_weighter,
     scale_to_sum,
@@ -72,9 +72,15 @@ def test_every_method_builds_from_the_defaults_and_begins_at_1(name):
     cfg.MODEL.LOSS_WEIGHTER.NAME = name
     weighter = build_loss_weighter(cfg, *(KEYS[:2] if name == "ALWA" else KEYS))
     assert type(weighter) is LOSS_WEIGHTER_REGISTRY.get(name)
-    assert set(floats(weighter.weights).values()) == {1.0}
-    assert weighter.known_before and weighter.kernel_weights().keys() == set(weighter.keys)
+    weights = list(floats(weighter.weights).values())
+    assert weights == pytest.approx([1] * len(weights)) or name == "RLW"
+    # Those whose weights the kernels multiply with.
+    known = name in ("ALWA", "CoV", "DWA", "Fixed", "RLW", "Schedule")
+    assert weighter.known_before == known
+    assert weighter.kernel_weights().keys() == (set(weighter.keys) if known else set())
     assert set(weighter.config_keys) <= {*flatten(cfg)}
+    own = f"MODEL.LOSS_WEIGHTER.{name.upper()}."
+    assert {key for key in flatten(cfg) if key.startswith(own)} <= set(weighter.config_keys)
 
 
 def flatten(cfg, prefix=""):
@@ -238,25 +244,14 @@ def test_losses_computed_twice_for_a_checkpointed_forward_count_once():
 # --- Weights that follow from the losses ----------------------------------------------------------
 
 
-def own_weighter():
-    """The class that docs/method.md shows, run from there."""
-    text = (REPO / "docs" / "method.md").read_text()
-    code = text.split("class Inverse(")[1].split("```")[0]
-    lines = [line for line in f"class Inverse({code}".splitlines() if line.strip()]
-    assert len(lines) < 30
-    names = {"torch": torch, "LossWeighter": LossWeighter, "scale_to_sum": scale_to_sum}
-    exec("\n".join(lines), names)
-    return names["Inverse"]
-
-
-def test_a_weighter_of_the_users_own():
+def test_weights_that_follow_from_the_losses_of_the_same_iteration():
     """Weights 1 / loss that sum to their number: of losses 1, 2, 4 they are 12/7, 6/7, 3/7."""
-    weighter = own_weighter()(*KEYS)
+    weighter = Inverse(*KEYS)
     assert weighter.kernel_weights() == {}
     weighted = weighter(losses(1.0, 2.0, 4.0))
     assert floats(weighted) == pytest.approx(dict.fromkeys(KEYS, 12 / 7))
     assert floats(weighter.weights) == pytest.approx(dict(zip(KEYS, (12 / 7, 6 / 7, 3 / 7))))
-    assert float(sum(own_weighter()(*KEYS, sum_to=1)(losses(1.0, 1.0, 1.0)).values())) == 1
+    assert float(sum(Inverse(*KEYS, sum_to=1)(losses(1.0, 1.0, 1.0)).values())) == 1
 
 
 def test_scale_to_sum():
@@ -306,7 +301,9 @@ assert not any(name.startswith(("fvcore", "detectron2", "yacs")) for name in sys
     )
     done = run_python(code, "fvcore,detectron2,yacs,iopath")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["ALWA", "Fixed", "Schedule", "1.0", "'detectron2'"]
+    *names, weight, missing = done.stdout.split()
+    assert names == sorted(name for name, _ in LOSS_WEIGHTER_REGISTRY)
+    assert (weight, missing) == ("1.0", "'detectron2'")
 
 
 def test_parts_are_imported_when_they_are_asked_for():

@@ -24,6 +24,7 @@ from .checkpoint import Checkpointer
 from .coco_evaluation import COCOEvaluator
 from .data_check import check_before_run
 from .hooks import EvaluationWriter, LossWeightLogger
+from .optimizer import build_optimizer
 from .rank_state import RankState
 from .test_time_augmentation import augmented_results
 from .voc_evaluation import VOCEvaluator
@@ -139,6 +140,11 @@ class Trainer(TrainerOfParts):
     def build_test_loader(cls, cfg, dataset_name):
         mapper = build_mapper(cfg, is_train=False)
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
+    @classmethod
+    def build_optimizer(cls, cfg, model):
+        """Detectron2's; see :func:`alwa_d2.engine.optimizer.build_optimizer`."""
+        return build_optimizer(cfg, model)
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):

@@ -41,6 +41,7 @@ class AlwaFCOS(LossNormalizer, FCOS):
         super().__init__(**kwargs)
         keep_anchors_of(self.anchor_generator)
         self.loss_weighter = loss_weighter
+        loss_weighter.attach(self)
         self.init_normalizer(sync_normalizer)
 
     @classmethod

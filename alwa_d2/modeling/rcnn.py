@@ -43,6 +43,8 @@ class AlwaGeneralizedRCNN(LoadsStockCheckpoints, GeneralizedRCNN):
         # By name, so that a checkpoint with other groups does not get into these.
         self.loss_weighters = nn.ModuleDict({"-".join(w.keys): w for w in loss_weighters})
         self.all_losses = all_losses
+        for weighter in loss_weighters:
+            weighter.attach(self)
 
     @classmethod
     def from_config(cls, cfg):

@@ -49,6 +49,7 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
         check_box_loss_kind("RETINANET", self.box_reg_loss_type)
         keep_anchors_of(self.anchor_generator)
         self.loss_weighter = loss_weighter
+        loss_weighter.attach(self)
         self.init_normalizer(sync_normalizer)
 
     @classmethod

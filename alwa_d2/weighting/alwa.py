@@ -7,17 +7,13 @@ import torch
 from torch import Tensor
 
 from .._show import show
+from .alwa_statistics import VARIANTS, detrended
 from .base import Constant, LossWeighter, is_real
 from .processes import average
 from .registry import LOSS_WEIGHTER_REGISTRY
 
 logger = logging.getLogger(__name__)
 
-# Statistic of a window of losses, (C, 2) -> (2,); the standard deviation is the sample one.
-VARIANTS = {
-    "ALWA_1": lambda window: window.mean(0) + window.std(0),
-    "ALWA_2": lambda window: window.std(0),
-}
 RULES = ("authors", "balance")
 MAX_INTERVAL = 1_000_000  # the window is held in memory and in every checkpoint, 16 bytes each
 MIN_WEIGHT = 0.01  # the default
@@ -30,7 +26,7 @@ def _is_capturing(x: Tensor) -> bool:
     return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
-def _check(variant, rule, interval, min_weight, freeze_after) -> None:
+def _check(variant, rule, interval, min_weight, freeze_after, detrend, smoothing) -> None:
     """Raises ValueError for values, also of other types, that ALWA has no meaning for."""
     if variant not in tuple(VARIANTS):  # compared, not hashed: it may be anything
         _refuse("variant", f"one of {', '.join(VARIANTS)}", variant)
@@ -44,6 +40,12 @@ def _check(variant, rule, interval, min_weight, freeze_after) -> None:
         _refuse("min_weight", "0 < weight <= 1", min_weight)
     if not isinstance(freeze_after, Integral) or freeze_after < 0:
         _refuse("freeze_after", "an integer of at least 0", freeze_after)
+    if not isinstance(detrend, bool):
+        _refuse("detrend", "True or False", detrend)
+    if detrend and interval < 3:  # of two losses a straight line leaves nothing
+        _refuse("interval", "at least 3 iterations with DETREND", interval)
+    if not is_real(smoothing) or not 0 <= smoothing < 1:
+        _refuse("smoothing", "0 <= smoothing < 1", smoothing)
 
 
 def _refuse(name: str, expected: str, got) -> None:
@@ -79,15 +81,17 @@ class ALWA(LossWeighter):
     _WINDOW = ("window", "slot", "window_start")  # loaded as one unit
     rank_buffers = ("window",)
     config_keys = tuple(
-        f"MODEL.ALWA.{key}" for key in ("VARIANT", "RULE", "INTERVAL", "MIN_WEIGHT", "FREEZE_AFTER")
+        f"MODEL.ALWA.{key}"
+        for key in "VARIANT RULE INTERVAL MIN_WEIGHT FREEZE_AFTER DETREND SMOOTHING".split()
     )
     variant, rule, interval = Constant(), Constant(), Constant()
     min_weight, freeze_after = Constant(), Constant()
+    detrend, smoothing = Constant(), Constant()
 
     def __init__(
         self, cls_key="loss_cls", reg_key="loss_box_reg", *others,
         variant="ALWA_2", rule="balance", interval=100, min_weight=MIN_WEIGHT, freeze_after=0,
-        process_group=None,
+        detrend=False, smoothing=0.0, process_group=None,
     ):  # fmt: skip
         """
         Args:
@@ -98,6 +102,9 @@ class ALWA(LossWeighter):
             interval: length C of a window in iterations, 2 to 1 000 000
             min_weight: floor of the classification weight under "balance", in (0, 1]
             freeze_after: iterations from which on the weights stay as they are; 0 for never
+            detrend: whether S is of what the window's straight line leaves over: a loss that falls
+                evenly has no spread then
+            smoothing: how much of the old weight a new one keeps, in [0, 1)
             process_group: see :class:`LossWeighter`
 
         Raises:
@@ -110,12 +117,14 @@ class ALWA(LossWeighter):
                 f"classification with a box loss, got {len(self.keys)}: {', '.join(self.keys)}. "
                 'MODEL.LOSS_WEIGHTER.LOSSES "pairs" gives it pairs.'
             )
-        _check(variant, rule, interval, min_weight, freeze_after)
+        _check(variant, rule, interval, min_weight, freeze_after, detrend, smoothing)
         self.variant = variant
         self.rule = rule
         self.interval = int(interval)
         self.min_weight = min_weight
         self.freeze_after = int(freeze_after)
+        self.detrend = detrend
+        self.smoothing = smoothing
         for name, value in self._initial_state().items():
             self.register_buffer(name, value)
         self._count = 0  # host copy of slot
@@ -142,11 +151,15 @@ class ALWA(LossWeighter):
             "interval": keys.INTERVAL,
             "min_weight": keys.MIN_WEIGHT,
             "freeze_after": keys.FREEZE_AFTER,
+            "detrend": keys.DETREND,
+            "smoothing": keys.SMOOTHING,
         }
 
     def settings(self) -> str:
         text = f"variant={self.variant}, rule={self.rule}, interval={self.interval}"
-        return text + (f", freeze_after={self.freeze_after}" if self.freeze_after else "")
+        text += f", freeze_after={self.freeze_after}" if self.freeze_after else ""
+        text += ", detrend" if self.detrend else ""
+        return text + (f", smoothing={self.smoothing:g}" if self.smoothing else "")
 
     def without_effect(self, max_iter: int) -> list[str]:
         said = []
@@ -189,7 +202,7 @@ class ALWA(LossWeighter):
     def _end_window(self) -> None:
         window = self.window
         average(window, self.process_group)
-        statistic = VARIANTS[self.variant](window)
+        statistic = VARIANTS[self.variant](detrended(window) if self.detrend else window)
         if self.rule == "authors":
             # Weights are constant within a window, so that its weighted losses need not be kept:
             # both statistics are proportional to them.
@@ -203,6 +216,8 @@ class ALWA(LossWeighter):
         if self.freeze_after:
             changes &= self.window_start + self.interval <= self.freeze_after
         w_cls = self.weight_vector[0]
+        if self.smoothing:
+            weight = torch.lerp(weight, w_cls, self.smoothing)
         torch.where(changes, weight, w_cls, out=w_cls)
 
         # The variance of a row with a loss that is not finite is NaN, the greatest of all; the

@@ -18,7 +18,7 @@ def is_real(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def scale_to_sum(weights: Tensor, sum_to: float = 0) -> Tensor:
+def scale_to_sum(weights: Tensor, sum_to: float = 0, present: Tensor | None = None) -> Tensor:
     """
     The weights in the same proportions, with another sum.
 
@@ -27,8 +27,15 @@ def scale_to_sum(weights: Tensor, sum_to: float = 0) -> Tensor:
     Args:
         weights: (n,), of at least 0, not all 0
         sum_to: MODEL.LOSS_WEIGHTER.SUM_TO; 0: n, as if all weights were 1
+        present: (n,) bool; the other weights become the mean. None: all, and not all are 0
     """
-    return weights * ((sum_to or len(weights)) / weights.sum())
+    if present is None:
+        return weights * ((sum_to or len(weights)) / weights.sum())
+    mean = (sum_to or len(weights)) / len(weights)
+    weights = torch.where(present, weights, 0)
+    total = weights.sum()
+    share = weights * (mean * present.sum() / torch.where(total > 0, total, 1))
+    return torch.where(present & (total > 0), share, mean)
 
 
 class Constant:
@@ -76,6 +83,8 @@ class LossWeighter(nn.Module):
             the main process's model alone would lose. All others are the same on all processes.
         observed: what the iteration saw, for logging: (unweighted losses, statistics or None), both
             detached, or None before the first
+        learning_rate: of its parameters, where it learns weights: the trainer gives them a group of
+            their own in the optimizer
         auto_step: whether a call, or the model, ends the iteration by itself. False where several
             batches make one step of the optimizer: then call `step` after it. What was observed
             until then counts as one iteration, with the mean of each loss.
@@ -84,6 +93,7 @@ class LossWeighter(nn.Module):
     known_before: ClassVar[bool] = True
     config_keys: ClassVar[tuple[str, ...] | None] = None
     rank_buffers: tuple[str, ...] = ()
+    learning_rate: float | None = None
     keys = Constant()
     # A detector that is scripted for inference has no use for its weighter.
     __jit_unused_properties__ = ["weights", "statistics", "observing", "cls_key", "reg_key"]
@@ -127,6 +137,9 @@ class LossWeighter(nn.Module):
     def build(cls, cfg, keys) -> "LossWeighter":
         """The weighter of some losses that a config describes."""
         return cls(*keys, **cls.from_config(cfg))
+
+    def attach(self, model: nn.Module) -> None:
+        """Called by the model that it is in, when that is built; for methods that look into it."""
 
     @classmethod
     def named_losses(cls, cfg) -> list[str]:

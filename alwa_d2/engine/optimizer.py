@@ -1,0 +1,86 @@
+"""Detectron2's optimizer, with a group of its own for loss weights that are learnt."""
+
+from functools import partial
+
+import torch
+from detectron2 import solver
+from torch import nn
+
+from ..weighting import LossWeighter
+
+
+def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
+    """
+    What Detectron2 builds of the config; a loss weighter's parameters are in a group with the
+    weighter's own learning rate, without weight decay and outside gradient clipping. The schedule
+    multiplies that rate as all others.
+
+    Args:
+        model: not the `DistributedDataParallel` around it
+    """
+    overrides = _overrides(model)
+    if not overrides:
+        return solver.build_optimizer(cfg, model)
+    keys = cfg.SOLVER
+    groups = solver.get_default_optimizer_params(
+        model,
+        base_lr=keys.BASE_LR,
+        weight_decay_norm=keys.WEIGHT_DECAY_NORM,
+        bias_lr_factor=keys.BIAS_LR_FACTOR,
+        weight_decay_bias=keys.WEIGHT_DECAY_BIAS,
+        overrides=overrides,
+    )
+    optimizer = torch.optim.SGD(
+        groups,
+        lr=keys.BASE_LR,
+        momentum=keys.MOMENTUM,
+        nesterov=keys.NESTEROV,
+        weight_decay=keys.WEIGHT_DECAY,
+        foreach=True,
+    )
+    if keys.CLIP_GRADIENTS.ENABLED:
+        # Detectron2's own clips all parameters of the optimizer.
+        learnt = {id(x) for weighter in _weighters(model) for x in weighter.parameters()}
+        clipped = [x for x in model.parameters() if x.requires_grad and id(x) not in learnt]
+        optimizer.register_step_pre_hook(partial(_clip, clipped, _clipper(keys.CLIP_GRADIENTS)))
+    return optimizer
+
+
+def _weighters(model: nn.Module) -> list[LossWeighter]:
+    return [module for module in model.modules() if isinstance(module, LossWeighter)]
+
+
+def _overrides(model: nn.Module) -> dict[str, dict[str, float]]:
+    """Name of a learnt parameter -> what its group says; Detectron2 goes by the last name."""
+    overrides = {}
+    for weighter in _weighters(model):
+        for name, _ in weighter.named_parameters(recurse=False):
+            if weighter.learning_rate is None:
+                kind = type(weighter).__name__
+                raise ValueError(f"{kind}.learning_rate: expected one for {name}, got None")
+            overrides[name] = {"lr": weighter.learning_rate, "weight_decay": 0.0}
+    for prefix, module in model.named_modules():
+        for name, _ in module.named_parameters(recurse=False):
+            if name in overrides and not isinstance(module, LossWeighter):
+                raise ValueError(
+                    f"{prefix}.{name}: expected another name than that of a loss weighter's "
+                    "parameter, by which its learning rate is set"
+                )
+    return overrides
+
+
+def _clipper(keys):
+    """SOLVER.CLIP_GRADIENTS as a function of one parameter, as Detectron2 applies it."""
+    if keys.CLIP_TYPE == "value":
+        return partial(nn.utils.clip_grad_value_, clip_value=keys.CLIP_VALUE)
+    if keys.CLIP_TYPE == "norm":
+        return partial(nn.utils.clip_grad_norm_, max_norm=keys.CLIP_VALUE, norm_type=keys.NORM_TYPE)
+    raise ValueError(
+        f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE: expected value or norm, got {keys.CLIP_TYPE!r}"
+    )
+
+
+def _clip(parameters, clip, optimizer, args, kwargs) -> None:
+    """In front of each step; `GradScaler` has taken its factor out by then."""
+    for parameter in parameters:
+        clip(parameter)

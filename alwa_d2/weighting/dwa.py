@@ -1,0 +1,73 @@
+"""Dynamic weight average (Liu, Johns and Davison, CVPR 2019, arXiv 1803.10704)."""
+
+import torch
+from torch import Tensor
+
+from .base import scale_to_sum
+from .following import SUM_KEY, Following, is_present
+from .options import number, whole
+from .registry import LOSS_WEIGHTER_REGISTRY
+
+KEY = "MODEL.LOSS_WEIGHTER.DWA"
+
+
+@LOSS_WEIGHTER_REGISTRY.register()
+class DWA(Following):
+    """
+    Larger weights for losses that fall more slowly: softmax(r / T), where r is a loss's mean over a
+    window by that over the window before, both unweighted. 1 until two windows have ended.
+
+    The paper's epoch is a window of iterations here. A loss that was not present in one of the two
+    windows (see :func:`is_present`) has r = 1, as if it had not moved.
+    """
+
+    config_keys = (SUM_KEY, f"{KEY}.WINDOW", f"{KEY}.TEMPERATURE")
+
+    def __init__(self, *keys: str, window=100, temperature=2.0, sum_to=0, process_group=None):
+        """
+        Args:
+            keys, process_group: see :class:`LossWeighter`
+            window: iterations, at least 1
+            temperature: T, above 0
+            sum_to: what the weights sum to; 0: their number
+
+        Raises:
+            ValueError: another type or value
+        """
+        window = whole(f"window ({KEY}.WINDOW)", window, least=1)
+        super().__init__(*keys, interval=window, process_group=process_group)
+        self.temperature = number(f"temperature ({KEY}.TEMPERATURE)", temperature, above=0)
+        self.sum_to = number(f"sum_to ({SUM_KEY})", sum_to, least=0)
+        # Mean over the window before; NaN before there is one.
+        self.register_buffer("previous", self._vector(torch.nan))
+
+    @classmethod
+    def from_config(cls, cfg) -> dict:
+        given = cfg.MODEL.LOSS_WEIGHTER.DWA
+        return {
+            "window": given.WINDOW,
+            "temperature": given.TEMPERATURE,
+            "sum_to": cfg.MODEL.LOSS_WEIGHTER.SUM_TO,
+        }
+
+    def settings(self) -> str:
+        return f"window={self.interval}, temperature={self.temperature:g}"
+
+    def without_effect(self, max_iter: int) -> list[str]:
+        if 2 * self.interval < max_iter:
+            return []
+        return [
+            f"DWA: no two windows of WINDOW {self.interval} iterations end before the last of "
+            f"SOLVER.MAX_ITER {max_iter}, and no weight changes"
+        ]
+
+    def _fresh(self) -> dict[str, float]:
+        return {**super()._fresh(), "previous": torch.nan}
+
+    def from_losses(self, losses: Tensor) -> Tensor:
+        ratio = losses / self.previous
+        usable = is_present(losses) & is_present(self.previous)
+        ratio = torch.where(usable, ratio, 1)
+        self.previous.copy_(torch.where(is_present(losses), losses, self.previous))
+        # All 1 before the second window's end: equal weights.
+        return scale_to_sum((ratio / self.temperature).softmax(0), self.sum_to)

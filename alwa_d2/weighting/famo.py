@@ -1,0 +1,95 @@
+"""Fast adaptive multitask optimization (Liu et al., NeurIPS 2023, arXiv 2306.03792)."""
+
+import torch
+from torch import Tensor
+
+from .base import scale_to_sum
+from .following import FLOOR, SUM_KEY, Following, is_present, mean_of_batches
+from .options import number
+from .registry import LOSS_WEIGHTER_REGISTRY
+
+KEY = "MODEL.LOSS_WEIGHTER.FAMO"
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as in the paper's experiments
+
+
+@LOSS_WEIGHTER_REGISTRY.register()
+class FAMO(Following):
+    """
+    Lets all losses fall at the same relative rate: weights z / L, where z = softmax of logits, and
+    a logit falls where its loss's logarithm has fallen more than the others'.
+
+    The paper computes the losses of a batch again after the optimizer's step. Here the next batch's
+    losses stand for that second forward: it costs nothing, and the differences between batches are
+    noise in it. An iteration's losses are compared with those of the one before, and the logits
+    that they give act in the next. Adam moves the logits, with its state in buffers; a loss that is
+    not present in one of the two (see :func:`is_present`) counts as one that has not moved. Losses
+    below 1e-4 count as that.
+    """
+
+    config_keys = (SUM_KEY, f"{KEY}.LR", f"{KEY}.DECAY")
+
+    def __init__(self, *keys: str, lr=0.025, decay=1e-3, sum_to=0, process_group=None):
+        """
+        Args:
+            keys, process_group: see :class:`LossWeighter`
+            lr: learning rate of the logits, at least 0
+            decay: weight decay of the logits, at least 0
+            sum_to: what the weights sum to; 0: their number
+
+        Raises:
+            ValueError: another type or value
+        """
+        super().__init__(*keys, interval=0, process_group=process_group)
+        self.lr = number(f"lr ({KEY}.LR)", lr, least=0)
+        self.decay = number(f"decay ({KEY}.DECAY)", decay, least=0)
+        self.sum_to = number(f"sum_to ({SUM_KEY})", sum_to, least=0)
+        self.register_buffer("logits", self._vector(0.0))
+        self.register_buffer("moments", torch.zeros(2, len(self.keys), dtype=torch.float64))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("previous", self._vector(torch.nan))  # the last losses that were there
+        self._shared = None  # this iteration's losses, the mean over batches and processes
+
+    @classmethod
+    def from_config(cls, cfg) -> dict:
+        given = cfg.MODEL.LOSS_WEIGHTER
+        return {"lr": given.FAMO.LR, "decay": given.FAMO.DECAY, "sum_to": given.SUM_TO}
+
+    def settings(self) -> str:
+        return f"lr={self.lr:g}, decay={self.decay:g}"
+
+    def _fresh(self) -> dict[str, float]:
+        own = {"logits": 0.0, "moments": 0.0, "updates": 0.0, "previous": torch.nan}
+        return {**super()._fresh(), **own}
+
+    def from_losses(self, losses: Tensor) -> Tensor:
+        self._shared = mean_of_batches(self, self._shared, losses)
+        present = is_present(losses)
+        z = torch.where(present, self.logits, -torch.inf).softmax(0).nan_to_num()
+        return scale_to_sum(z / losses.clamp(min=FLOOR).nan_to_num(), self.sum_to, present)
+
+    def step(self) -> None:
+        super().step()
+        if self.observing and self._shared is not None:
+            self._update(self._shared)
+            self._shared = None
+
+    def _update(self, losses: Tensor) -> None:
+        """Adam's step for the logits, by how the losses' logarithms have changed."""
+        usable = is_present(losses) & is_present(self.previous)
+        fall = self.previous.clamp(min=FLOOR).log() - losses.clamp(min=FLOOR).log()
+        fall = torch.where(usable, fall, 0)
+        z = self.logits.softmax(0)
+        gradient = z * (fall - (z * fall).sum()) + self.decay * self.logits
+        updates = self.updates + 1
+        first = torch.lerp(gradient, self.moments[0], BETAS[0])
+        second = torch.lerp(gradient.square(), self.moments[1], BETAS[1])
+        mean = first / (1 - BETAS[0] ** updates)
+        size = (second / (1 - BETAS[1] ** updates)).sqrt() + EPSILON
+        moves = usable.any()
+        for buffer, value in (
+            (self.logits, self.logits - self.lr * mean / size),
+            (self.moments, torch.stack([first, second])),
+            (self.updates, updates),
+        ):
+            buffer.copy_(torch.where(moves, value, buffer))
+        self.previous.copy_(torch.where(is_present(losses), losses, self.previous))

@@ -1,0 +1,135 @@
+"""What weighters have in common whose weights follow from their losses by a formula."""
+
+import logging
+
+import torch
+from torch import Tensor
+
+from .base import LossWeighter
+from .processes import average
+
+logger = logging.getLogger(__name__)
+
+# Smaller losses count as this where one is divided by them: weights stay below 1e4 times another
+# loss, which float16 holds, whose largest number is 65504.
+FLOOR = 1e-4
+SUM_KEY = "MODEL.LOSS_WEIGHTER.SUM_TO"
+
+
+def is_present(losses: Tensor) -> Tensor:
+    """
+    Which losses there are, in a batch or a window: those that are finite and above 0.
+
+    A detector's loss is exactly 0 where a batch has nothing to compute it from, such as a box.
+    """
+    return losses.isfinite() & (losses > 0)
+
+
+def in_order(losses: dict[str, Tensor], keys) -> Tensor:
+    """The losses' values, (n,) float64."""
+    return torch.stack([losses[key].double() for key in keys])
+
+
+def mean_of_batches(weighter: LossWeighter, before: Tensor | None, new: Tensor) -> Tensor:
+    """The mean over an iteration's batches; `before` is that of those that it has had so far."""
+    count = 0 if weighter.auto_step else weighter._batches
+    return before + (new - before) / (count + 1) if count else new
+
+
+class Following(LossWeighter):
+    """
+    Weights that a subclass's `from_losses` makes of the losses' means over all processes.
+
+    With an interval of C iterations these are means over windows of so many, and new weights act
+    from the next iteration on: they are known before the losses. With interval 0 the weights of an
+    iteration follow from its own losses, before these are weighed, without a gradient. Either way
+    the processes average n numbers, in one collective: at a window's end, or for each batch.
+    """
+
+    rank_buffers: tuple[str, ...] = ()
+
+    def __init__(self, *keys: str, interval: int, process_group=None):
+        super().__init__(*keys, process_group=process_group)
+        self.interval = interval
+        self.known_before = interval > 0
+        self.register_buffer("weight_vector", self._vector(1.0))  # in force, or the last ones
+        self._count = 0  # host copy of slot
+        if interval:
+            self.rank_buffers = ("total",)
+            self.register_buffer("total", self._vector(0.0))  # this process's, of this window
+            self.register_buffer("slot", torch.zeros((), dtype=torch.int64))  # iterations in it
+
+    def _vector(self, value: float) -> Tensor:
+        return torch.full((len(self.keys),), value, dtype=torch.float64)
+
+    def from_losses(self, losses: Tensor) -> Tensor:
+        """
+        The weights, (n,); called once a window, or for each batch.
+
+        Args:
+            losses: (n,) float64 means, the same on all processes; see :func:`is_present`
+        """
+        raise NotImplementedError
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        return dict(zip(self.keys, self.weight_vector.clone().unbind(), strict=True))
+
+    def weigh(self, losses) -> dict[str, Tensor]:
+        if self.observing and not self.known_before:
+            values = in_order({key: self._loss(losses, key) for key in self.keys}, self.keys)
+            average(values, self.process_group)
+            self.weight_vector.copy_(self.from_losses(values))
+        return super().weigh(losses)
+
+    @torch.no_grad()
+    def _end_window(self) -> None:
+        mean = self.total / self.interval
+        average(mean, self.process_group)
+        self.weight_vector.copy_(self.from_losses(mean))
+        self.total.zero_()
+
+    def step(self) -> None:
+        super().step()
+        if not (self.observing and self.interval):
+            return
+        self.total.add_(in_order(self.observed[0], self.keys))
+        self._count += 1
+        if self._count == self.interval:
+            self._count = 0
+            self._end_window()
+        self.slot.fill_(self._count)
+
+    def _fresh(self) -> dict[str, float]:
+        """Buffer -> its value before a training."""
+        return {"weight_vector": 1.0, **({"total": 0.0, "slot": 0} if self.interval else {})}
+
+    def reset(self) -> bool:
+        before = [getattr(self, name).clone() for name in self._fresh()]
+        for name, value in self._fresh().items():
+            getattr(self, name).fill_(value)
+        self._count = 0
+        after = [getattr(self, name) for name in self._fresh()]
+        return not all(
+            torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in zip(before, after, strict=True)
+        )
+
+    def shared_state(self) -> dict[str, Tensor]:
+        # DistributedDataParallel copies the buffers of the first process, but not what it counts.
+        count = torch.tensor(self._count).to(self.weight_vector.device)
+        return {"count": count, **super().shared_state()}
+
+    def _load_from_state_dict(self, *args):
+        """A window that is longer than this one's begins anew; see `torch.nn.Module`."""
+        super()._load_from_state_dict(*args)
+        if not self.interval:
+            return
+        self._count = int(self.slot)
+        if not 0 <= self._count < self.interval:
+            logger.info(
+                f"The checkpoint's window of {' and '.join(self.keys)} is not one of "
+                f"{self.interval} iterations: a new one begins."
+            )
+            self._count = 0
+            self.slot.zero_()
+            self.total.zero_()

@@ -1,0 +1,120 @@
+"""Learnt loss weights in the optimizer: a group of their own; all else is Detectron2's."""
+
+import pytest
+import torch
+
+pytest.importorskip("detectron2", reason="needs Detectron2")
+
+import toy
+from detectron2 import solver
+from torch import nn
+
+from alwa_d2.engine import Trainer
+from alwa_d2.weighting import LossWeighter, Uncertainty
+
+CLIP = ("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.5)
+LEARNT = ("MODEL.LOSS_WEIGHTER.NAME", "Uncertainty", "MODEL.LOSS_WEIGHTER.UNCERTAINTY.LR", 0.25)
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.norm = nn.GroupNorm(1, 2)
+        self.weighter = Uncertainty()
+
+
+def cfg_of(*opts):
+    return toy.toy_cfg("AlwaRetinaNet", "", "SOLVER.WEIGHT_DECAY", 0.5, *opts)
+
+
+def test_a_group_of_its_own():
+    model = Model()
+    optimizer = Trainer.build_optimizer(cfg_of(*LEARNT), model)
+    (own,) = [g for g in optimizer.param_groups if g["params"][0] is model.weighter.loss_scale]
+    assert len(own["params"]) == 1
+    # The rate is the weighter's: a config reaches it when the model is built.
+    assert (own["lr"], own["weight_decay"], own["momentum"]) == (1e-3, 0, 0.9)
+    others = [g for g in optimizer.param_groups if g is not own]
+    assert sum(len(g["params"]) for g in others) == 4
+    assert all(g["lr"] == 0.01 for g in others)
+
+
+def test_the_others_groups_are_detectron2s():
+    """Weight decay of norms and the rate of biases, too."""
+    opts = (
+        "SOLVER.WEIGHT_DECAY_NORM",
+        0.125,
+        "SOLVER.BIAS_LR_FACTOR",
+        2.0,
+        "SOLVER.NESTEROV",
+        True,
+    )
+    ours, theirs, model = cfg_of(*opts), cfg_of(*opts), Model()
+    groups = Trainer.build_optimizer(ours, model).param_groups
+    del model.weighter
+    expected = solver.build_optimizer(theirs, model).param_groups
+
+    def told(groups):
+        return {
+            id(x): {key: value for key, value in group.items() if key != "params"}
+            for group in groups
+            for x in group["params"]
+        }
+
+    groups, expected = told(groups), told(expected)
+    assert all(groups[x] == expected[x] for x in expected)
+
+
+def test_without_learnt_weights_it_is_detectron2s():
+    optimizer = Trainer.build_optimizer(cfg_of(*CLIP), nn.Linear(2, 2))
+    assert type(optimizer).__name__ == "SGDWithGradientClip"
+
+
+@pytest.mark.parametrize("clip_type", ["norm", "value"])
+def test_clipping_leaves_learnt_weights_out(clip_type):
+    """The others step as far as with Detectron2's optimizer."""
+    opts = (*CLIP, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip_type)
+    model, stock = Model(), Model()
+    stock.load_state_dict(model.state_dict())
+    start = model.weighter.loss_scale.detach().clone()
+    for x in (*model.parameters(), *stock.parameters()):
+        x.grad = torch.full_like(x, 8.0)
+    Trainer.build_optimizer(cfg_of(*opts), model).step()
+    del stock.weighter
+    solver.build_optimizer(cfg_of(*opts), stock).step()
+    for x, y in zip(stock.parameters(), model.parameters()):
+        assert torch.equal(x, y)
+    torch.testing.assert_close(model.weighter.loss_scale.detach(), start - 1e-3 * 8)
+
+
+def test_a_weighter_with_parameters_needs_a_rate():
+    class Learnt(LossWeighter):
+        def __init__(self):
+            super().__init__()
+            self.own = nn.Parameter(torch.zeros(2))
+
+    with pytest.raises(ValueError, match="Learnt.learning_rate: expected one for own, got None"):
+        Trainer.build_optimizer(cfg_of(), Learnt())
+
+
+def test_a_name_that_is_another_parameters_is_refused():
+    model = Model()
+    model.layer.loss_scale = nn.Parameter(torch.zeros(1))
+    with pytest.raises(ValueError, match="layer.loss_scale: expected another name"):
+        Trainer.build_optimizer(cfg_of(), model)
+
+
+def test_training_moves_them_and_resumes_to_the_bit(tmp_path):
+    """Six iterations, and three with three more after --resume."""
+    courses = []
+    for folder, stops in (("whole", [6]), ("parts", [3, 6])):
+        for stop in stops:
+            cfg = toy.toy_cfg("AlwaRetinaNet", tmp_path / folder, *LEARNT, *CLIP)
+            cfg.SOLVER.MAX_ITER = stop
+            (tmp_path / folder).mkdir(exist_ok=True)
+            toy.train(cfg, resume=stop == 6 and len(stops) == 2)
+        records = toy.read_records(tmp_path / folder)
+        courses.append([records[i]["weights"] for i in range(6)])
+    assert courses[0] == courses[1]
+    assert len({tuple(row.values()) for row in courses[0]}) == 6

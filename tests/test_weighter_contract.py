@@ -1,0 +1,371 @@
+"""What every loss weighter promises, over the whole registry: a new method is in as it is registered."""
+
+import copy
+import io
+import json
+import math
+import os
+import pickle
+import subprocess
+import sys
+from unittest import mock
+
+import pytest
+import torch
+from conftest import REPO
+from device_only import NoHostReads, make_fake
+from torch import nn
+from torch._subclasses import FakeTensorMode
+
+from alwa_d2.weighting import LOSS_WEIGHTER_REGISTRY
+
+PAIR = ("loss_cls", "loss_box_reg")
+# Short windows, and weights that are not 1: twelve iterations must be enough for all that happens.
+OPTIONS = {
+    "ALWA": {"interval": 3},
+    "DWA": {"window": 3},
+    "Fixed": {"weights": [0.5, 2.0]},
+    "GradNorm": {"window": 2, "parameters": "^shared$"},
+    "Schedule": {"points": {"loss_cls": [(0, 1.0), (8, 0.25)]}},
+    "Uncertainty": {"lr": 0.05},
+}
+# Other settings of the same classes, which take other paths.
+VARIANTS = {
+    "ALWA authors": ("ALWA", {"interval": 3, "rule": "authors", "detrend": True, "smoothing": 0.5}),
+    "CoV decayed": ("CoV", {"decay": 0.9}),
+    "Inverse geometric": ("Inverse", {"form": "geometric"}),
+    "Inverse softmax": ("Inverse", {"form": "softmax"}),
+    "SelfBalance period": ("SelfBalance", {"period": 3}),
+    "Uncertainty revised": ("Uncertainty", {"lr": 0.05, "revised": True}),
+}
+CASES = {
+    **{name: (name, OPTIONS.get(name, {})) for name, _ in LOSS_WEIGHTER_REGISTRY},
+    **VARIANTS,
+}
+ITERATIONS = 12
+
+
+class Detector(nn.Module):
+    """Two losses of one shared parameter."""
+
+    def __init__(self, case):
+        super().__init__()
+        name, options = CASES[case]
+        self.shared = nn.Parameter(torch.tensor([1.0, 2.0, -1.0], dtype=torch.float64))
+        self.weighter = LOSS_WEIGHTER_REGISTRY.get(name)(*PAIR, **options)
+        self.weighter.attach(self)
+
+    def losses(self, batch):
+        first, second = ((self.shared * x).square().mean() for x in batch)
+        return {"loss_cls": 3 * first, "loss_box_reg": second, "loss_else": first + second}
+
+    def forward(self, batch):
+        return self.weighter(self.losses(batch))
+
+
+def batches(count=ITERATIONS, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = 0.5 + torch.rand(count, 2, 3, generator=generator, dtype=torch.float64)
+    return list(x * torch.linspace(1, 0.2, count)[:, None, None])
+
+
+def optimizer_of(model):
+    learnt = list(model.weighter.parameters())
+    own = [{"params": learnt, "lr": model.weighter.learning_rate}] if learnt else []
+    return torch.optim.SGD([{"params": [model.shared]}, *own], lr=0.05, momentum=0.9)
+
+
+def train(model, given, optimizer=None):
+    """The weighted losses of each iteration, and the weights after it, to the bit."""
+    optimizer = optimizer or optimizer_of(model)
+    seen = []
+    for batch in given:
+        weighted = model(batch)
+        optimizer.zero_grad()
+        sum(weighted.values()).backward()
+        optimizer.step()
+        values = [*weighted.values(), *model.weighter.weights.values()]
+        seen.append([x.item().hex() for x in values])
+    return seen
+
+
+def assert_same_state(first, second, **tolerance):
+    first, second = first.state_dict(), second.state_dict()
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(
+            value, second[name], **(tolerance or {"rtol": 0, "atol": 0}), equal_nan=True, msg=name
+        )
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return request.param
+
+
+def test_the_toy_moves_every_weight_that_can_move(case):
+    """Otherwise the tests below show nothing."""
+    seen = train(model := Detector(case), batches())
+    weights = {tuple(row[3:]) for row in seen}
+    assert len(weights) > (0 if case == "Fixed" else 1), weights
+    assert case == "Fixed" or model.weighter.reset() and not model.weighter.reset()
+
+
+# --- Losses that are not as they should be --------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [0.0, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("key", PAIR)
+def test_zero_and_nonfinite_losses_leave_no_trace(case, key, value):
+    """The weighted loss shows them; the weights stay finite, and move again afterwards."""
+    model = Detector(case)
+    optimizer = optimizer_of(model)
+    for i, batch in enumerate(batches(24)):
+        losses = model.losses(batch)
+        if i in (0, 4, 5):
+            losses[key] = losses[key] * 0 + value
+        weighted = model.weighter(losses)
+        if i in (0, 4, 5) and not math.isfinite(value):
+            assert not math.isfinite(weighted[key].item())
+            learnt = list(model.weighter.parameters())
+            if learnt:
+                (gradient,) = torch.autograd.grad(sum(weighted.values()), learnt)
+                assert gradient.isfinite().all()
+        else:
+            assert all(math.isfinite(x.item()) for x in weighted.values())
+            optimizer.zero_grad()
+            sum(weighted.values()).backward()
+            optimizer.step()
+        weights = [x.item() for x in model.weighter.weights.values()]
+        assert all(math.isfinite(x) and x >= 0 for x in weights), (i, weights)
+        if i == 5:
+            then = weights
+    assert case == "Fixed" or weights != then
+    for name, parameter in model.weighter.named_parameters():
+        assert parameter.isfinite().all(), name
+
+
+def test_missing_losses_are_named_and_change_nothing(case):
+    model = Detector(case)
+    before = copy.deepcopy(model)
+    losses = model.losses(batches()[0])
+    del losses["loss_box_reg"]
+    with pytest.raises(KeyError, match="losses: expected the key 'loss_box_reg'"):
+        model.weighter(losses)
+    assert_same_state(model, before)
+    assert train(model, batches()) == train(before, batches())
+
+
+# --- State ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop", [1, 5, 6])
+def test_resumes_to_the_bit(case, stop):
+    whole, first, second = (Detector(case) for _ in range(3))
+    expected = train(whole, batches())
+    optimizer = optimizer_of(first)
+    seen = train(first, batches()[:stop], optimizer)
+    file = io.BytesIO()
+    torch.save([first.state_dict(), optimizer.state_dict()], file)
+    file.seek(0)
+    model, state = torch.load(file, weights_only=True)
+    train(second, batches(4, seed=9))  # loading takes nothing over from what was there
+    second.load_state_dict(model)
+    optimizer = optimizer_of(second)
+    optimizer.load_state_dict(state)
+    assert seen + train(second, batches()[stop:], optimizer) == expected
+    assert_same_state(whole, second)
+
+
+def test_a_copy_and_a_pickle_go_on_as_the_original(case):
+    model = Detector(case)
+    train(model, batches()[:5])
+    copied, pickled = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    expected = train(model, batches()[5:])
+    assert train(copied, batches()[5:]) == train(pickled, batches()[5:]) == expected
+
+
+def test_eval_mode_and_passes_without_gradients_change_nothing(case):
+    model = Detector(case)
+    train(model, batches()[:4])
+    before = copy.deepcopy(model)
+    losses = model.eval().losses(batches()[7])
+    weighted = model.weighter(losses)
+    assert all(weighted[key] is losses[key] for key in losses)
+    model.train()
+    with torch.no_grad():
+        weighted = model(batches()[7])
+    weights = before.weighter.weights
+    if not case.startswith("Uncertainty"):  # whose weighted losses have a second term
+        for key in PAIR:
+            assert weighted[key].item() == pytest.approx((losses[key] * weights[key]).item())
+    assert weighted["loss_else"].item() == losses["loss_else"].item()
+    assert_same_state(model, before)
+    assert train(model, batches()[4:]) == train(before, batches()[4:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_losses_keep_their_dtype_and_weights_are_wide(case, dtype):
+    """As in mixed precision, and where the whole model is cast."""
+    model = Detector(case)
+    optimizer = optimizer_of(model)
+    for batch in batches():
+        losses = {key: loss.to(dtype) for key, loss in model.losses(batch).items()}
+        weighted = model.weighter(losses)
+        assert {loss.dtype for loss in weighted.values()} == {dtype}
+        assert all(loss.isfinite() for loss in weighted.values())
+        assert {weight.dtype for weight in model.weighter.weights.values()} == {torch.float64}
+        optimizer.zero_grad()
+        sum(weighted.values()).backward()
+        optimizer.step()
+        assert model.shared.grad.isfinite().all()
+    kinds = {name: x.dtype for name, x in model.weighter.state_dict().items()}
+    assert set(kinds.values()) <= {torch.float64, torch.int64, torch.float32}
+    model.to(dtype)
+    assert {name: x.dtype for name, x in model.weighter.state_dict().items()} == kinds
+
+
+def test_accumulated_batches_count_as_one_iteration(case):
+    """Three equal parts of a batch, whose gradients add up to the batch's."""
+    parts, whole = Detector(case), Detector(case)
+    parts.weighter.auto_step = False
+    optimizer = optimizer_of(parts)
+    for batch in batches():
+        optimizer.zero_grad()
+        for _ in range(3):
+            (sum(parts(batch).values()) / 3).backward()
+        optimizer.step()
+        parts.weighter.step()
+        train(whole, [batch], whole.__dict__.setdefault("_optimizer", optimizer_of(whole)))
+    assert_same_state(parts, whole, rtol=1e-5, atol=1e-9)
+
+
+# --- Where it runs --------------------------------------------------------------------------------
+
+
+def test_compiles_as_a_whole(case):
+    """Weights, weighing and observing in one graph; `step` is the host's."""
+    if case == "GradNorm":
+        pytest.skip("its partial backward is no part of a forward graph")
+    torch.compiler.reset()
+    eager, compiled = Detector(case), Detector(case)
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def total(batch):
+        losses = compiled.losses(batch)
+        weighter = compiled.weighter
+        weights = weighter.kernel_weights()
+        weighted = {key: weight * losses[key] for key, weight in weights.items()}
+        weighted = weighted or weighter.weigh(losses)
+        weighter.observe(losses)
+        return weighted
+
+    optimizers = [optimizer_of(eager), optimizer_of(compiled)]
+    for batch in batches(8):
+        expected = eager(batch)
+        got = total(batch)
+        for key in PAIR:
+            torch.testing.assert_close(got[key], expected[key], rtol=1e-9, atol=0)
+        for weighted, optimizer in zip((expected, got), optimizers):
+            optimizer.zero_grad()
+            sum(weighted[key] for key in PAIR).backward()
+            optimizer.step()
+        compiled.weighter.step()
+    assert_same_state(eager.weighter, compiled.weighter, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_reads_nothing_on_the_host(case, device):
+    """Twelve iterations on fake tensors, ends of windows included; backward where it needs no GPU."""
+    if case == "GradNorm" and device == "cuda":
+        pytest.skip("its partial backward on CUDA needs a GPU")
+    model = Detector(case)
+    not_capturing = mock.patch("torch.cuda.is_current_stream_capturing", bool)
+    with FakeTensorMode():
+        make_fake(model, device)
+        model.weighter.attach(model)
+        given = [torch.zeros(2, 3, dtype=torch.float64, device=device) for _ in range(ITERATIONS)]
+        with NoHostReads(), not_capturing:
+            for batch in given:
+                weighted = model(batch)
+                assert {x.device.type for x in weighted.values()} == {device}
+                if device == "cpu":
+                    sum(weighted.values()).backward()
+
+
+PROCESSES = """
+import json, sys
+import torch, torch.distributed as dist, torch.multiprocessing as mp
+from test_weighter_contract import CASES, Detector, batches, optimizer_of
+
+def main(rank, store):
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    reduce, sizes = dist.all_reduce, []
+    def counted(x, *args, **kwargs):
+        sizes.append(x.numel())
+        return reduce(x, *args, **kwargs)
+    dist.all_reduce = counted
+    result = {}
+    for case in CASES:
+        model = Detector(case)
+        ddp = torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+        optimizer, rows = optimizer_of(model), []
+        for i, batch in enumerate(batches(seed=rank)):
+            sizes.clear()
+            if rank and i == 7:
+                batch = batch * torch.tensor([[1.0], [0.0]])  # no box loss here
+            weighted = ddp(batch)
+            optimizer.zero_grad()
+            sum(weighted.values()).backward()
+            optimizer.step()
+            weights = [x.item().hex() for x in model.weighter.weights.values()]
+            rows.append({"weights": weights, "sizes": list(sizes), "loss": weighted["loss_cls"].item()})
+        result[case] = rows
+    open(f"{store}_{rank}.json", "w").write(json.dumps(result))
+    dist.destroy_process_group()
+
+if __name__ == "__main__":
+    mp.start_processes(main, sys.argv[1:], nprocs=2, start_method="fork")
+"""
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """What each of two gloo processes saw: case -> iterations."""
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "program.py").write_text(PROCESSES)
+    paths = os.pathsep.join([str(REPO), str(REPO / "tests")])
+    env = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", str(folder / "program.py"), str(folder / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
+    assert done.returncode == 0, done.stderr
+    return [json.loads((folder / f"store_{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_processes_have_the_same_weights_by_few_small_collectives(case, two_processes):
+    first, second = (rows[case] for rows in two_processes)
+    interval = OPTIONS.get(CASES[case][0], {}).get("interval", 0)
+    for i, (one, other) in enumerate(zip(first, second, strict=True)):
+        assert one["weights"] == other["weights"], i
+        assert one["loss"] != other["loss"]
+        # The comparison of states, in the first step; then at most one, of few numbers.
+        assert len(one["sizes"]) <= (2 if i == 0 else 1)
+        assert i == 0 or sum(one["sizes"]) <= max(4, 2 * interval)
+    if case != "Fixed":
+        assert len({tuple(row["weights"]) for row in first}) > 1
+
+
+# --- A method of a user's own ---------------------------------------------------------------------
+
+
+def test_a_weighter_of_the_users_own_takes_under_thirty_lines():
+    path = REPO / "examples" / "own_weighter.py"
+    text = path.read_text()
+    assert len([line for line in text.splitlines() if line.strip()]) < 30
+    env = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=env)
+    # Losses 4 and 1: weights 1/2 and 1 in proportion, with sum 2.
+    assert done.stdout.strip() == "{'loss_cls': 0.667, 'loss_box_reg': 1.333}", done.stderr
+    example = text.split("@LOSS_WEIGHTER_REGISTRY")[1].split("\n\n\nif ")[0]
+    assert example in (REPO / "docs" / "method.md").read_text(), "the page shows another class"
