@@ -36,9 +36,12 @@ class Weighting:
             settings: of the run, by their dotted keys
             losses: those with a weight; pairs that the settings do not name are found among them
         """
+        groups = settings.get("MODEL.LOSS_WEIGHTER.LOSSES") or settings.get("MODEL.ALWA.PAIRS")
+        groups = groups if isinstance(groups, list) else []  # else "pairs" or "all"
         given = [
-            tuple(loss.removeprefix("loss_") for loss in pair)
-            for pair in settings.get("MODEL.ALWA.PAIRS", [])
+            tuple(loss.removeprefix("loss_") for loss in group)
+            for group in groups
+            if len(group) == 2
         ]
         return cls(
             name=settings["MODEL.LOSS_WEIGHTER.NAME"],
@@ -89,8 +92,8 @@ class Run:
 
     @property
     def fixed_weights(self) -> tuple[float, float] | None:
-        """Weights (classification, box) of a run whose weights stay, None if they are adapted."""
-        if self.weighting.interval or not self.weighting.pairs:
+        """Weights (classification, box) of a run whose weights stay, None if they may move."""
+        if self.weighting.name != "Fixed" or not self.weighting.pairs:
             return None
         return tuple(self.last(WEIGHT + name) for name in self.weighting.pairs[0])
 

@@ -43,7 +43,8 @@ def headline(run: Run) -> str:
         parts += [f"frozen after {weighting.frozen}"] * bool(weighting.frozen)
     else:
         weights = " : ".join(f"{run.last(WEIGHT + name):g}" for name in run.losses)
-        parts = [f"{weighting.name} weights {weights}"]
+        what = " weights" if weighting.name == "Fixed" else ", last weights"
+        parts = [f"{weighting.name}{what} {weights}"]
     scores = {key: run.last(f"bbox/{key}") for key in ("AP", "AP50")}
     found = [f"{key} {score:.1f}" for key, score in scores.items() if score is not None]
     return "\n".join(filter(None, (run.name, ", ".join(parts), ", ".join(found))))

@@ -47,7 +47,7 @@ def advise_low(run: Run, pair: tuple[str, str], weights: np.ndarray) -> str:
                 f"{inside[0]:.2g} to {inside[-1]:.2g}."
             )
     rule = "MODEL.ALWA.RULE balance, or " if run.weighting.rule == "authors" else ""
-    return said + f" Try {rule}to leave this pair out by MODEL.ALWA.PAIRS."
+    return said + f" Try {rule}to leave this pair out by MODEL.LOSS_WEIGHTER.LOSSES."
 
 
 def advise_course(run: Run, pair: tuple[str, str], weights: np.ndarray) -> list[str]:
