@@ -4,7 +4,6 @@ import logging
 import os
 
 import torch
-from detectron2.utils import comm
 
 from ..detectron2_private import OpenCheckpointer
 from ..errors import UserError
@@ -38,8 +37,7 @@ class Checkpointer(OpenCheckpointer):
         """
         self._resumes = checkpointables is None
         self._path = path
-        # Of a path that is not shared the main process's file is sent to the others.
-        if comm.is_main_process() and not _is_there(path):
+        if not _is_there(path):
             raise UserError(f"MODEL.WEIGHTS: expected a checkpoint, got {path}, which is no file")
         try:
             return super().load(path, checkpointables)
