@@ -718,8 +718,7 @@ def test_many_classes_are_those_of_the_embedded_set_and_empty_ones():
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_our_own_sweeps(path, registered):
     spec = sweep_plan.read_sweep(path, registered)
-    seeds = {"bccd": [0], "weighters": [0, 1], "weighters_report": [2, 3, 4, 5, 6]}
-    assert spec.seeds == seeds.get(path.stem, [0, 1, 2])
+    assert spec.seeds == ([0] if path.stem == "bccd" else [0, 1, 2])
     assert all(map(spec.baseline_of, spec.cells))
     runs = sweep_plan.make_runs(spec)
     # The number that the file names.
