@@ -43,6 +43,11 @@ def start_data_loader(trainer) -> None:
     _ = trainer._trainer._data_loader_iter
 
 
+def writers_of(hook) -> list:
+    """The event writers of a `PeriodicWriter`."""
+    return hook._writers
+
+
 def remove_hooks(trainer, kind: type) -> None:
     """Takes all hooks of a kind out of a trainer."""
     trainer._hooks = [hook for hook in trainer._hooks if not isinstance(hook, kind)]

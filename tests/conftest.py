@@ -78,6 +78,21 @@ def bccd():
     return folder.resolve()
 
 
+@pytest.fixture
+def catalogs():
+    """Takes the data sets that a test registers out of Detectron2's catalogs again."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    from alwa_d2.data.findings import Findings, note_left_out
+
+    before = set(DatasetCatalog), set(MetadataCatalog)
+    yield
+    for catalog, names in zip((DatasetCatalog, MetadataCatalog), before):
+        for name in set(catalog) - names:
+            catalog.remove(name)
+            note_left_out(name, Findings())
+
+
 def assert_stock_loads(stock, model, folder, caplog):
     """A file of Detectron2's model loads into ours: every parameter, no key missing or unexpected."""
     from detectron2.checkpoint import DetectionCheckpointer

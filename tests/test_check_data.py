@@ -29,15 +29,7 @@ from alwa_d2.data.preflight import check_data
 SIZE = (64, 48)  # pixels, of all images unless said otherwise
 
 
-@pytest.fixture(autouse=True)
-def catalogs():
-    """Takes the names that a test registers out of Detectron2's catalogs again."""
-    before = set(DatasetCatalog), set(MetadataCatalog)
-    yield
-    for catalog, names in zip((DatasetCatalog, MetadataCatalog), before):
-        for name in set(catalog) - names:
-            catalog.remove(name)
-            note_left_out(name, Findings())
+pytestmark = pytest.mark.usefixtures("catalogs")
 
 
 class Set:

@@ -1,17 +1,19 @@
 """Data sets are looked at before a run; what still fails in a data loader names the image."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+from detectron2.utils import comm
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from alwa_d2 import add_alwa_config
 from alwa_d2.data.mapper import ImageError, NamingMapper, build_mapper
-from alwa_d2.engine import Trainer, data_check
+from alwa_d2.engine import Trainer, data_check, train_model
 from alwa_d2.engine.data_check import check_before_run
 from alwa_d2.errors import UserError
 
@@ -84,6 +86,18 @@ def test_an_error_in_training_or_test_set_ends_the_run_before_the_model_is_made(
     assert "DATASETS.CHECK False" in str(error.value)
 
 
+def test_an_error_in_a_test_set_ends_an_evaluation_before_the_model_is_made(
+    cfg, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Trainer, "build_model", lambda *_: pytest.fail("a model was made"))
+    path = cut(tmp_path, "before_test")
+    sets = ["DATASETS.TRAIN", SETS[:1], "DATASETS.TEST", SETS[1:], "OUTPUT_DIR", str(tmp_path)]
+    opts = [*sets, "MODEL.ROI_HEADS.NUM_CLASSES", 1, "MODEL.DEVICE", "cpu"]
+    args = SimpleNamespace(config_file="", opts=opts, resume=False, eval_only=True)
+    with pytest.raises(UserError, match=f"^{path}: Pillow: image file is truncated"):
+        train_model(args)
+
+
 def test_an_evaluation_looks_at_test_sets_alone(cfg, tmp_path):
     cut(tmp_path, "before_train")
     check_before_run(cfg, training=False)
@@ -137,12 +151,13 @@ def test_many_errors_are_counted_and_the_first_shown(cfg, tmp_path, caplog):
 
 
 def test_other_processes_get_the_main_ones_verdict(cfg, monkeypatch):
-    monkeypatch.setattr(data_check.comm, "is_main_process", lambda: False)
+    monkeypatch.setattr(comm, "is_main_process", lambda: False)
     monkeypatch.setattr(data_check, "check_data", lambda *_, **__: pytest.fail("looked, too"))
-    monkeypatch.setattr(data_check.comm, "all_gather", lambda own: ["a verdict", own])
+    verdict = UserError("a verdict")
+    monkeypatch.setattr(comm, "all_gather", lambda own: [verdict, own])
     with pytest.raises(UserError, match="a verdict"):
         check_before_run(cfg, training=True)
-    monkeypatch.setattr(data_check.comm, "all_gather", lambda own: ["", own])
+    monkeypatch.setattr(comm, "all_gather", lambda own: [None, own])
     check_before_run(cfg, training=True)
 
 

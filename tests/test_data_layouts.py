@@ -26,13 +26,7 @@ REPO = Path(__file__).parents[1]
 CAT = xml_object("cat", (1, 1, 9, 9))
 
 
-@pytest.fixture(autouse=True)
-def catalogs():
-    before = set(DatasetCatalog), set(MetadataCatalog)
-    yield
-    for catalog, names in zip((DatasetCatalog, MetadataCatalog), before):
-        for name in set(catalog) - names:
-            catalog.remove(name)
+pytestmark = pytest.mark.usefixtures("catalogs")
 
 
 def put(root, *ids, annotations="Annotations", images="JPEGImages", suffix=".jpg"):

@@ -70,14 +70,7 @@ def voc(tmp_path):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def catalogs():
-    """Takes the names that a test registers out of Detectron2's catalogs again."""
-    before = set(DatasetCatalog), set(MetadataCatalog)
-    yield
-    for catalog, names in zip((DatasetCatalog, MetadataCatalog), before):
-        for name in set(catalog) - names:
-            catalog.remove(name)
+pytestmark = pytest.mark.usefixtures("catalogs")
 
 
 def config(train=(), test=(), **options):

@@ -13,6 +13,7 @@ pytest.importorskip("detectron2", reason="needs Detectron2")
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import DefaultTrainer, SimpleTrainer
+from detectron2.engine.hooks import PeriodicWriter
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
 from detectron2.modeling import FastRCNNOutputLayers
@@ -29,6 +30,7 @@ PRIVATE = re.compile(r"_[a-z]\w*")
 # there from the anchor generator's scripted method, so that one stands in modeling/anchors.py.
 NAMES = {
     TrainerBase: {"_hooks"},
+    PeriodicWriter: {"_writers"},
     SimpleTrainer: {"_data_loader_iter", "_write_metrics"},
     DefaultTrainer: {"_trainer"},
     DetectionCheckpointer: {

@@ -27,13 +27,7 @@ CATEGORY = {"id": 7, "name": "cat"}
 POLYGON = [1, 2, 11, 2, 11, 7]
 
 
-@pytest.fixture(autouse=True)
-def catalogs():
-    before = set(DatasetCatalog), set(MetadataCatalog)
-    yield
-    for catalog, names in zip((DatasetCatalog, MetadataCatalog), before):
-        for name in set(catalog) - names:
-            catalog.remove(name)
+pytestmark = pytest.mark.usefixtures("catalogs")
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ import torch
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
 from conftest import REPO
+from detectron2.utils.events import JSONWriter, TensorboardXWriter
+from linux_processes import children, is_alive
 from toy import ToyTrainer, toy_cfg, toy_opts, train
 
 from alwa_d2.engine import Checkpointer, setup
@@ -90,6 +92,11 @@ class Evaluated(ToyTrainer):
     def test(cls, cfg, model, evaluators=None):
         return {"bbox": {"AP": 12.5}}
 
+    def build_writers(self):
+        """As Detectron2's documentation has it: without a call of the parent's."""
+        folder = self.cfg.OUTPUT_DIR
+        return [JSONWriter(f"{folder}/metrics.json"), TensorboardXWriter(folder)]
+
 
 def test_all_evaluations_are_written_whatever_the_period(tmp_path):
     trainer = Evaluated(
@@ -137,22 +144,6 @@ def test_a_batch_that_cannot_be_shared_names_the_key(tmp_path, monkeypatch):
     words = "SOLVER.IMS_PER_BATCH: expected a multiple of 2, the number of processes, got 3"
     with pytest.raises(UserError, match=words):
         ToyTrainer(toy_cfg("AlwaRetinaNet", tmp_path, "SOLVER.IMS_PER_BATCH", 3))
-
-
-def children(pid):
-    found = []
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/children") as file:
-            found += [int(number) for number in file.read().split()]
-    return found
-
-
-def is_alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

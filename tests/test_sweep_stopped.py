@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
+from linux_processes import children, is_alive
 from sweep_stub import (  # noqa: F401 (a fixture)
     DRIVER,
     ENVIRONMENT,
@@ -47,25 +48,11 @@ def begin(folder):
     return process, path, list(folder.glob(waiting))
 
 
-def children(process):
-    path = f"/proc/{process.pid}/task/{process.pid}/children"
-    with open(path) as file:
-        return [int(number) for number in file.read().split()]
-
-
-def is_alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_sweep_ends_its_runs_and_goes_on(folder, number, monkeypatch):
     process, path, begun = begin(folder)
-    pids = children(process)
+    pids = children(process.pid)
     assert len(pids) == 2 and all(map(is_alive, pids))
     half = [file.parent.name for file in begun]
     # A second sweep would take the runs at work for half-finished ones.

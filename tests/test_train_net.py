@@ -11,52 +11,21 @@ from conftest import REPO
 
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
-from PIL import Image
+from tiny_voc import INTERVAL, make_voc_root, tiny_settings  # noqa: F401 (a fixture)
 
 from alwa_d2.cli.main import main
 
 CONFIG = str(REPO / "configs" / "retina_alwa.yaml")
-INTERVAL = 4
-
-
-@pytest.fixture(scope="module")
-def voc_root(tmp_path_factory):
-    """Six small pictures of two classes in VOC layout, the last of them the test split."""
-    root = tmp_path_factory.mktemp("voc")
-    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
-        (root / folder).mkdir(parents=True)
-    for i in range(6):
-        name, box = ("cat", "dog")[i % 2], (5 + i, 8, 40 + i, 50)
-        image = Image.new("RGB", (64, 64), (40 * i, 90, 120))
-        image.paste((255, 255 * (i % 2), 0), box)
-        image.save(root / "JPEGImages" / f"{i}.jpg")
-        tags = "".join(
-            f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
-        )
-        (root / "Annotations" / f"{i}.xml").write_text(
-            "<annotation><size><width>64</width><height>64</height></size>"
-            f"<object><name>{name}</name><bndbox>{tags}</bndbox></object></annotation>"
-        )
-    (root / "ImageSets/Main/train.txt").write_text("0\n1\n2\n3\n")
-    (root / "ImageSets/Main/test.txt").write_text("4\n5\n")
-    return root
 
 
 def train_net(voc_root, output, *opts, flags=(), max_iter=6):
     """Runs train_net.py in a process of its own, with a model small enough for a test."""
-    entries = [
-        {"name": f"tiny_{split}", "format": "voc", "root": str(voc_root), "split": split}
-        for split in ("train", "test")
-    ]
-    command = [
-        sys.executable, str(REPO / "train_net.py"), "--config-file", CONFIG, *flags,
-        "DATASETS.REGISTER", str(entries),
-        "DATASETS.TRAIN", "('tiny_train',)", "DATASETS.TEST", "('tiny_test',)",
-        "MODEL.RETINANET.NUM_CLASSES", "2", "MODEL.ALWA.INTERVAL", str(INTERVAL),
-        "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "SOLVER.IMS_PER_BATCH", "2",
-        "SOLVER.MAX_ITER", str(max_iter), "SOLVER.STEPS", "()", "SOLVER.CHECKPOINT_PERIOD", "3",
-        "SEED", "1", "OUTPUT_DIR", str(output), *opts,
-    ]  # fmt: skip
+    settings = tiny_settings(voc_root, "tiny") | {
+        "SOLVER.MAX_ITER": max_iter, "SOLVER.CHECKPOINT_PERIOD": 3, "SEED": 1, "OUTPUT_DIR": output,
+    }  # fmt: skip
+    pairs = [str(text) for pair in settings.items() for text in pair]
+    command = [sys.executable, str(REPO / "train_net.py"), "--config-file", CONFIG, *flags]
+    command += [*pairs, *opts]
     env = {**os.environ, "PYTHONPATH": str(REPO)}
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=output.parent)
     return done.returncode, done.stdout + done.stderr

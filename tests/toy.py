@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from alwa_d2 import add_alwa_config
 from alwa_d2.engine import Trainer, launch, setup
-from alwa_d2.weighting import LossWeighter
+from alwa_d2.weighting import weighters_of
 
 SIZE, NUM_CLASSES, INTERVAL = 64, 3, 4
 
@@ -192,7 +192,7 @@ class Record(HookBase):
             time.sleep(600)
 
     def after_step(self):
-        weighters = [m for m in self.model.modules() if isinstance(m, LossWeighter)]
+        weighters = weighters_of(self.model)
         row = {"iteration": self.trainer.iter, "collectives": self.collectives}
         self.collectives = 0
         for name in ("observed", "weights", "statistics"):

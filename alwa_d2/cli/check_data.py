@@ -27,12 +27,8 @@ def run(args) -> int:
     from ..data.findings import ERROR
     from ..data.preflight import check_data
     from ..engine import setup_cfg
-    from ..errors import UserError
 
-    try:
-        cfg = setup_cfg(args.config_file, args.opts)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    cfg = setup_cfg(args.config_file, args.opts)
     report = check_data(cfg, decode=args.decode, progress=True)
     print(page(report))
     if args.output:
@@ -40,6 +36,6 @@ def run(args) -> int:
         from ..analysis.pictures import rasterise, save_png
 
         figure = draw(report, args.config_file)
-        save_png(lambda scale: rasterise(figure, 110 * scale), args.output)
+        save_png(lambda scale: rasterise(figure, scale), args.output)
         print(f"wrote {args.output}")
     return 1 if report.findings.number(ERROR) else 0

@@ -4,11 +4,11 @@ import logging
 import time
 
 from detectron2.config import CfgNode
-from detectron2.utils import comm
 
 from ..data.findings import ERROR, WARNING, Findings
 from ..data.preflight import Report, check_data
 from ..errors import UserError
+from .main_process import on_main_process
 
 logger = logging.getLogger(__name__)
 
@@ -33,24 +33,23 @@ def check_before_run(cfg: CfgNode, training: bool) -> None:
     sets = {test, (True, tuple(cfg.DATASETS.TRAIN))} if training else {test}
     if not cfg.DATASETS.CHECK or sets <= _checked:
         return
-    verdict = _look(cfg, training) if comm.is_main_process() else ""
-    verdict = comm.all_gather(verdict)[0]
-    if verdict:
-        raise UserError(verdict)
+    on_main_process(lambda: _look(cfg, training))
     _checked.update(sets)
 
 
-def _look(cfg: CfgNode, training: bool) -> str:
-    """Logs what is found; the message to end with, "" if the run may go on."""
+def _look(cfg: CfgNode, training: bool) -> None:
+    """Logs what is found, and raises a UserError if the run must not go on."""
     start = time.perf_counter()
     report = check_data(cfg, training=training, progress=True)
     _log(report, time.perf_counter() - start)
     errors = report.findings.number(ERROR)
     if not errors:
-        return ""
+        return
     first = next(report.findings.of(ERROR))[2][0]
     more = f" ({errors} errors in all, told in the log)" if errors > 1 else ""
-    return f"{first}{more}; alwa-d2 check-data shows all, DATASETS.CHECK False goes on all the same"
+    raise UserError(
+        f"{first}{more}; alwa-d2 check-data shows all, DATASETS.CHECK False goes on all the same"
+    )
 
 
 def _log(report: Report, seconds: float) -> None:

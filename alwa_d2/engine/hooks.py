@@ -7,7 +7,7 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from ..weighting import LossWeighter
+from ..weighting import weighters_of
 from .weighting_line import log_weighting
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class LossWeightLogger(HookBase):
         """
         self._period = period
         self._model = model
-        self._weighters = [m for m in model.modules() if isinstance(m, LossWeighter)]
+        self._weighters = weighters_of(model)
         self._counters = [m for m in model.modules() if hasattr(m, "anchor_counts")]
         self._losses = {}  # loss key -> 0-dim device tensors since the last writing
         self._warned = set()  # messages that have been logged

@@ -50,8 +50,7 @@ def launch(main: Callable, args, timeout: timedelta = DEFAULT_TIMEOUT):
         # Detectron2 takes any GPU that it sees for a reason to use NCCL.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     with _ending_on_signals():
-        # A job of one process has a WORLD_SIZE too, and may start processes of its own.
-        if os.environ.get("WORLD_SIZE", "").strip() not in ("", "1"):
+        if _are_there():
             return _join(main, args, "gloo" if on_cpu else "nccl", timeout)
         if args.num_gpus * args.num_machines == 1:
             return main(args)
@@ -112,12 +111,18 @@ def _end_children() -> None:
             child.kill()
 
 
+def _are_there() -> bool:
+    """Whether a launcher has started all processes, and this is one of them."""
+    # A job of one process has a WORLD_SIZE too, and may start processes of its own.
+    return os.environ.get("WORLD_SIZE", "").strip() not in ("", "1")
+
+
 def _on_cpu(args) -> bool:
     """Whether the models go to the CPU; GPUs that are not there are refused."""
     device = merged_cfg(args.config_file, args.opts).MODEL.DEVICE
     if device == "cpu":
         return True
-    if ":" in device and (args.num_gpus > 1 or int(os.environ.get("WORLD_SIZE") or 1) > 1):
+    if ":" in device and (args.num_gpus > 1 or _are_there()):
         raise UserError(f"MODEL.DEVICE: expected cuda for several processes, got {device}")
     found = torch.cuda.device_count()
     if args.num_gpus > max(found, 1):

@@ -6,7 +6,7 @@ import torch
 from detectron2 import solver
 from torch import nn
 
-from ..weighting import LossWeighter
+from ..weighting import LossWeighter, weighters_of
 
 
 def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
@@ -40,20 +40,16 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
     )
     if keys.CLIP_GRADIENTS.ENABLED:
         # Detectron2's own clips all parameters of the optimizer.
-        learnt = {id(x) for weighter in _weighters(model) for x in weighter.parameters()}
+        learnt = {id(x) for weighter in weighters_of(model) for x in weighter.parameters()}
         clipped = [x for x in model.parameters() if x.requires_grad and id(x) not in learnt]
         optimizer.register_step_pre_hook(partial(_clip, clipped, _clipper(keys.CLIP_GRADIENTS)))
     return optimizer
 
 
-def _weighters(model: nn.Module) -> list[LossWeighter]:
-    return [module for module in model.modules() if isinstance(module, LossWeighter)]
-
-
 def _overrides(model: nn.Module) -> dict[str, dict[str, float]]:
     """Name of a learnt parameter -> what its group says; Detectron2 goes by the last name."""
     overrides = {}
-    for weighter in _weighters(model):
+    for weighter in weighters_of(model):
         for name, _ in weighter.named_parameters(recurse=False):
             if weighter.learning_rate is None:
                 kind = type(weighter).__name__

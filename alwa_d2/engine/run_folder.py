@@ -2,14 +2,13 @@
 
 import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.utils import comm
 
 from ..errors import UserError
+from .main_process import on_main_process
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ def prepare(cfg: CfgNode, resume: bool) -> None:
         UserError: the folder holds another training, or none that can be resumed
         NothingToTrain: the training to resume has been done
     """
-    _on_main_process(lambda: _prepare(cfg, resume))
+    on_main_process(lambda: _prepare(cfg, resume))
 
 
 def _prepare(cfg: CfgNode, resume: bool) -> None:
@@ -94,16 +93,3 @@ def _iterations_done(checkpoint: Path) -> int:
         return int(content["iteration"]) + 1
     except Exception:  # of many types; loading it for good says what is wrong
         return 0
-
-
-def _on_main_process(check: Callable[[], None]) -> None:
-    """Runs a check on the main process; what it raises is raised on all of them."""
-    error = None
-    if comm.is_main_process():
-        try:
-            check()
-        except Exception as found:
-            error = found
-    for each in comm.all_gather(error):
-        if each is not None:
-            raise each

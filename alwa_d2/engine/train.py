@@ -5,6 +5,7 @@ from detectron2.utils import comm
 
 from ..errors import user_errors
 from .checkpoint import Checkpointer
+from .data_check import check_before_run
 from .defaults import setup
 from .run_folder import NothingToTrain
 from .test_time_augmentation import augmented_results
@@ -45,6 +46,7 @@ def _evaluate(args):
     with user_errors():
         cfg = setup(args)
         Trainer.check_evaluators(cfg)
+        check_before_run(cfg, training=False)
         model = Trainer.build_model(cfg)
         checkpointer = Checkpointer(model, save_dir=cfg.OUTPUT_DIR)
     with user_errors("MODEL.WEIGHTS"):

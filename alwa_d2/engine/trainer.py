@@ -17,7 +17,7 @@ from detectron2.utils.logger import setup_logger
 from ..config import scale_iterations
 from ..data.mapper import build_mapper
 from ..data.training import check_something_to_train_on, check_train_sets_named
-from ..detectron2_private import TrainerOfParts, remove_hooks
+from ..detectron2_private import TrainerOfParts, remove_hooks, writers_of
 from ..errors import UserError
 from .amp import MixedPrecisionTrainer
 from .checkpoint import Checkpointer
@@ -92,13 +92,10 @@ class Trainer(TrainerOfParts):
             result.insert(len(result) - is_main, augmented)
         if is_main:
             # The printer has a line of its own for each evaluation.
-            files = [w for w in self.event_writers if not isinstance(w, CommonMetricPrinter)]
+            writers = writers_of(result[-1])
+            files = [w for w in writers if not isinstance(w, CommonMetricPrinter)]
             result.append(EvaluationWriter(files, self.cfg.TEST.EVAL_PERIOD))
         return result
-
-    def build_writers(self):
-        self.event_writers = super().build_writers()
-        return self.event_writers
 
     def after_train(self):
         if self.iter < self.max_iter:

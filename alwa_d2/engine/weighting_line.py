@@ -6,7 +6,7 @@ from torch import nn
 
 from ..config import get_key, own_defaults
 from ..modeling import groups
-from ..weighting import LOSS_WEIGHTER_REGISTRY, LossWeighter
+from ..weighting import LOSS_WEIGHTER_REGISTRY, weighters_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def log_weighting(cfg, model: nn.Module) -> None:
 def describe(model: nn.Module) -> str:
     """What weighs which of its losses how, in a sentence."""
     said = []
-    for weighter in _weighters(model):
+    for weighter in weighters_of(model):
         settings = weighter.settings()
         by = type(weighter).__name__ + (f" ({settings})" if settings else "")
         said.append(f"{', '.join(weighter.keys)} by {by}")
@@ -55,13 +55,9 @@ def settings_without_effect(cfg, model: nn.Module) -> list[str]:
         reason = "" if get_key(cfg, key) == default else _why_idle(cfg, key, model)
         if reason:
             idle.append(f"{key} ({reason})")
-    for weighter in _weighters(model):
+    for weighter in weighters_of(model):
         idle += [text for text in weighter.without_effect(cfg.SOLVER.MAX_ITER) if text not in idle]
     return idle
-
-
-def _weighters(model: nn.Module) -> list[LossWeighter]:
-    return [module for module in model.modules() if isinstance(module, LossWeighter)]
 
 
 def _why_idle(cfg, key: str, model: nn.Module) -> str:
@@ -75,7 +71,7 @@ def _why_idle(cfg, key: str, model: nn.Module) -> str:
     sections = ("LOSS_WEIGHTER", *(name.upper() for name, _ in LOSS_WEIGHTER_REGISTRY))
     if key.split(".")[0] != "MODEL" or key.split(".")[1] not in sections:
         return ""
-    weighters = _weighters(model)
+    weighters = weighters_of(model)
     if not weighters:
         return f"{type(model).__name__} has no loss weighter"
     if key in ALWAYS_READ or any(w.config_keys is None or key in w.config_keys for w in weighters):

@@ -27,9 +27,8 @@ def make_runs(sweep: Sweep) -> list[Run]:
         try:
             setup_cfg(str(sweep.config), _opts(cell))
             hashes = hash_settings(sweep, cell)
-        except (AssertionError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-            reason = error.args[0] if isinstance(error, KeyError) else error
-            raise UserError(f"{sweep.path}: the cell '{cell.name}': {reason}") from error
+        except UserError as error:
+            raise UserError(f"{sweep.path}: the cell '{cell.name}': {error}") from error
         for seed, digest in zip(sweep.seeds, hashes):
             run = Run(cell, seed, digest, _folder(sweep, cell, seed, digest))
             if digest in runs:

@@ -1,7 +1,7 @@
 """Weights of a detector's losses while it trains. Plain PyTorch; no Detectron2 needed."""
 
 from .alwa import ALWA
-from .base import LossWeighter, scale_to_sum
+from .base import LossWeighter, scale_to_sum, weighters_of
 from .build import build_loss_weighter, weighter_class
 from .cov import CoV
 from .dwa import DWA
@@ -35,4 +35,5 @@ __all__ = [
     "build_loss_weighter",
     "scale_to_sum",
     "weighter_class",
+    "weighters_of",
 ]

@@ -291,3 +291,8 @@ class LossWeighter(nn.Module):
             return y if y.dtype == x.dtype else x.to(y.device)
 
         return super()._apply(keep_dtype, recurse)
+
+
+def weighters_of(model: nn.Module) -> list[LossWeighter]:
+    """All loss weighters in a model."""
+    return [module for module in model.modules() if isinstance(module, LossWeighter)]
