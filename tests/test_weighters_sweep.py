@@ -7,7 +7,8 @@ from conftest import REPO
 
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
-from alwa_d2.sweep.plan import make_runs, read_sweep
+from alwa_d2.sweep.plan import make_runs
+from alwa_d2.sweep.read import read_sweep
 from alwa_d2.weighting import LOSS_WEIGHTER_REGISTRY
 
 NAME = "MODEL.LOSS_WEIGHTER.NAME"
