@@ -39,6 +39,7 @@ def add_alwa_config(cfg) -> None:
     the model is `AlwaRetinaNet` or `AlwaGeneralizedRCNN`, with `AlwaRPN`.
     """
     _add_weighters(cfg)
+    _add_alwa(cfg)
     _add_fcos(cfg)
 
     # Whether AlwaRetinaNet's loss normaliser averages the numbers of foreground anchors over all
@@ -68,9 +69,7 @@ def add_alwa_config(cfg) -> None:
 
 
 def _add_weighters(cfg) -> None:
-    CN = type(cfg)
-
-    cfg.MODEL.LOSS_WEIGHTER = CN()
+    cfg.MODEL.LOSS_WEIGHTER = type(cfg)()
     # What weighs the losses: a name in LOSS_WEIGHTER_REGISTRY; docs/weighting.md has them all.
     # "ALWA" adapts the classification weight while training, "Fixed" keeps WEIGHTS, "Schedule"
     # follows SCHEDULE; the other methods' keys are below, each under its name.
@@ -90,8 +89,10 @@ def _add_weighters(cfg) -> None:
     cfg.MODEL.LOSS_WEIGHTER.SUM_TO = 0.0
     _add_methods(cfg.MODEL.LOSS_WEIGHTER)
 
+
+def _add_alwa(cfg) -> None:
     # "ALWA" only (arXiv 2103.09488; docs/method.md).
-    cfg.MODEL.ALWA = CN()
+    cfg.MODEL.ALWA = type(cfg)()
     # The statistic S of a window of losses: "ALWA_1" mean + standard deviation, "ALWA_2" standard
     # deviation. Either serves one-stage and two-stage detectors.
     cfg.MODEL.ALWA.VARIANT = "ALWA_2"

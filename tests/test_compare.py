@@ -157,11 +157,11 @@ def test_two_run_folders_are_compared_over_the_whole_set(data, tmp_path, monkeyp
 
     def predictor(cfg):
         name = cfg.MODEL.WEIGHTS.split("/")[-2].split("-")[0]
-        return lambda image: {"instances": found[name]}
+        return lambda path: found[name]
 
     monkeypatch.setattr(detections, "load_predictor", predictor)
     monkeypatch.setattr(module, "setup_cfg", setup_cfg)
-    _, samples = module.load_run_samples(str(folders[0]), None, 2, ["MODEL.DEVICE", "cpu"])
+    _, _, samples = module.load_run_samples(str(folders[0]), None, 2, ["MODEL.DEVICE", "cpu"])
     assert [s.image.shape for s in samples] == [(100, 160, 3), (0, 0, 3), (100, 160, 3)]
     seen.clear()
     arguments = ["--detections", "--num-images", "2", "--opts", "MODEL.DEVICE", "cpu"]
@@ -197,3 +197,53 @@ def test_other_test_sets_and_missing_files_are_refused(tmp_path, monkeypatch, ca
     (two / "model_final.pth").unlink()
     assert main(["compare", str(one), str(two), "--detections"]) == 2
     assert "model_final.pth: no such file; expected the folder" in capsys.readouterr().err
+
+
+def voc_folder(root, names, box=(11, 11, 30, 30)):
+    """Grey pictures of 160 x 100 with a cell each, all of them for training, the first for tests."""
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (root / folder).mkdir(parents=True)
+    tags = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box))
+    for name in names:
+        Image.new("RGB", (160, 100), (127, 127, 127)).save(root / "JPEGImages" / f"{name}.jpg")
+        (root / "Annotations" / f"{name}.xml").write_text(
+            "<annotation><size><width>160</width><height>100</height></size>"
+            f"<object><name>cell</name><bndbox>{tags}</bndbox></object></annotation>"
+        )
+    (root / "ImageSets/Main/train.txt").write_text("\n".join(names))
+    (root / "ImageSets/Main/test.txt").write_text(names[0])
+    return root
+
+
+def trained_on(root, folder):
+    """The folder of a run with the config that it would have."""
+    sets = [
+        {"name": f"one_name_{split}", "format": "voc", "root": str(root), "split": split}
+        for split in ("train", "test")
+    ]
+    datasets = {"REGISTER": sets, "TRAIN": ["one_name_train"], "TEST": ["one_name_test"]}
+    model = {"META_ARCHITECTURE": "RetinaNet", "RETINANET": {"NUM_CLASSES": 1}}
+    settings = config() | {"DATASETS": datasets, "MODEL": config()["MODEL"] | model}
+    write_run(folder, settings=settings)
+    (folder / "model_final.pth").touch()
+    return str(folder)
+
+
+def test_runs_whose_training_sets_differ_under_one_name(tmp_path, monkeypatch, capsys):
+    from detectron2.data import DatasetCatalog
+
+    found = lambda path: instances([A], [0], [0.9])  # noqa: E731
+    monkeypatch.setattr(detections, "load_predictor", lambda cfg: found)
+    first = trained_on(voc_folder(tmp_path / "a", ["0", "1"]), tmp_path / "first")
+    second = trained_on(voc_folder(tmp_path / "b", ["0", "2", "3"]), tmp_path / "second")
+    assert main(["compare", first, second, "--detections"]) == 0
+    assert "one_name_test: 1 images, 1 boxes" in capsys.readouterr().out
+    assert "one_name_train" not in DatasetCatalog and "one_name_test" not in DatasetCatalog
+
+    for root, names, box, difference in (
+        ("c", ["0"], (11, 11, 31, 30), "differ, first in image 0;"),
+        ("d", ["7"], (11, 11, 30, 30), "differ, first in image 0;"),
+    ):
+        other = trained_on(voc_folder(tmp_path / root, names, box), tmp_path / f"run_{root}")
+        assert main(["compare", first, other, "--detections"]) == 2
+        assert f"the runs' test sets one_name_test {difference}" in capsys.readouterr().err

@@ -8,6 +8,8 @@ pytest.importorskip("detectron2", reason="needs Detectron2")
 import test_rcnn
 import test_retinanet
 from detectron2.utils.events import EventStorage
+from test_resume import run_toy
+from toy import read_records
 
 from alwa_d2.weighting import LOSS_WEIGHTER_REGISTRY, GradNorm
 
@@ -69,3 +71,28 @@ def test_gradnorm_says_which_key_to_set_where_there_is_no_fpn():
         test_retinanet.make_model(
             **{NAME: "GradNorm", f"{SECTION}.GRADNORM.PARAMETERS": "no_such_layer"}
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["DWA", "FAMO", "Uncertainty"])
+def test_two_processes_agree_and_resume_to_the_bit(name, tmp_path):
+    """Stopped in the middle of a window, of which each process has a sum of its own."""
+    opts = ["AlwaRetinaNet", NAME, name, f"{SECTION}.DWA.WINDOW", 4, "SOLVER.IMS_PER_BATCH", 4]
+    flags = ("--num-gpus", "2")
+    for folder, stops in (("whole", (10,)), ("parts", (6, 10))):
+        for stop in stops:
+            resume = ("--resume",) if stop != stops[0] else ()
+            done = run_toy(
+                tmp_path / folder, *opts, "SOLVER.MAX_ITER", stop, flags=(*flags, *resume)
+            )
+            assert done.returncode == 0, done.stderr
+    whole, parts = (
+        [read_records(tmp_path / folder, rank) for rank in (0, 1)] for folder in ("whole", "parts")
+    )
+    for i in range(10):
+        assert whole[0][i]["weights"] == whole[1][i]["weights"]
+        assert whole[0][i]["observed"] != whole[1][i]["observed"]
+        for rank in (0, 1):
+            assert parts[rank][i]["weights"] == whole[rank][i]["weights"]
+            assert parts[rank][i]["observed"] == whole[rank][i]["observed"]
+    assert len({str(row["weights"]) for row in whole[0].values()}) > 1

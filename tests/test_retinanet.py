@@ -249,7 +249,7 @@ def test_state_survives_a_checkpoint_and_reset(tmp_path):
     "key, value, choices",
     [
         ("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "wiou", "l1, smooth_l1, iou, giou, diou, ciou"),
-        ("MODEL.LOSS_WEIGHTER.NAME", "alwa", "ALWA, Fixed"),
+        ("MODEL.LOSS_WEIGHTER.NAME", "alwa", "ALWA, CoV"),
         ("MODEL.ALWA.VARIANT", "ALWA_3", "ALWA_1, ALWA_2"),
         ("MODEL.ALWA.RULE", "paper", "authors, balance"),
         ("MODEL.ALWA.INTERVAL", 1, "at least 2"),

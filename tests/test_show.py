@@ -34,9 +34,9 @@ def test_samples_come_from_data_set_and_predictor(tmp_path, monkeypatch):
     record = {"file_name": str(tmp_path / "red.png"), "image_id": 7, "height": 100, "width": 160}
     record["annotations"] = [box, {**box, "iscrowd": 1}]
 
-    def predict(image):
-        assert image[0, 0].tolist() == [0, 0, 255]  # blue first
-        return {"instances": instances([A, B], [1, 1], [0.5, 0.49])}
+    def predict(path):
+        assert path == record["file_name"]
+        return instances([A, B], [1, 1], [0.5, 0.49])
 
     monkeypatch.setattr(detections, "load_predictor", lambda cfg: predict)
     cfg = SimpleNamespace(MODEL=SimpleNamespace(WEIGHTS=str(tmp_path / "red.png")))
@@ -48,6 +48,33 @@ def test_samples_come_from_data_set_and_predictor(tmp_path, monkeypatch):
     assert sample.name == "7" and sample.image[0, 0].tolist() == [255, 0, 0]
     assert sample.truth.gt_boxes.tensor.tolist() == [A] and sample.truth.gt_classes.tolist() == [1]
     assert sample.found.scores.tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    "form, seen",
+    [("BGR", [[0, 0, 255]]), ("RGB", [[255, 0, 0]]), ("L", [[76]])],  # L is 0.299 of red
+)
+def test_the_model_gets_the_pixels_in_its_own_format(form, seen, tmp_path, monkeypatch):
+    """A red image of 40 x 20, resized to 20 x 10; the model gives the whole of it as a box."""
+    from alwa_d2.engine import setup_cfg
+
+    class Stand(torch.nn.Module):
+        def forward(self, inputs):
+            (given,) = inputs
+            assert given["image"].shape == (len(seen[0]), 10, 20)
+            assert given["image"][:, 0, 0].tolist() == seen[0]
+            assert (given["height"], given["width"]) == (20, 40)
+            return [{"instances": instances([[0, 0, 40, 20]], [0], [0.9], size=(20, 40))}]
+
+    Image.new("RGB", (40, 20), (255, 0, 0)).save(tmp_path / "red.png")
+    monkeypatch.setattr(detections, "build_model", lambda cfg: Stand())
+    opts = ["INPUT.FORMAT", form, "INPUT.MIN_SIZE_TEST", "10", "DATASETS.TRAIN", "()"]
+    cfg = setup_cfg(CONFIG, [*opts, "DATASETS.TEST", "()"]).clone()
+    cfg.defrost()
+    torch.save({"model": {}}, tmp_path / "none.pth")
+    cfg.MODEL.WEIGHTS = str(tmp_path / "none.pth")
+    found = detections.load_predictor(cfg)(str(tmp_path / "red.png"))
+    assert found.pred_boxes.tensor.tolist() == [[0, 0, 40, 20]]
 
 
 @pytest.mark.parametrize(

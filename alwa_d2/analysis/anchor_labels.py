@@ -43,12 +43,13 @@ class Labeller:
             raise UserError(f"MODEL.META_ARCHITECTURE: {name} has no anchors that are matched")
         if self.head.anchor_generator.box_dim != 4:
             raise UserError("MODEL.ANCHOR_GENERATOR.NAME: rotated anchors are not supported")
+        self._channels = len(cfg.MODEL.PIXEL_MEAN)
         self._anchors: dict[tuple[int, int], Boxes] = {}
 
     @torch.no_grad()
     def anchors(self, size: tuple[int, int]) -> Boxes:
         """Those of an image of `size` (height, width), padded as the model pads it."""
-        pixels = self.model.preprocess_image([{"image": torch.zeros(3, *size)}]).tensor
+        pixels = self.model.preprocess_image([{"image": torch.zeros(self._channels, *size)}]).tensor
         key = tuple(pixels.shape[-2:])
         if key not in self._anchors:
             features = self.model.backbone(pixels)  # wanted for their sizes alone

@@ -5,16 +5,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from detectron2.data import MetadataCatalog
 from PIL import Image
 
+from ..data.register import registered_for_now
 from ..engine import setup_cfg
 from ..errors import UserError
 from .detections import load_samples
 from .equal_recall import Curve, common_recall, curve_of, false_positive_table
 from .images import spread
 from .matching import Sample
-from .sheet import TILE, make_comparison
+from .sheet import TILE, legends, make_comparison
 from .titles import short_name
 
 SCORE = 0.5  # of the detections shown where no recall decides
@@ -25,6 +27,7 @@ class Comparison:
     """Two detectors' detections on one data set, to be shown at equal recall."""
 
     dataset: str
+    classes: list[str]  # names, by the class numbers of the samples
     labels: list[str]  # of the two detectors
     samples: list[list[Sample]]  # of each of them: all images, with all detections
     shown: list[int]  # indices of the images that are drawn
@@ -64,21 +67,52 @@ class Comparison:
             first, second = (point[1] for point in self.points)
             title += f"; false positives over all: A {first}, B {second}"
         titles = [f"{label}, >= {limit:.2f}" for label, limit in zip(self.labels, limits)]
-        classes = MetadataCatalog.get(self.dataset).get("thing_classes", [])
-        return make_comparison(rows, titles, classes, title, round(TILE * scale))
+        return make_comparison(rows, titles, self.classes, title, round(TILE * scale))
+
+    def legend(self) -> str:
+        """What numbers in the picture stand for where no font has a name's letters; else ""."""
+        shown = [self.samples[0][index] for index in self.shown]
+        return legends(shown, self.classes)
 
 
 def load_run_samples(
     folder: str, dataset: str | None, count: int, opts: Sequence[str]
-) -> tuple[str, list[Sample]]:
-    """The test set's name and all of its images with a run's detections, whatever their scores."""
+) -> tuple[str, list[str], list[Sample]]:
+    """The test set's name, its classes, and all of its images with a run's detections, whatever
+    their scores. The data sets of the run's config are known inside alone: those of another run may
+    have the same names."""
     config, weights = (Path(folder, name) for name in ("config.yaml", "model_final.pth"))
     for path in (config, weights):
         if not path.is_file():
             raise UserError(f"{path}: no such file; expected the folder of a finished run")
-    cfg = setup_cfg(str(config), [*opts, "MODEL.WEIGHTS", str(weights)])
-    name = dataset or next(iter(cfg.DATASETS.TEST), "")
-    return name, load_samples(cfg, name, count, 0.0, whole=True)
+    with registered_for_now():
+        cfg = setup_cfg(str(config), [*opts, "MODEL.WEIGHTS", str(weights)])
+        name = dataset or next(iter(cfg.DATASETS.TEST), "")
+        samples = load_samples(cfg, name, count, 0.0, whole=True)
+        return name, list(MetadataCatalog.get(name).get("thing_classes", [])), samples
+
+
+def _check_same_data(first: Sequence[Sample], second: Sequence[Sample], name: str) -> None:
+    """Refuses two data sets of one name with other images or other ground truth."""
+    differing = (a.name for a, b in zip(first, second) if not _same_truth(a, b))
+    image = next(differing, None)
+    if len(first) != len(second):
+        raise UserError(
+            f"the runs' test sets {name} differ: {len(first)} images and {len(second)}; expected "
+            "the same images and boxes"
+        )
+    if image is not None:
+        raise UserError(
+            f"the runs' test sets {name} differ, first in image {image}; expected the same images "
+            "and boxes"
+        )
+
+
+def _same_truth(a: Sample, b: Sample) -> bool:
+    boxes, classes = ([getattr(s.truth, k) for s in (a, b)] for k in ("gt_boxes", "gt_classes"))
+    return (
+        a.name == b.name and torch.equal(boxes[0].tensor, boxes[1].tensor) and torch.equal(*classes)
+    )
 
 
 def compare_detections(
@@ -92,7 +126,8 @@ def compare_detections(
 
     Args:
         folders: of the two finished runs
-        dataset: by default the first of DATASETS.TEST, which has to be the same in both
+        dataset: by default the first of DATASETS.TEST, which has to be the same in both; the
+            training sets may differ
         count: number of images to be drawn
         score: at which the lower recall is taken; by default recall 0.5, or what both reach
         opts: KEY, VALUE, ... for both configs
@@ -100,11 +135,15 @@ def compare_detections(
     Raises:
         UserError: a folder lacks a file, or the test sets are not the same
     """
-    (name, first), (other, second) = (
+    (name, classes, first), (other, others, second) = (
         load_run_samples(folder, dataset, count, opts) for folder in folders
     )
     if name != other:
         raise UserError(f"the runs' test sets are {name} and {other}; give one --dataset")
+    if classes != others:
+        raise UserError(f"the runs' test sets {name} differ: classes {classes} and {others}")
+    _check_same_data(first, second, name)
     names = [short_name(Path(folder).resolve().name) for folder in folders]
     labels = [f"{letter} {name}" for letter, name in zip("AB", names)]
-    return Comparison(name, labels, [first, second], spread(len(first), count), score)
+    shown = spread(len(first), count)
+    return Comparison(name, classes, labels, [first, second], shown, score)

@@ -10,6 +10,7 @@ from ..data.findings import ERROR, WARNING
 from ..data.preflight import Report, Survey
 from .curves import HUES
 from .data_page import box_sides, share, total_counts, verdict
+from .fonts import legend, stand_ins
 
 MAX_CLASSES = 25  # bars that can be read
 TRAINING, TEST = HUES[0], HUES[4]  # blue and orange
@@ -17,6 +18,7 @@ FAULTS = {ERROR: HUES[1], WARNING: "0.7"}
 _MAX_KINDS = 12
 _BINS = 30
 _MARGIN = 1.5
+_CLASS = "#"  # before the number that stands for a class whose name no font can draw
 # Pixels a side: COCO's borders between small, medium and large, with the text at each and its
 # side of the line.
 _AREAS = {32: ("small < 32²", "right"), 96: ("large > 96²", "left")}
@@ -46,6 +48,11 @@ def draw(report: Report, title: str) -> Figure:
 
 MAX_OF_IMAGE = ("Images by their longer side", "longer side of an image (pixels)", "images")
 SIDE_OF_BOX = ("Boxes by size", "square root of a box's area (pixels)", "boxes")
+
+
+def class_legend(report: Report) -> str:
+    """What the picture's numbers stand for where no font has a class's letters; else ""."""
+    return legend(report.classes, _CLASS)
 
 
 def _uses(report: Report) -> list[tuple[str, Sequence[Survey], str]]:
@@ -81,7 +88,8 @@ def _draw_classes(axes, report: Report) -> None:
                 f"{count:,}", (count, place), (3, 0), textcoords="offset points",
                 va="center", fontsize=7, weight="normal" if count else "bold",
             )  # fmt: skip
-    axes.set_yticks(np.arange(len(shown)), [names[i] for i in shown])
+    labels = stand_ins(names, _CLASS)
+    axes.set_yticks(np.arange(len(shown)), [labels[i] for i in shown], parse_math=False)
     axes.set_ylim(max(len(shown), 1) - 0.4, -0.6)  # the first on top
     axes.set_xlim(0, max(1.15 * largest, 1))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

@@ -1,13 +1,14 @@
 """A trained detector's detections on the images of a data set, with their ground truth."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+from detectron2.data import transforms as T
 from detectron2.data.detection_utils import read_image
-from detectron2.engine import DefaultPredictor
+from detectron2.modeling import build_model
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from ..engine import Checkpointer
@@ -35,33 +36,47 @@ def load_samples(
         known = ", ".join(cfg.DATASETS.TEST) or "empty"
         raise UserError(f"data set {name!r} is not registered; DATASETS.TEST is {known}")
     with user_errors():
-        predictor = load_predictor(cfg)
+        predict = load_predictor(cfg)
         records = DatasetCatalog.get(name)
     chosen = spread(len(records), count)
     samples = []
     for index in progress(range(len(records)) if whole else chosen):
-        sample = detect(predictor, records[index], score)
+        sample = detect(predict, records[index], score)
         if index not in chosen:
             sample = replace(sample, image=sample.image[:0, :0].copy())
         samples.append(sample)
     return samples
 
 
-def load_predictor(cfg: CfgNode) -> DefaultPredictor:
-    """Detectron2's predictor with the weights of MODEL.WEIGHTS, all of which have to be there."""
-    empty = cfg.clone()
-    empty.defrost()
-    empty.MODEL.WEIGHTS = ""
-    predictor = DefaultPredictor(empty)
-    Checkpointer(predictor.model).load_all_weights(cfg.MODEL.WEIGHTS)
-    return predictor
+def load_predictor(cfg: CfgNode) -> Callable[[str], Instances]:
+    """
+    What finds the objects of an image file: boxes in the image's own pixels, tensors on the CPU.
+
+    Detectron2's `DefaultPredictor` does the same for images of three channels alone.
+
+    Raises:
+        UserError: `MODEL.WEIGHTS` lacks some of the model's, or cannot be read
+    """
+    model = build_model(cfg).eval()
+    Checkpointer(model).load_all_weights(cfg.MODEL.WEIGHTS)
+    sizes = [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST]
+    resize = T.ResizeShortestEdge(sizes, cfg.INPUT.MAX_SIZE_TEST)
+
+    @torch.no_grad()
+    def predict(path: str) -> Instances:
+        image = read_image(path, cfg.INPUT.FORMAT)
+        height, width = image.shape[:2]
+        resized = resize.get_transform(image).apply_image(image)
+        pixels = torch.as_tensor(resized.astype("float32").transpose(2, 0, 1))
+        found = model([{"image": pixels, "height": height, "width": width}])[0]["instances"]
+        return found.to("cpu")
+
+    return predict
 
 
-def detect(predictor, record: dict, score: float) -> Sample:
+def detect(predict: Callable[[str], Instances], record: dict, score: float) -> Sample:
     """One record's image, ground truth and detections."""
-    image = read_image(record["file_name"], "BGR")  # what the predictor takes
-    found = predictor(image)["instances"].to("cpu")
+    found = predict(record["file_name"])
     found = found[found.scores >= score]
-    truth = truth_of(record, image.shape[:2])
-    rgb = np.ascontiguousarray(image[:, :, ::-1])
-    return Sample(str(record["image_id"]), rgb, truth, found)
+    image = read_image(record["file_name"], "RGB")
+    return Sample(str(record["image_id"]), image, truth_of(record, image.shape[:2]), found)

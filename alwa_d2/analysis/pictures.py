@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from .fonts import fit_fonts
+
 MAX_PNG_BYTES = 300_000  # per picture, so that a page with several of them stays light
 DPI = 110  # dots per inch of a figure at full size: small print can just be read
 RGB = tuple[int, int, int]  # 0..255 each
@@ -47,6 +49,7 @@ def save_png(draw: Callable[[float], Image.Image], path: Path, keep: tuple[RGB, 
 
 
 def rasterise(figure: Figure, scale: float) -> Image.Image:
-    """The figure's pixels at `scale` times DPI dots per inch."""
+    """The figure's pixels at `scale` times DPI dots per inch, each text in a font that has it."""
+    fit_fonts(figure)
     figure.savefig(buffer := io.BytesIO(), dpi=DPI * scale)
     return Image.open(buffer)

@@ -3,12 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
-import matplotlib
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from .fonts import font, legend, readable, stand_ins
 from .matching import MATCH_IOU, Sample, match
 from .pictures import RGB
 
@@ -35,6 +33,7 @@ TRUE = Style(f"true positive (same class, IoU >= {MATCH_IOU})", (0, 140, 102))
 FALSE = Style("false positive", (213, 94, 0))
 MISSED = Style("missed ground truth", (240, 228, 66), BLACK, dashed=True)
 STYLES = (TRUTH, TRUE, FALSE, MISSED)
+CLASS, IMAGE = "#", "image "  # before the numbers that stand for names which no font can draw
 COLOURS = (BLACK, *(style.colour for style in STYLES))  # to be kept exact in a PNG file
 
 
@@ -54,6 +53,7 @@ class Mark:
 
 def marks(sample: Sample, names: Sequence[str]) -> tuple[list[Mark], list[Mark]]:
     """What to draw on the left tile and on the right one."""
+    names = stand_ins(names, CLASS)
 
     def name(number: int) -> str:  # a model may know more classes than the data set
         return names[number] if number < len(names) else f"class {number}"
@@ -68,12 +68,6 @@ def marks(sample: Sample, names: Sequence[str]) -> tuple[list[Mark], list[Mark]]
         box = sample.found.pred_boxes.tensor[index].tolist()
         right.append(Mark(box, f"{name(number)} {score:.2f}", TRUE if hit[index] else FALSE))
     return left, right
-
-
-@lru_cache
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """Matplotlib's DejaVu Sans: there on any machine, with letters of many scripts."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 def draw_box(draw: ImageDraw.ImageDraw, box: Sequence[float], style: Style) -> None:
@@ -116,20 +110,24 @@ def draw_tile(sheet: Image.Image, picture: Image.Image, corner, title: str, show
     """`picture` at `corner` (x, y) below its title, with boxes and, above them all, labels."""
     draw = ImageDraw.Draw(sheet)
     x, y = corner[0], corner[1] + TITLE
-    while draw.textlength(title, font(13)) > picture.width and len(title) > 4:
+    title = readable(title)
+    face = font(13, title)
+    while draw.textlength(title, face) > picture.width and len(title) > 4:
         title = title[:-4] + "..."
-    draw.text((x, corner[1] + 3), title, fill=BLACK, font=font(13))
+    draw.text((x, corner[1] + 3), title, fill=BLACK, font=face)
     sheet.paste(picture, (x, y))
     for mark in shown:
         draw_box(draw, mark.box, mark.style)
     taken = []
     for mark in shown:
-        size = (round(draw.textlength(mark.text, font(11))) + 5, 14)
+        size = (round(draw.textlength(mark.text, font(11, mark.text))) + 5, 14)
         frame = (x, y, x + picture.width, y + picture.height)
         taken.append(place_label(size, [round(value) for value in mark.box], frame, taken))
     for mark, place in zip(shown, taken):
         draw.rectangle((*place[:2], place[2] - 1, place[3] - 1), fill=mark.style.colour)
-        draw.text((place[0] + 3, place[1]), mark.text, fill=mark.style.text, font=font(11))
+        where = (place[0] + 3, (place[1] + place[3]) / 2)  # in the middle, whatever the font
+        face = font(11, mark.text)
+        draw.text(where, mark.text, fill=mark.style.text, font=face, anchor="lm")
 
 
 def legend_places(counts: Mapping) -> tuple[list[tuple[Style, str, int]], int]:
@@ -145,10 +143,21 @@ def legend_places(counts: Mapping) -> tuple[list[tuple[Style, str, int]], int]:
 def draw_header(sheet: Image.Image, title: str, counts: Mapping) -> None:
     """The sheet's title, and below it the legend with the number of boxes of each kind."""
     draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, 8), title, fill=BLACK, font=font(16))
+    draw.text((GAP, 8), title, fill=BLACK, font=font(16, title))
     for style, text, x in legend_places(counts)[0]:
         draw_box(draw, (x + 1, 38, x + 25, 53), style)
         draw.text((x + 33, 38), text, fill=BLACK, font=font(13))
+
+
+def image_names(samples: Sequence[Sample]) -> list[str]:
+    """The images' names as they can be drawn."""
+    return stand_ins([sample.name for sample in samples], IMAGE)
+
+
+def legends(samples: Sequence[Sample], names: Sequence[str]) -> str:
+    """What a sheet's numbers stand for where no font has the letters of a name; else ""."""
+    both = legend(names, CLASS), legend([sample.name for sample in samples], IMAGE)
+    return "\n".join(filter(None, both))
 
 
 def make_sheet(
@@ -156,10 +165,10 @@ def make_sheet(
 ) -> Image.Image:
     """All samples, PAIRS in a row, under a title and a legend; images scaled to `tile` pixels."""
     groups, counts = [], Counter()
-    for sample in samples:
+    for sample, image in zip(samples, image_names(samples)):
         left, right = marks(sample, names)
         counts.update(mark.style for mark in left + right)
-        shown = [(f"ground truth: {sample.name}", left), (f"detections: {sample.name}", right)]
+        shown = [(f"ground truth: {image}", left), (f"detections: {image}", right)]
         groups.append((sample.image, shown))
     return lay_out(groups, title, counts, PAIRS, tile)
 
@@ -173,9 +182,10 @@ def make_comparison(
 ) -> Image.Image:
     """An image a row: ground truth, and a tile for each of `labels`, whose samples `rows` hold."""
     groups, counts = [], [Counter() for _ in labels]
-    for samples in rows:
+    images = image_names([samples[0] for samples in rows])
+    for samples, image in zip(rows, images):
         both = [marks(sample, names) for sample in samples]
-        shown = [(f"ground truth: {samples[0].name}", both[0][0])]
+        shown = [(f"ground truth: {image}", both[0][0])]
         for label, count, (left, right) in zip(labels, counts, both):
             shown.append((label, right))
             count.update(mark.style for mark in left + right)
@@ -191,7 +201,7 @@ def make_comparison(
 
 def lay_out(groups, title: str, counts: Mapping, columns: int, tile: int) -> Image.Image:
     """A sheet of `groups`, `columns` in a row: (image, [(title of a tile, its marks), ...])."""
-    pictures = []
+    title, pictures = readable(title), []
     for image, shown in groups:
         factor = tile / max(image.shape[:2])
         size = [max(1, round(side * factor)) for side in image.shape[1::-1]]
@@ -201,7 +211,7 @@ def lay_out(groups, title: str, counts: Mapping, columns: int, tile: int) -> Ima
     heights = [TITLE + GAP + max(picture.height for picture, *_ in row) for row in rows]
     tiles = max((len(shown) for _, shown in groups), default=1)
     step = tiles * (tile + GAP) + 2 * GAP  # from one group of tiles to the next
-    header = max(legend_places(counts)[1], 2 * GAP + round(font(16).getlength(title)))
+    header = max(legend_places(counts)[1], 2 * GAP + round(font(16, title).getlength(title)))
     width = max(min(columns, len(pictures)) * step - GAP, header)
     sheet = Image.new("RGB", (width, HEADER + sum(heights)), WHITE)
     draw_header(sheet, title, counts)

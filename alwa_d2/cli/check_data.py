@@ -32,10 +32,10 @@ def run(args) -> int:
     report = check_data(cfg, decode=args.decode, progress=True)
     print(page(report))
     if args.output:
-        from ..analysis.data_picture import draw
+        from ..analysis.data_picture import class_legend, draw
         from ..analysis.pictures import rasterise, save_png
 
         figure = draw(report, args.config_file)
         save_png(lambda scale: rasterise(figure, scale), args.output)
-        print(f"wrote {args.output}")
+        print(*filter(None, [class_legend(report)]), f"wrote {args.output}", sep="\n")
     return 1 if report.findings.number(ERROR) else 0

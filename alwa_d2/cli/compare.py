@@ -76,7 +76,7 @@ def compare_pictures(args) -> None:
     print(comparison.report())
     output = args.output or Path(args.folders[0], "comparison.png")
     save_png(comparison.draw, output, COLOURS)
-    print(f"wrote {output}")
+    print(*filter(None, [comparison.legend()]), f"wrote {output}", sep="\n")
 
 
 def run(args) -> int:

@@ -26,7 +26,7 @@ def run(args) -> int:
 
     from ..analysis.detections import load_samples
     from ..analysis.pictures import save_png
-    from ..analysis.sheet import COLOURS, TILE, make_sheet
+    from ..analysis.sheet import COLOURS, TILE, legends, make_sheet
     from ..engine import setup_cfg
 
     cfg = setup_cfg(args.config_file, args.opts)
@@ -36,5 +36,5 @@ def run(args) -> int:
     names = MetadataCatalog.get(name).get("thing_classes", [])
     output = args.output or Path(cfg.OUTPUT_DIR, "detections.png")
     save_png(lambda s: make_sheet(samples, names, title, round(TILE * s)), output, COLOURS)
-    print(f"wrote {output}")
+    print(*filter(None, [legends(samples, names)]), f"wrote {output}", sep="\n")
     return 0

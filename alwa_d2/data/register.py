@@ -1,6 +1,7 @@
 """Data sets that are named in the config alone, by the key DATASETS.REGISTER."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -47,6 +48,20 @@ def register_datasets(entries: Sequence[Mapping[str, Any]]) -> list[str]:
         if name not in DatasetCatalog:
             _register(entry)
     return list(new)
+
+
+@contextlib.contextmanager
+def registered_for_now() -> Iterator[None]:
+    """What is registered inside is forgotten at the end, so that names may stand for other data."""
+    before = set(_registered)
+    try:
+        yield
+    finally:
+        for name in set(_registered) - before:
+            del _registered[name]
+            if name in DatasetCatalog:
+                DatasetCatalog.remove(name)
+                MetadataCatalog.remove(name)
 
 
 def _register(entry: dict[str, Any]) -> None:
