@@ -1,10 +1,15 @@
 """alwa-d2 demo, with stubs in place of the commands that it runs."""
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
 from conftest import REPO
+from linux_processes import children, is_alive
 from run_folders import records, write_run
 
 from alwa_d2.analysis.runs import load_run
@@ -119,3 +124,29 @@ def test_demo_says_what_is_missing(tmp_path):
         demo.find_places(folder)
     with pytest.raises(UserError, match="no line has bbox/AP"):
         demo.format_table(load_run(folder), 1.0, {})
+
+
+SLEEPS = """
+import subprocess, sys
+from alwa_d2.cli import demo, main
+sleep = "import pathlib, time; pathlib.Path('begun').touch(); time.sleep(60)"
+demo.run_demo = lambda *given: subprocess.run([sys.executable, "-c", sleep])
+sys.exit(main.main(["demo"]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_signal_to_the_demo_alone_ends_its_step_too(tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(REPO)}
+    run = subprocess.Popen([sys.executable, "-c", SLEEPS], cwd=tmp_path, env=env)
+    try:
+        for _ in range(1200):
+            if run.poll() is not None or (tmp_path / "begun").exists():
+                break
+            time.sleep(0.1)
+        (step,) = children(run.pid)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(30) == 128 + signal.SIGTERM
+        assert not is_alive(step)
+    finally:
+        run.kill()

@@ -12,8 +12,9 @@ from conftest import REPO
 from PIL import Image
 
 from alwa_d2.analysis import detections
-from alwa_d2.analysis.images import spread
+from alwa_d2.analysis.images import read, spread
 from alwa_d2.cli.main import main
+from alwa_d2.errors import UserError
 
 CONFIG = str(REPO / "configs" / "retina_alwa.yaml")
 
@@ -23,6 +24,14 @@ def test_images_are_evenly_spread():
     assert spread(3, 8) == [0, 1, 2]
     assert spread(5, 1) == [0]
     assert len(spread(200, 8)) == 8
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path):
+    path = tmp_path / "cut.jpg"
+    Image.effect_noise((40, 30), 90).save(path)
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(UserError, match=f"^{path}: image file is truncated"):
+        read(str(path), "RGB")
 
 
 def test_samples_come_from_data_set_and_predictor(tmp_path, monkeypatch):

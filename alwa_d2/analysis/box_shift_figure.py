@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import read_image
 from detectron2.structures import Instances
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -13,6 +12,7 @@ from ..errors import UserError
 from .anchor_labels import NOT_POSITIVE, Labeller, Sample, shifted
 from .box_shift import DIRECTIONS, Row
 from .curves import HUES
+from .images import read
 
 STYLES = (dict(ls="-", marker="o"), dict(ls="--", marker="s"), dict(ls=":", marker="^"))
 POSITIONS = 4  # of the sliding box in the picture, each in a hue of its own
@@ -107,7 +107,7 @@ def draw_image(axes, sample: Sample) -> None:
     """The image, faded, in the pixels that the model would see."""
     height, width = sample.truth.image_size
     resize = T.ResizeTransform(sample.record["height"], sample.record["width"], height, width)
-    image = resize.apply_image(read_image(sample.record["file_name"], "RGB"))
+    image = resize.apply_image(read(sample.record["file_name"], "RGB"))
     axes.imshow(image, extent=(0, width, height, 0), alpha=0.5)
 
 

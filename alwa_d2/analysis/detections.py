@@ -7,13 +7,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import read_image
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from ..engine import Checkpointer
 from ..errors import UserError, user_errors
-from .images import progress, spread
+from .images import progress, read, spread
 from .matching import Sample
 
 
@@ -64,7 +63,7 @@ def load_predictor(cfg: CfgNode) -> Callable[[str], Instances]:
 
     @torch.no_grad()
     def predict(path: str) -> Instances:
-        image = read_image(path, cfg.INPUT.FORMAT)
+        image = read(path, cfg.INPUT.FORMAT)
         height, width = image.shape[:2]
         resized = resize.get_transform(image).apply_image(image)
         pixels = torch.as_tensor(resized.astype("float32").transpose(2, 0, 1))
@@ -78,5 +77,5 @@ def detect(predict: Callable[[str], Instances], record: dict, score: float) -> S
     """One record's image, ground truth and detections."""
     found = predict(record["file_name"])
     found = found[found.scores >= score]
-    image = read_image(record["file_name"], "RGB")
+    image = read(record["file_name"], "RGB")
     return Sample(str(record["image_id"]), image, truth_of(record, image.shape[:2]), found)

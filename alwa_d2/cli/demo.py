@@ -117,8 +117,11 @@ def add_arguments(parser):
 
 
 def run(args) -> int:
+    from ..engine.launch import ending_on_signals
+
     try:
-        run_demo(args.config_file, args.output, args.opts)
+        with ending_on_signals():  # which subprocess.run() then ends its process for
+            run_demo(args.config_file, args.output, args.opts)
     except StepFailed as error:
         print(f"alwa-d2 demo: {error}", file=sys.stderr)
         return 1

@@ -42,7 +42,7 @@ WORKERS = 8  # threads: they wait for a network's disk together; on a local one 
 _CHUNK = 64  # images a task of a thread
 _READ_OF_MODE = 3  # images of a chunk that are decoded for the range of a wide mode
 _EXIF_ORIENTATION = 0x0112
-_QUARTER_TURNS = (5, 6, 7, 8)  # orientations whose width and height change places
+QUARTER_TURNS = (5, 6, 7, 8)  # orientations whose width and height change places
 _PNG_TEXT = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")  # chunks that may hold an orientation
 
 
@@ -75,7 +75,7 @@ class Header:
     @property
     def turned(self) -> bool:
         """Whether width and height have changed places."""
-        return self.orientation in _QUARTER_TURNS
+        return self.orientation in QUARTER_TURNS
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -143,7 +143,7 @@ def _read_open(file: BinaryIO, reading: Reading, look_at_range: bool) -> Header:
                 # Pillow turns these by itself when it decodes, and Detectron2 once more.
                 faults.append((TURNED_TWICE, f"orientation {orientation}"))
                 orientation = 1
-            size = image.size[::-1] if orientation in _QUARTER_TURNS else image.size
+            size = image.size[::-1] if orientation in QUARTER_TURNS else image.size
             return Header(size, orientation, identity, tuple(faults))
     except UnidentifiedImageError:
         source.seek(0)

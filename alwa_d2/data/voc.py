@@ -14,12 +14,10 @@ from PIL import Image
 
 from .._show import show
 from .checks import MAX_PIXELS, is_coordinate
+from .image_headers import QUARTER_TURNS, orientation_of
 from .names import files_below
 from .voc_layout import find_layout
 from .xml_tree import read_xml
-
-_EXIF_ORIENTATION = 0x0112
-_EXIF_QUARTER_TURNS = (5, 6, 7, 8)  # orientations whose width and height change places
 
 
 @dataclass(frozen=True)
@@ -138,14 +136,7 @@ def image_size(path: str) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = _orientation(image) in _EXIF_QUARTER_TURNS
+            turned = orientation_of(image) in QUARTER_TURNS
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise OSError(f"{path}: expected an image, got: {error}") from error
     return (height, width) if turned else (width, height)
-
-
-def _orientation(image: Image.Image) -> int | None:
-    try:
-        return image.getexif().get(_EXIF_ORIENTATION)
-    except Exception:  # Pillow fails in many ways on broken tags; Detectron2 ignores them likewise
-        return None

@@ -49,7 +49,7 @@ def launch(main: Callable, args, timeout: timedelta = DEFAULT_TIMEOUT):
     if on_cpu:
         # Detectron2 takes any GPU that it sees for a reason to use NCCL.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    with _ending_on_signals():
+    with ending_on_signals():
         if _are_there():
             return _join(main, args, "gloo" if on_cpu else "nccl", timeout)
         if args.num_gpus * args.num_machines == 1:
@@ -83,7 +83,7 @@ def _start(main: Callable, args, on_cpu: bool, timeout: timedelta):
 
 
 @contextlib.contextmanager
-def _ending_on_signals():
+def ending_on_signals():
     """SIGINT and SIGTERM end this process in order, with the exit status that shells expect."""
 
     def leave(number, frame):
