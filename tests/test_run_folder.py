@@ -51,9 +51,13 @@ def test_another_training_is_refused_with_the_ways_on(finished):
 
 def test_overwriting_removes_the_training_and_nothing_else(finished):
     (finished / "notes.txt").write_text("mine")
+    for folder in ("inference", "inference_TTA"):
+        (finished / folder).mkdir()
+    (finished / "grid.png").touch()
     setup(arguments(finished, "OVERWRITE", True))
     # The record is the toy training's own, which no run of ours has written.
     assert sorted(files(finished)) == ["config.yaml", "notes.txt", "record_0.jsonl"]
+    assert not [path for path in finished.iterdir() if path.is_dir()]
 
 
 def test_a_start_that_came_to_nothing_is_no_training(tmp_path):

@@ -12,10 +12,11 @@ from .main_process import on_main_process
 
 logger = logging.getLogger(__name__)
 
-# What a run writes; nothing else is ever removed from its folder.
+# What a run writes, and the pictures drawn of it; nothing else is ever removed from its folder.
 WRITTEN = (
     *("metrics.json", "config.yaml", "last_checkpoint", "model_*.pth", "events.out.tfevents.*"),
-    *("log.txt*", "inference", "losses.png", "detections.png"),
+    *("log.txt*", "inference", "inference_TTA"),
+    *("losses.png", "scales.png", "grid.png", "detections.png"),
 )
 EVALUATION = "inference"  # the subfolder of evaluations, as Detectron2 calls it
 
