@@ -153,7 +153,8 @@ def test_the_reference_has_them(name, way):
     }.get(way)  # fmt: skip
     assert found is not None
     if expected is not None:
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        # PyTorch's jvp gives some tangents in float64.
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5, check_dtype=False)
 
 
 @pytest.mark.parametrize("outside", [False, True])

@@ -56,6 +56,8 @@ class LossStats:
 
 
 register_dataclass(LossStats, serialized_type_name="alwa_d2.layers.LossStats")
+# A saved program has its example inputs with it, which are loaded as weights are.
+torch.serialization.add_safe_globals([LossStats])
 
 
 def split_scale(scale) -> tuple[Tensor | None, float]:
