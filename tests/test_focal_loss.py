@@ -438,7 +438,9 @@ def test_flat_levels(form, num_classes, dtype, device):
     expected, expected_stats = dense_focal_loss(together, labels, scale=0.5)
     assert_same_sums((loss, stats), (expected, expected_stats), device)
     grads = torch.cat(torch.autograd.grad(loss, flat), 1)
-    assert torch.equal(grads, torch.autograd.grad(expected, together)[0])
+    # On CUDA levels that lie otherwise in memory have another kernel.
+    exact = TOLERANCE[dtype] if has_cuda_kernels(device) else dict(rtol=0, atol=0)
+    torch.testing.assert_close(grads, torch.autograd.grad(expected, together)[0], **exact)
     other, other_stats = reference.dense_focal_loss(flat, labels, scale=0.5)
     torch.testing.assert_close(loss.double(), other.double(), **TOLERANCE[torch.float32])
     torch.testing.assert_close(stats.values, other_stats.values, **TOLERANCE[torch.float32])
