@@ -1,7 +1,9 @@
 """The error of a command or a file that its user can put right."""
 
 import contextlib
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -27,13 +29,30 @@ def user_errors(where: str = "") -> Iterator[None]:
 
 
 def explain(error: Exception) -> str:
-    """What an error says, on one line; its type comes first where the words may not do alone."""
+    """
+    What an error says, on one line. Where the words may not do alone its type comes first, and the
+    line of code that raised it last, so that a bare assertion tells what it asserts.
+    """
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     # str() of a KeyError is the repr of what it says.
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     line = " ".join(str(text).split())
+    if isinstance(error, UserError):
+        return line
     says_enough = (
         isinstance(error, ValueError | OSError | AssertionError | KeyError) and " " in line
     )
-    return line if says_enough else f"{type(error).__name__}: {line}".rstrip(": ")
+    if says_enough:
+        return line
+    named = f"{type(error).__name__}: {line}".rstrip(": ")
+    return named if " " in line else f"{named}{_place(error)}"
+
+
+def _place(error: Exception) -> str:
+    """The line of code that raised an error; "" for one that was never raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return ""
+    last = frames[-1]
+    return f" ({Path(last.filename).name}, line {last.lineno}: {last.line})"

@@ -18,7 +18,7 @@ import measure
 import torch
 from inputs import FORMS, SIZES, make_inputs
 
-from alwa_d2.layers import BOX_LOSS_KINDS, dense_box_loss, sigmoid_focal_loss
+from alwa_d2.layers import BOX_LOSS_KINDS, dense_box_loss, dense_focal_loss
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 COPY_BYTES = 256 * 10**6
@@ -94,7 +94,7 @@ def gradients_of(loss, leaves):
 
 def focal_cases(x, kinds):
     labels, logits = x.labels, x.plain("logits")
-    loss = lambda: sigmoid_focal_loss(logits, labels, scale=SCALE)[0]  # noqa: E731
+    loss = lambda: dense_focal_loss(logits, labels, scale=SCALE)[0]  # noqa: E731
     yield "focal", copy_of([y.detach() for y in x.logits]), gradients_of(loss, x.logits)
 
 

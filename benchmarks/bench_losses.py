@@ -21,7 +21,7 @@ from focal_peers import focal_peers
 from inputs import FORMS, SIZES, make_inputs, random_boxes
 from measure import Run, compare, take_turns
 
-from alwa_d2.layers import BOX_LOSS_KINDS, box_loss, sigmoid_focal_loss
+from alwa_d2.layers import BOX_LOSS_KINDS, box_loss, dense_focal_loss
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Relative, of values; gradients are allowed ten times as much. Detectron2 and torchvision compute
@@ -86,7 +86,7 @@ def bench_overhead(args, device, dtype):
     pred, target = pred.to(device, dtype), target[0].to(device, dtype)
 
     def focal(x):
-        return lambda leaves: sigmoid_focal_loss(
+        return lambda leaves: dense_focal_loss(
             leaves[0] if x.form == "flat" else leaves, x.labels, scale=SCALE
         )[0]
 
@@ -125,7 +125,7 @@ def bench_scaling(args, device, dtype):
             labels = labels.to(device)
             x = torch.randn(2, anchors, classes).to(device, dtype) - 4.6
             runs[x.numel()] = Run(
-                lambda leaves, labels=labels: sigmoid_focal_loss(leaves[0], labels)[0], [x]
+                lambda leaves, labels=labels: dense_focal_loss(leaves[0], labels)[0], [x]
             )
             runs[x.numel()]()
         times = take_turns(runs, args.rounds)

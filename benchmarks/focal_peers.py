@@ -27,7 +27,7 @@ from fvcore.nn import sigmoid_focal_loss_jit
 from inputs import ANCHORS
 from torch.nn import functional as F
 
-from alwa_d2.layers import sigmoid_focal_loss
+from alwa_d2.layers import dense_focal_loss
 
 ALPHA, GAMMA = 0.25, 2.0
 NORMALIZER = 100.0
@@ -49,7 +49,7 @@ def focal_peers(x, with_compiled=True):
 
     def fused(logits, scale=SCALE):
         logits = logits[0] if x.form == "flat" else logits
-        return sigmoid_focal_loss(logits, x.labels, alpha=ALPHA, gamma=GAMMA, scale=scale)[0]
+        return dense_focal_loss(logits, x.labels, alpha=ALPHA, gamma=GAMMA, scale=scale)[0]
 
     peers = {
         "alwa_d2": fused,

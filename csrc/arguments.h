@@ -50,7 +50,7 @@ using BoxEntry = Entry<
 
 struct DenseBoxArguments {
   const at::Tensor& anchors;           // (R, 4)
-  at::TensorList deltas;               // (N, R, 4), or levels (N, A * 4, H, W)
+  at::TensorList deltas;               // as FocalArguments::logits, K = 4
   const at::Tensor& gt_boxes;          // (N, R, 4)
   const at::Tensor& labels;            // (N, R), int64 or a bool mask of the foreground
   std::optional<int64_t> num_classes;  // none with a mask
@@ -74,7 +74,7 @@ using DenseBoxEntry = Entry<
     const std::optional<at::Tensor>&, double>;
 
 struct FocalArguments {
-  at::TensorList logits;     // (N, R, K), or levels (N, A * K, H, W)
+  at::TensorList logits;     // levels: (N, HWA, K), one or more, or (N, A * K, H, W)
   const at::Tensor& labels;  // (N, R) int64
   double alpha, gamma;
   const std::optional<at::Tensor>& scale;  // (); the loss is multiplied with scale * factor
@@ -99,6 +99,13 @@ struct LabelArguments {
   bool allow_low_quality_matches;
   int64_t background;
   std::optional<int64_t> foreground;
+
+  template <typename F>
+  auto spread(const F& f) const {
+    return f(
+        anchors, gt_boxes, gt_classes, thresholds, labels, allow_low_quality_matches, background,
+        foreground);
+  }
 };
 
 using LabelEntry = Entry<

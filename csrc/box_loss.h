@@ -47,15 +47,18 @@ inline double reduction_factor(Reduction reduction, int64_t n) {
   return reduction == Reduction::kMean ? (n > 0 ? 1.0 / static_cast<double>(n) : 0.0) : 1.0;
 }
 
-inline void check_kind(c10::string_view kind) {
+// A loss's kind and numbers, whether this kind uses them or not.
+inline void check_kind(c10::string_view kind, double beta, double eps) {
   with_kind<float>(kind, 0, 0, [](const auto&) {});
+  check_range("beta", beta, 1e30, "0 to 1e30");  // within float32, as eps
+  check_range("eps", eps, 1e30, "0 to 1e30");
 }
 
 inline Reduction check_box(const BoxArguments& args) {
   check_devices(args);
   check_pairs(args.pred, args.target);
   const Reduction reduction = parse_reduction(args.reduction);
-  check_kind(args.kind);
+  check_kind(args.kind, args.beta, args.eps);
   return reduction;
 }
 
@@ -96,8 +99,13 @@ inline void check_dense_box(const DenseBoxArguments& args) {
   TORCH_CHECK_VALUE(
       args.box_weights.size() == 4, "box_weights: expected 4 numbers, got ",
       args.box_weights.size());
+  for (const double weight : args.box_weights) {
+    TORCH_CHECK_VALUE(
+        weight > 0 && weight <= 1e30, "box_weights: expected positive numbers, got ",
+        args.box_weights);
+  }
   check_scale(args.scale);
-  check_kind(args.kind);
+  check_kind(args.kind, args.beta, args.eps);
 }
 
 inline void check_dense_box_grad(const at::Tensor& grad, const DenseBoxArguments& args) {

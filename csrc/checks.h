@@ -38,6 +38,11 @@ inline std::string name_of(at::ScalarType dtype) {
   }
 }
 
+// A number from 0 to `most`, which `range` has in words. NaN is in no range.
+inline void check_range(const char* name, double value, double most, const char* range) {
+  TORCH_CHECK_VALUE(value >= 0 && value <= most, name, ": expected ", range, ", got ", value);
+}
+
 inline void check_dtype(const char* name, const at::Tensor& x) {
   const auto dtype = x.scalar_type();
   TORCH_CHECK_TYPE(
@@ -119,8 +124,8 @@ inline std::string shapes_of(at::TensorList x) {
   return shapes;
 }
 
-// One (N, R, K) tensor, or levels (N, A * K, H, W) with A = R / sum of H * W, for N and R as the
-// labels (or the foreground mask) have them. Returns K.
+// Levels (N, A * K, H, W) with A = R / sum of H * W, or (N, HWA, K), of which one may be (N, R, K),
+// for N and R as the labels (or the foreground mask) have them. Returns K.
 inline c10::SymInt check_predictions(
     const char* name, at::TensorList x, const char* labels_name, const at::Tensor& labels) {
   TORCH_CHECK_VALUE(
@@ -129,12 +134,13 @@ inline c10::SymInt check_predictions(
   TORCH_CHECK_VALUE(
       x.size() >= 1 && x.size() <= Levels<float>::kMost, name, ": expected 1 to ",
       Levels<float>::kMost, " levels, got ", x.size());
-  const bool flat = x.size() == 1 && x[0].dim() == 3;
+  const bool flat = x[0].dim() == 3;
   c10::SymInt positions = 0;
   for (const at::Tensor& level : x) {
     TORCH_CHECK_VALUE(
-        flat || level.dim() == 4, name,
-        ": expected one (N, R, K) tensor or levels of shape (N, A * K, H, W), got ",
+        level.dim() == (flat ? 3 : 4), name,
+        ": expected one (N, R, K) tensor, or levels of shape (N, HWA, K), or all levels of shape"
+        " (N, A * K, H, W), got ",
         level.sym_sizes());
     TORCH_CHECK_VALUE(
         same_size(level.sym_size(0), images), name, ": expected ", images, " images as in ",
@@ -149,7 +155,7 @@ inline c10::SymInt check_predictions(
   const c10::SymInt per_position = flat || positions == 0 ? c10::SymInt(1) : anchors / positions;
   bool fits = same_size(per_position * positions, anchors) && (per_position > 0 || channels == 0);
   for (const at::Tensor& level : x) {
-    fits = fits && (flat || same_size(level.sym_size(1), channels));
+    fits = fits && same_size(level.sym_size(flat ? 2 : 1), channels);
   }
   fits = fits && (per_position == 0 || channels % per_position == 0);
   fits = fits && (channels > 0 || anchors == 0);

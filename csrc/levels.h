@@ -90,8 +90,8 @@ inline std::vector<at::Tensor> empty_like(at::TensorList levels) {
   return result;
 }
 
-// Describes predictions that have passed check_predictions (checks.h). A flat (N, R, K) tensor is a
-// level of one column: as if it were its (N, K, R, 1) view, with A = 1.
+// Describes predictions that have passed check_predictions (checks.h). A flat (N, HWA, K) level is
+// one of one column: as if it were its (N, K, HWA, 1) view, with A = 1.
 template <typename scalar_t>
 Levels<scalar_t> make_levels(at::TensorList predictions, const DenseShape& shape) {
   Levels<scalar_t> levels{};

@@ -5,11 +5,13 @@
 // cuda/<op>.cu, what leads to their gradients in autograd/<op>.cpp, the ops for tensors without
 // numbers in meta.cpp. arguments.h repeats the lists of arguments, as structs.
 //
-// `deltas` and `logits` are one (N, R, K) tensor or a head's levels (N, A * K, H, W). Statistics
-// are the five numbers of csrc/stats.h. A scaled loss is multiplied with scale * factor.
+// `deltas` and `logits` are a head's levels (N, A * K, H, W) or (N, HWA, K), also one of all
+// anchors, (N, R, K). Statistics are the five numbers of csrc/stats.h. A scaled loss is multiplied
+// with scale * factor.
 //
 // `_<op>_ahead` gives the loss and, from the same pass, its gradient for an incoming gradient of 1.
-// These ops and _multiply_ are for the nodes in autograd/ alone.
+// These ops and _multiply_ are for the nodes in autograd/ alone. _refuse_derivative raises what
+// they raise, for the ops' part in Python.
 TORCH_LIBRARY(alwa_d2, m) {
   m.def(
       "box_loss(Tensor pred, Tensor target, str kind, str reduction, float beta, float eps)"
@@ -49,6 +51,7 @@ TORCH_LIBRARY(alwa_d2, m) {
       "_sigmoid_focal_loss_ahead(Tensor[] logits, Tensor labels, float alpha, float gamma,"
       " Tensor? scale, float factor=1.0) -> (Tensor loss, Tensor stats, Tensor[] gradients)");
   m.def("_multiply_(Tensor(a!)[] gradients, Tensor grad) -> ()");
+  m.def("_refuse_derivative() -> ()");
 }
 
 // The ops live in torch.ops.alwa_d2. The Python module alwa_d2._C is empty: importing it loads

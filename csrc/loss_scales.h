@@ -36,8 +36,10 @@ inline void check_loss_scales_devices(
 }
 
 inline void check_loss_scales(
-    const at::Tensor& num_foreground, const at::Tensor& normalizer, at::TensorList weights) {
+    const at::Tensor& num_foreground, const at::Tensor& normalizer, at::TensorList weights,
+    double momentum) {
   check_loss_scales_devices(num_foreground, normalizer, weights);
+  check_range("momentum", momentum, 1, "0 to 1");
   check_shape("num_foreground", num_foreground, {});
   check_shape("normalizer", normalizer, {});
   TORCH_CHECK_TYPE(

@@ -69,8 +69,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> label_anchors_meta(const LabelArg
 }
 
 at::Tensor loss_scales_meta(
-    const at::Tensor& num_foreground, at::Tensor normalizer, at::TensorList weights, double, bool) {
-  check_loss_scales(num_foreground, normalizer, weights);
+    const at::Tensor& num_foreground, at::Tensor normalizer, at::TensorList weights,
+    double momentum, bool) {
+  check_loss_scales(num_foreground, normalizer, weights, momentum);
   return at::empty({static_cast<int64_t>(weights.size()) + 1}, normalizer.options());
 }
 

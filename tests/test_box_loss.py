@@ -303,6 +303,17 @@ def test_infinite_boxes_do_not_crash(kind, numbers):
         assert loss.isnan()
 
 
+@pytest.mark.parametrize("function", [box_loss, reference.box_loss])
+def test_without_beta_smooth_l1_is_pytorchs(function):
+    """beta 1: 0.5 * 0.5^2 for the first code, |d| - 0.5 for those beyond 1."""
+    pred = torch.zeros(1, 4, dtype=torch.float64)
+    target = torch.tensor([[0.5, -2.0, 3.0, 0.0]], dtype=torch.float64)
+    loss = function(pred, target, "smooth_l1")
+    assert loss.tolist() == [0.125 + 1.5 + 2.5]
+    assert loss.sum() == torch.nn.functional.smooth_l1_loss(pred, target, reduction="sum")
+    assert function(pred, target, "l1").tolist() == [5.5]
+
+
 # --- As an op -------------------------------------------------------------------------------------
 
 
@@ -353,6 +364,11 @@ def test_compiles_without_graph_breaks():
     "change, error, words",
     [
         (dict(kind="wiou"), ValueError, "kind: expected one of l1, smooth_l1, iou, giou, diou, ciou, got 'wiou'"),
+        (dict(beta=-1.0), ValueError, r"beta: expected 0 to 1e30, got -1"),
+        (dict(beta=math.nan), ValueError, r"beta: expected 0 to 1e30, got nan"),
+        (dict(kind="smooth_l1", beta=math.inf), ValueError, r"beta: expected 0 to 1e30, got inf"),
+        (dict(eps=-1e-7), ValueError, r"eps: expected 0 to 1e30, got -1e-07"),
+        (dict(eps=math.nan), ValueError, r"eps: expected 0 to 1e30, got nan"),
         (dict(reduction="max"), ValueError, "reduction: expected one of none, mean, sum, got 'max'"),
         (dict(pred=torch.zeros(5)), ValueError, r"pred: expected shape \(N, 4\), got \[5\]"),
         (dict(target=torch.zeros(4, 4)), ValueError, r"target: expected shape \[5, 4\], got \[4, 4\]"),

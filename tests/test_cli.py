@@ -190,7 +190,11 @@ def test_errors_of_any_type_are_explained_on_one_line(error, text):
     for where in ("", "MODEL.WEIGHTS"):
         with pytest.raises(UserError) as caught, user_errors(where):
             raise error
-        assert str(caught.value) == (f"{where}: {text}" if where else text)
+        told, place, rest = str(caught.value).partition(" (test_cli.py, line ")
+        assert told == (f"{where}: {text}" if where else text)
+        # One word, or none, comes with the line of code.
+        assert bool(place) == (text in ("KeyError: loss", "AssertionError"))
+        assert not place or rest.endswith(": raise error)")
         assert caught.value.__cause__ is error
 
 

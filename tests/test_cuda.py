@@ -6,10 +6,10 @@ from conftest import LEVEL_SHAPES, random_boxes
 
 from alwa_d2.layers import (
     dense_box_loss,
+    dense_focal_loss,
     label_anchors,
     loss_scales,
     pad_ground_truth,
-    sigmoid_focal_loss,
 )
 from alwa_d2.weighting import ALWA
 
@@ -43,7 +43,7 @@ class LossSide:
         labels, boxes, count = label_anchors(self.anchors, boxes, classes, background=CLASSES)
         weights = self.weighter.weights.values()
         cls_scale, reg_scale, _ = loss_scales(count, self.normalizer, weights).unbind()
-        cls, cls_stats = sigmoid_focal_loss(self.logits, labels, scale=cls_scale)
+        cls, cls_stats = dense_focal_loss(self.logits, labels, scale=cls_scale)
         reg, reg_stats = dense_box_loss(
             self.anchors, self.deltas, boxes, labels, "ciou", num_classes=CLASSES, scale=reg_scale
         )

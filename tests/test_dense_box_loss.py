@@ -281,6 +281,32 @@ def test_compiles_without_graph_breaks():
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
+@pytest.mark.parametrize("kind", ["l1", "smooth_l1", "ciou"])
+def test_flat_levels(kind, device):
+    """A list of (N, HWA, 4), which Detectron2's models make: the levels' own loss and gradient."""
+    anchors, deltas, gt_boxes, fg_mask = dense_inputs(device)
+    flat = [flatten_levels([level], 4).detach().requires_grad_() for level in deltas]
+    loss, stats = dense_box_loss(anchors, flat, gt_boxes, fg_mask, kind)
+    assert_same_sums(
+        (loss, stats), dense_box_loss(anchors, deltas, gt_boxes, fg_mask, kind), device
+    )
+    expected, _ = reference.dense_box_loss(anchors, flat, gt_boxes, fg_mask, kind)
+    torch.testing.assert_close(loss, expected)
+    for ours, other in zip(torch.autograd.grad(loss, flat), torch.autograd.grad(expected, flat)):
+        torch.testing.assert_close(ours, other)
+
+
+@pytest.mark.parametrize("function", [dense_box_loss, reference.dense_box_loss])
+def test_without_beta_smooth_l1_is_pytorchs(function):
+    """One anchor whose target is a shift by half its width: 0.5 * 0.5^2, as beta is 1."""
+    anchor = torch.tensor([[0.0, 0, 10, 10]])
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    loss, _ = function(
+        anchor, torch.zeros(1, 1, 4), anchor[None] + torch.tensor([5.0, 0, 5, 0]), mask, "smooth_l1"
+    )
+    assert float(loss) == pytest.approx(0.125)
+
+
 # --- Refusals -------------------------------------------------------------------------------------
 
 
@@ -307,6 +333,13 @@ def levels_of(*shapes):
         (dict(deltas=levels_of((2, 8, 1, 2), (2, 6, 4))), ValueError, r"levels of shape \(N, A \* K, H, W\), got \[2, 6, 4\]"),
         (dict(deltas=[]), ValueError, "deltas: expected 1 to 16 levels, got 0"),
         (dict(box_weights=(1.0, 1.0)), ValueError, "box_weights: expected 4 numbers, got 2"),
+        (dict(beta=-1.0), ValueError, r"beta: expected 0 to 1e30, got -1"),
+        (dict(beta=math.nan), ValueError, r"beta: expected 0 to 1e30, got nan"),
+        (dict(kind="smooth_l1", beta=math.inf), ValueError, r"beta: expected 0 to 1e30, got inf"),
+        (dict(eps=-1e-7), ValueError, r"eps: expected 0 to 1e30, got -1e-07"),
+        (dict(eps=math.nan), ValueError, r"eps: expected 0 to 1e30, got nan"),
+        (dict(box_weights=(1.0, 0.0, 1.0, 1.0)), ValueError, "box_weights: expected positive numbers"),
+        (dict(box_weights=(1.0, math.nan, 1.0, 1.0)), ValueError, "box_weights: expected positive numbers"),
         (dict(kind="wiou"), ValueError, "kind: expected one of"),
         (dict(scale=torch.ones(1)), ValueError, r"scale: expected a 0-dim tensor, got shape \[1\]"),
         (dict(scale=torch.ones((), requires_grad=True)), ValueError, "scale: expected a detached tensor"),

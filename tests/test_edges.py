@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import TOLERANCE, flatten_levels, random_boxes
 
-from alwa_d2.layers import box_loss, dense_box_loss, label_anchors, reference, sigmoid_focal_loss
+from alwa_d2.layers import box_loss, dense_box_loss, dense_focal_loss, label_anchors, reference
 
 COUNTS = (1, 2, 31, 32, 33, 127, 129, 255, 256, 257, 1023, 1024, 1025, 2049)
 # H, W of one level: positions odd, a multiple of 2, 4, 8 or 16, and about those of a block.
@@ -37,8 +37,8 @@ def test_focal_loss(form, num_classes, dtype, device):
         labels = torch.randint(-1, num_classes + 1, (2, 3 * h * w))
         logits = moved(in_form(level, num_classes, form).to(device), i % 5).requires_grad_()
         exact = logits.detach().cpu().double().requires_grad_()
-        loss, stats = sigmoid_focal_loss(logits, labels.to(device), scale=0.3)
-        expected, expected_stats = reference.sigmoid_focal_loss(exact, labels, scale=0.3)
+        loss, stats = dense_focal_loss(logits, labels.to(device), scale=0.3)
+        expected, expected_stats = reference.dense_focal_loss(exact, labels, scale=0.3)
         torch.testing.assert_close(loss.cpu().double(), expected, **TOLERANCE[dtype])
         torch.testing.assert_close(stats.values.cpu(), expected_stats.values, **TOLERANCE[dtype])
         (grad,), (other,) = (torch.autograd.grad(*x) for x in ((loss, logits), (expected, exact)))

@@ -1,4 +1,4 @@
-"""sigmoid_focal_loss: worked values, parity, gradients, bad and extreme input."""
+"""dense_focal_loss: worked values, parity, gradients, bad and extreme input."""
 
 import math
 
@@ -17,9 +17,13 @@ from conftest import (
 )
 from hypothesis import given, settings
 
-from alwa_d2.layers import LossStats, reference, sigmoid_focal_loss
+from alwa_d2 import layers
+from alwa_d2.layers import LossStats, dense_focal_loss, reference
 
 OPS = torch.ops.alwa_d2
+
+# What those read who take the function for fvcore's or torchvision's.
+ONE_HOT = r"one-hot targets are for sigmoid_focal_loss of fvcore and torchvision.*targets.argmax"
 
 NUM_ANCHORS = 123  # of the three levels, three anchors a position
 
@@ -49,7 +53,7 @@ def test_worked_value(device):
     has 0.75 twice: 3 log 2 / 8. The ignored one counts nothing.
     """
     logits = torch.zeros(1, 3, 2, device=device)
-    loss, stats = sigmoid_focal_loss(logits, torch.tensor([[0, 2, -1]], device=device))
+    loss, stats = dense_focal_loss(logits, torch.tensor([[0, 2, -1]], device=device))
     own, background = math.log(2) / 4, 3 * math.log(2) / 8
     assert float(loss) == pytest.approx(own + background)
     expected = [2, own + background, own**2 + background**2, own, background]
@@ -64,7 +68,7 @@ def test_worked_value(device):
 def test_worked_gradient(device):
     """gamma 0 without alpha is binary cross entropy: derivative p - t."""
     logits = torch.tensor([[[0.0, math.log(3)]]], device=device, requires_grad=True)
-    loss, _ = sigmoid_focal_loss(
+    loss, _ = dense_focal_loss(
         logits, torch.tensor([[1]], device=device), alpha=-1, gamma=0, scale=2.0
     )
     (grad,) = torch.autograd.grad(loss, logits)
@@ -80,8 +84,8 @@ def test_parity(alpha, gamma, num_classes, dtype, device):
     levels, labels = head_outputs(device, dtype, num_classes=num_classes)
     exact = [level.detach().double().cpu().requires_grad_() for level in levels]
     options = dict(alpha=alpha, gamma=gamma, scale=0.3)
-    expected, expected_stats = reference.sigmoid_focal_loss(exact, labels.cpu(), **options)
-    loss, stats = sigmoid_focal_loss(levels, labels, **options)
+    expected, expected_stats = reference.dense_focal_loss(exact, labels.cpu(), **options)
+    loss, stats = dense_focal_loss(levels, labels, **options)
     assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(loss.cpu().double(), expected, **TOLERANCE[dtype])
     torch.testing.assert_close(stats.values.cpu(), expected_stats.values, **TOLERANCE[dtype])
@@ -96,7 +100,7 @@ def test_parity_with_fvcore_and_torchvision(alpha, gamma):
     levels, labels = head_outputs(dtype=torch.float32)
     logits = flatten_levels(levels, 4).detach().requires_grad_()
     expected = fvcore_loss(logits, labels, alpha, gamma)
-    loss, _ = sigmoid_focal_loss(logits, labels, alpha=alpha, gamma=gamma)
+    loss, _ = dense_focal_loss(logits, labels, alpha=alpha, gamma=gamma)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
     ours, theirs = (torch.autograd.grad(x, logits)[0] for x in (loss, expected))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
@@ -113,7 +117,7 @@ def test_gradcheck(gamma, device):
     levels, labels = head_outputs(device, images=1, num_classes=2)
     scale = torch.tensor(0.7, device=device, dtype=torch.float64)
     assert torch.autograd.gradcheck(
-        lambda *x: sigmoid_focal_loss(x, labels, gamma=gamma, scale=scale)[0], levels
+        lambda *x: dense_focal_loss(x, labels, gamma=gamma, scale=scale)[0], levels
     )
 
 
@@ -127,9 +131,9 @@ def test_any_number_of_classes(num_classes, labels_are, device):
     if labels_are == "background":
         labels = torch.full_like(labels, num_classes)
     x = logits.float().to(device).requires_grad_()
-    loss, stats = sigmoid_focal_loss(x, labels.to(device))
+    loss, stats = dense_focal_loss(x, labels.to(device))
     exact = logits.float().double().requires_grad_()
-    expected, expected_stats = reference.sigmoid_focal_loss(exact, labels)
+    expected, expected_stats = reference.dense_focal_loss(exact, labels)
     torch.testing.assert_close(loss.cpu().double(), expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(stats.values.cpu(), expected_stats.values, rtol=1e-5, atol=1e-6)
     grad, other = (torch.autograd.grad(*pair)[0] for pair in ((loss, x), (expected, exact)))
@@ -147,7 +151,7 @@ def test_many_anchors(form, gamma, device):
     labels.view(-1)[some] = torch.randint(-1, num_classes, (500,))
     levels = [torch.randn(3, 3 * num_classes, h, w) * 2 - 3 for h, w in shapes]
     exact = flatten_levels(levels, num_classes).double().requires_grad_()
-    expected, expected_stats = reference.sigmoid_focal_loss(exact, labels, gamma=gamma)
+    expected, expected_stats = reference.dense_focal_loss(exact, labels, gamma=gamma)
     (expected_grad,) = torch.autograd.grad(expected, exact)
     if form == "flat":
         levels = [flatten_levels(levels, num_classes)]
@@ -155,7 +159,7 @@ def test_many_anchors(form, gamma, device):
         levels = [x.contiguous(memory_format=torch.channels_last) for x in levels]
     levels = [x.to(device).requires_grad_() for x in levels]
     inputs = levels[0] if form == "flat" else levels
-    loss, stats = sigmoid_focal_loss(inputs, labels.to(device), gamma=gamma)
+    loss, stats = dense_focal_loss(inputs, labels.to(device), gamma=gamma)
     torch.testing.assert_close(loss.cpu().double(), expected.detach(), rtol=1e-5, atol=0)
     torch.testing.assert_close(stats.values.cpu(), expected_stats.values, rtol=1e-5, atol=1e-9)
     grads = torch.autograd.grad(loss, levels)
@@ -171,8 +175,8 @@ def test_precision_of_single_logits(gamma, label):
     for logit in torch.linspace(-30, 30, 401):
         single = logit.view(1, 1, 1).clone().requires_grad_()
         double = single.detach().double().requires_grad_()
-        loss, _ = sigmoid_focal_loss(single, labels, gamma=gamma)
-        expected, _ = reference.sigmoid_focal_loss(double, labels, gamma=gamma)
+        loss, _ = dense_focal_loss(single, labels, gamma=gamma)
+        expected, _ = reference.dense_focal_loss(double, labels, gamma=gamma)
         if expected > 1e-30:
             torch.testing.assert_close(loss.double(), expected, rtol=2e-5, atol=0)
             grad, other = (torch.autograd.grad(*p)[0] for p in ((loss, single), (expected, double)))
@@ -186,7 +190,7 @@ def test_the_largest_numbers(gamma, share, dtype, device):
     logit = share * torch.finfo(dtype).max
     logits = torch.full((1, 1, 1), logit, dtype=dtype, device=device, requires_grad=True)
     own = 0 if logit < 0 else 1
-    loss, _ = sigmoid_focal_loss(logits, torch.tensor([[own]], device=device), gamma=gamma)
+    loss, _ = dense_focal_loss(logits, torch.tensor([[own]], device=device), gamma=gamma)
     (grad,) = torch.autograd.grad(loss, logits)
     weight = -0.25 if logit < 0 else 0.75
     torch.testing.assert_close(grad.item(), weight, rtol=1e-3, atol=0)
@@ -197,9 +201,9 @@ def test_the_largest_numbers(gamma, share, dtype, device):
 def test_levels_equal_the_flat_form(memory_format, device):
     levels, labels = head_outputs(device, torch.float32)
     levels = [x.detach().contiguous(memory_format=memory_format).requires_grad_() for x in levels]
-    loss, stats = sigmoid_focal_loss(levels, labels)
+    loss, stats = dense_focal_loss(levels, labels)
     flat = flatten_levels(levels, 4).detach().requires_grad_()
-    flat_loss, flat_stats = sigmoid_focal_loss(flat, labels)
+    flat_loss, flat_stats = dense_focal_loss(flat, labels)
     assert_same_sums((loss, stats), (flat_loss, flat_stats), device)
     grads = torch.autograd.grad(loss, levels)
     assert all(g.is_contiguous(memory_format=memory_format) for g in grads)
@@ -210,9 +214,9 @@ def test_strided_input(device):
     """Every second anchor and class of a larger tensor, labels strided too."""
     logits = torch.randn(2, 40, 8, device=device)[:, ::2, ::2].requires_grad_()
     labels = torch.randint(-1, 5, (20, 2), device=device).t()
-    loss, stats = sigmoid_focal_loss(logits, labels)
+    loss, stats = dense_focal_loss(logits, labels)
     copy = logits.detach().contiguous().requires_grad_()
-    expected, expected_stats = sigmoid_focal_loss(copy, labels.contiguous())
+    expected, expected_stats = dense_focal_loss(copy, labels.contiguous())
     assert_same_sums((loss, stats), (expected, expected_stats), device)
     assert torch.equal(torch.autograd.grad(loss, logits)[0], torch.autograd.grad(expected, copy)[0])
 
@@ -220,20 +224,20 @@ def test_strided_input(device):
 def test_levels_without_channels_have_no_anchors(device):
     logits = [torch.zeros(2, 0, 4, 4, device=device).requires_grad_()]
     labels = torch.zeros(2, 0, dtype=torch.int64, device=device)
-    loss, stats = sigmoid_focal_loss(logits, labels)
+    loss, stats = dense_focal_loss(logits, labels)
     assert float(loss) == 0 and float(stats.count) == 0
     assert torch.autograd.grad(loss, logits)[0].shape == (2, 0, 4, 4)
 
 
 def test_scale_is_a_number_or_a_tensor(device):
     levels, labels = head_outputs(device)
-    plain, stats = sigmoid_focal_loss(levels, labels)
+    plain, stats = dense_focal_loss(levels, labels)
     for scale in (
         0.25,
         torch.tensor(0.25, device=device),
         torch.tensor(0.25, device=device).double(),
     ):
-        loss, same = sigmoid_focal_loss(levels, labels, scale=scale)
+        loss, same = dense_focal_loss(levels, labels, scale=scale)
         torch.testing.assert_close(loss, 0.25 * plain)
         assert torch.equal(same.values, stats.values)
 
@@ -241,7 +245,7 @@ def test_scale_is_a_number_or_a_tensor(device):
 def test_every_argument_reaches_the_result():
     levels, labels = head_outputs()
     losses = [
-        sigmoid_focal_loss(levels, labels, **options)[0]
+        dense_focal_loss(levels, labels, **options)[0]
         for options in ({}, dict(alpha=0.5), dict(alpha=-1), dict(gamma=1.0), dict(scale=0.5))
     ]
     assert len({loss.item() for loss in losses}) == len(losses)
@@ -250,7 +254,7 @@ def test_every_argument_reaches_the_result():
 @pytest.mark.parametrize("images, label", [(0, 0), (2, -1)])
 def test_no_valid_anchor(images, label, device, dtype):
     levels, labels = head_outputs(device, dtype, images=images)
-    loss, stats = sigmoid_focal_loss(levels, torch.full_like(labels, label))
+    loss, stats = dense_focal_loss(levels, torch.full_like(labels, label))
     assert loss == 0
     assert stats.values.tolist() == [0, 0, 0, math.inf, -math.inf]
     for grad, level in zip(torch.autograd.grad(loss, levels), levels, strict=True):
@@ -260,10 +264,10 @@ def test_no_valid_anchor(images, label, device, dtype):
 def test_ignored_anchors_are_not_looked_at(device):
     logits = torch.randn(1, 4, 3, device=device)
     labels = torch.tensor([[0, -1, 3, -1]], device=device)
-    expected, _ = sigmoid_focal_loss(logits, labels)
+    expected, _ = dense_focal_loss(logits, labels)
     logits[:, 1::2] = torch.nan
     logits.requires_grad_()
-    loss, _ = sigmoid_focal_loss(logits, labels)
+    loss, _ = dense_focal_loss(logits, labels)
     assert torch.equal(loss, expected)
     (grad,) = torch.autograd.grad(loss, logits)
     assert grad.isfinite().all() and not grad[:, 1::2].any()
@@ -278,7 +282,7 @@ def test_half_gradients_are_rounded_once():
     exact = logits.detach().double().requires_grad_()
     factor = 65536.0
     for x in (logits, exact):
-        loss, _ = sigmoid_focal_loss(x, labels, scale=1 / 3000)
+        loss, _ = dense_focal_loss(x, labels, scale=1 / 3000)
         (loss * factor).backward()
     unscaled = exact.grad / factor
     assert 0 < unscaled.max() < 6e-8 and not unscaled.half().float().sub(unscaled).eq(0).all()
@@ -302,7 +306,7 @@ def test_finite_in_finite_out(data):
     logits = logits.view(1, 2, 2).requires_grad_()
     gamma = data.draw(st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]))
     labels = torch.tensor([[0, 2]])
-    loss, stats = sigmoid_focal_loss(logits, labels, gamma=gamma)
+    loss, stats = dense_focal_loss(logits, labels, gamma=gamma)
     (grad,) = torch.autograd.grad(loss, logits)
     assert loss.isfinite() and stats.sum.isfinite() and stats.max.isfinite(), logits
     assert grad.isfinite().all(), (logits, grad)
@@ -314,7 +318,7 @@ def test_far_logits_keep_their_precision(logit):
     results = []
     for dtype in (torch.float32, torch.float64):
         logits = torch.full((1, 2, 1), logit, dtype=dtype, requires_grad=True)
-        loss, _ = sigmoid_focal_loss(logits, torch.tensor([[0, 1]]))
+        loss, _ = dense_focal_loss(logits, torch.tensor([[0, 1]]))
         results.append((loss.double(), torch.autograd.grad(loss, logits)[0].double()))
     for single, double in zip(*results, strict=True):
         torch.testing.assert_close(single, double, rtol=1e-5, atol=1e-37)
@@ -324,7 +328,7 @@ def test_nan_in_nan_out(device, dtype):
     logits = torch.zeros(1, 3, 2, device=device, dtype=dtype)
     logits[0, 1, 0] = torch.nan
     logits.requires_grad_()
-    loss, stats = sigmoid_focal_loss(logits, torch.tensor([[0, 1, 2]], device=device))
+    loss, stats = dense_focal_loss(logits, torch.tensor([[0, 1, 2]], device=device))
     assert loss.isnan() and stats.values[1:].isnan().all() and stats.count == 3
     (grad,) = torch.autograd.grad(loss, logits)
     assert grad.isnan().sum() == 1 and grad[0, 1, 0].isnan()
@@ -333,7 +337,7 @@ def test_nan_in_nan_out(device, dtype):
 @pytest.mark.parametrize("value", [math.inf, -math.inf])
 def test_infinite_logits_do_not_crash(value):
     logits = torch.full((1, 2, 2), value, requires_grad=True)
-    loss, _ = sigmoid_focal_loss(logits, torch.tensor([[0, 2]]))
+    loss, _ = dense_focal_loss(logits, torch.tensor([[0, 2]]))
     loss.backward()
     assert loss == math.inf
 
@@ -357,7 +361,7 @@ def test_bitwise_repeatable_for_any_number_of_threads():
     levels, labels = head_outputs(dtype=torch.float32, images=100)
 
     def results():
-        loss, stats = sigmoid_focal_loss(levels, labels)
+        loss, stats = dense_focal_loss(levels, labels)
         return [loss, stats.values, *torch.autograd.grad(loss, levels)]
 
     assert_same_bits_for_any_number_of_threads(results)
@@ -365,7 +369,7 @@ def test_bitwise_repeatable_for_any_number_of_threads():
 
 def test_backward_twice_through_one_graph_and_never_twice_differentiable():
     levels, labels = head_outputs()
-    loss, _ = sigmoid_focal_loss(levels, labels)
+    loss, _ = dense_focal_loss(levels, labels)
     first, second = (torch.autograd.grad(loss, levels, retain_graph=True) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     (grad,) = torch.autograd.grad(loss, levels[0], create_graph=True)
@@ -377,7 +381,7 @@ def test_compiles_without_graph_breaks():
     levels, labels = head_outputs(dtype=torch.float32)
 
     def total(levels):
-        loss, stats = sigmoid_focal_loss(levels, labels, scale=0.5)
+        loss, stats = dense_focal_loss(levels, labels, scale=0.5)
         return loss, stats.std
 
     loss, std = torch.compile(total, fullgraph=True, backend="aot_eager")(levels)
@@ -389,13 +393,55 @@ def test_compiles_without_graph_breaks():
 
 def test_statistics_are_frozen_tensors_on_the_device(device):
     levels, labels = head_outputs(device)
-    _, stats = sigmoid_focal_loss(levels, labels)
+    _, stats = dense_focal_loss(levels, labels)
     assert isinstance(stats, LossStats) and stats.values.device.type == device.type
     assert stats.values.shape == (5,) and stats.values.dtype == torch.float64
     for name in ("count", "sum", "sum_of_squares", "min", "max", "mean", "std"):
         assert getattr(stats, name).shape == ()
     with pytest.raises(AttributeError):
         stats.values = None
+
+
+# --- Forms ----------------------------------------------------------------------------------------
+
+
+def test_the_old_name_is_the_same_function():
+    assert layers.sigmoid_focal_loss is dense_focal_loss
+    assert reference.sigmoid_focal_loss is reference.dense_focal_loss
+
+
+@pytest.mark.parametrize("function", [dense_focal_loss, reference.dense_focal_loss])
+def test_anchors_without_images(function, device):
+    """(R, K) with (R,): the worked example."""
+    logits = torch.zeros(3, 2, device=device, requires_grad=True)
+    loss, stats = function(logits, torch.tensor([0, 2, -1], device=device))
+    assert float(loss) == pytest.approx(5 * math.log(2) / 8)
+    assert float(stats.count) == 2
+    (grad,) = torch.autograd.grad(loss, logits)
+    assert grad.shape == (3, 2) and grad[:2].all() and not grad[2].any()
+
+
+@pytest.mark.parametrize("form", ["as Detectron2 makes them", "views"])
+@pytest.mark.parametrize("num_classes", [1, 4, 20])
+def test_flat_levels(form, num_classes, dtype, device):
+    """A list of (N, HWA, K), which Detectron2's models make: the levels' own loss and gradient."""
+    levels, labels = head_outputs(device, dtype, num_classes=num_classes)
+    if form == "views":
+        flat = [x.detach().transpose(0, 1).flatten(1).view(-1, 3, num_classes) for x in levels]
+        flat = [x.transpose(0, 1).requires_grad_() for x in flat]
+        together = torch.cat(flat, 1).detach().requires_grad_()
+        labels = labels[:, :1].expand(3, together.shape[1]).contiguous()
+    else:
+        flat = [flatten_levels([x], num_classes).detach().requires_grad_() for x in levels]
+        together = flatten_levels(levels, num_classes).detach().requires_grad_()
+    loss, stats = dense_focal_loss(flat, labels, scale=0.5)
+    expected, expected_stats = dense_focal_loss(together, labels, scale=0.5)
+    assert_same_sums((loss, stats), (expected, expected_stats), device)
+    grads = torch.cat(torch.autograd.grad(loss, flat), 1)
+    assert torch.equal(grads, torch.autograd.grad(expected, together)[0])
+    other, other_stats = reference.dense_focal_loss(flat, labels, scale=0.5)
+    torch.testing.assert_close(loss.double(), other.double(), **TOLERANCE[torch.float32])
+    torch.testing.assert_close(stats.values, other_stats.values, **TOLERANCE[torch.float32])
 
 
 # --- Refusals -------------------------------------------------------------------------------------
@@ -413,6 +459,20 @@ def test_statistics_are_frozen_tensors_on_the_device(device):
         (dict(logits=[torch.zeros(2, 6, 1, 2), torch.zeros(2, 6, 0, 2).half()]), TypeError, "logits: expected one dtype on all levels"),
         (dict(logits=torch.zeros(2, 6, 3, dtype=torch.int64)), TypeError, "logits: expected float64, float32, float16 or bfloat16"),
         (dict(logits=[torch.zeros(2, 0, 1, 2)]), ValueError, "logits: expected the values of 6 anchors"),
+        (dict(logits=[torch.zeros(2, 4, 3), torch.zeros(2, 3, 3)]), ValueError, r"logits: expected the values of 6 anchors .* got shapes \[2, 4, 3\], \[2, 3, 3\]"),
+        (dict(logits=[torch.zeros(2, 4, 3), torch.zeros(2, 2, 4)]), ValueError, "logits: expected the values of 6 anchors"),
+        (dict(logits=[torch.zeros(2, 4, 3), torch.zeros(2, 6, 1, 1)]), ValueError, r"logits: expected one \(N, R, K\) tensor, or levels .* got \[2, 6, 1, 1\]"),
+        (dict(logits=torch.zeros(6, 3), labels=torch.zeros(5, dtype=torch.int64)), ValueError, "logits: expected the values of 5 anchors"),
+        (dict(logits=torch.zeros(6), labels=torch.zeros(1, 6, dtype=torch.int64)), ValueError, r"logits: expected one \(N, R, K\) tensor"),
+        (dict(labels=torch.zeros(2, 6, 3)), TypeError, rf"labels: expected int64, got float32; {ONE_HOT}"),
+        (dict(labels=torch.zeros(2, 6, 3, dtype=torch.bool)), TypeError, rf"labels: expected int64, got bool; {ONE_HOT}"),
+        (dict(labels=torch.zeros(2, 6, 3, dtype=torch.int64)), ValueError, rf"labels: expected one for each anchor, got shape \[2, 6, 3\]; {ONE_HOT}"),
+        (dict(logits=torch.zeros(6, 3), labels=torch.zeros(6, 3)), TypeError, rf"labels: expected int64, got float32; {ONE_HOT}"),
+        (dict(logits=torch.zeros(6, 3), labels=torch.zeros(6, 3, dtype=torch.int64)), ValueError, rf"labels: expected one for each anchor, got shape \[6, 3\]; {ONE_HOT}"),
+        (dict(alpha=2.0), ValueError, "alpha: expected 0 to 1, or -1 for no weights, got 2"),
+        (dict(alpha=-0.25), ValueError, "alpha: expected 0 to 1, or -1 for no weights, got -0.25"),
+        (dict(alpha=math.nan), ValueError, "alpha: expected 0 to 1, or -1 for no weights, got nan"),
+        (dict(gamma=math.nan), ValueError, "gamma: expected 0 to 1e30, got nan"),
         (dict(gamma=-1.0), ValueError, "gamma: expected 0 to 1e30, got -1"),
         (dict(gamma=math.inf), ValueError, "gamma: expected 0 to 1e30, got inf"),
         (dict(scale=torch.ones(2)), ValueError, r"scale: expected a 0-dim tensor, got shape \[2\]"),
@@ -426,11 +486,11 @@ def test_refusals(change, error, words, mode):
         dict(logits=torch.zeros(2, 6, 3), labels=torch.zeros(2, 6, dtype=torch.int64)) | change
     )
     with pytest.raises(error, match=words):
-        sigmoid_focal_loss(**in_mode(arguments, mode))
+        dense_focal_loss(**in_mode(arguments, mode))
 
 
 @pytest.mark.cpu_kernels  # on CUDA a device assertion
 @pytest.mark.parametrize("label", [-2, 4])
 def test_labels_out_of_range_are_refused(label):
     with pytest.raises(ValueError, match=rf"labels: expected -1 .* 3 \(background\), got {label}"):
-        sigmoid_focal_loss(torch.zeros(1, 2, 3), torch.tensor([[0, label]]))
+        dense_focal_loss(torch.zeros(1, 2, 3), torch.tensor([[0, label]]))

@@ -8,20 +8,20 @@ import torch
 from conftest import REPO, random_boxes
 from torch.profiler import ProfilerActivity, profile
 
-from alwa_d2.layers import box_loss, dense_box_loss, sigmoid_focal_loss
+from alwa_d2.layers import box_loss, dense_box_loss, dense_focal_loss
 
 
 def focal(dtype):
     logits = torch.randn(2, 50, 3).to(dtype).requires_grad_()
     labels = torch.randint(-1, 4, (2, 50))
-    return [logits], lambda x: sigmoid_focal_loss(x[0], labels, scale=0.3)[0]
+    return [logits], lambda x: dense_focal_loss(x[0], labels, scale=0.3)[0]
 
 
 def focal_levels(dtype):
     logits = [torch.randn(2, 6, h, 4).to(dtype).requires_grad_() for h in (5, 2)]
     labels = torch.randint(-1, 4, (2, 56))
     scale = torch.tensor(0.3)
-    return logits, lambda x: sigmoid_focal_loss(x, labels, scale=scale)[0]
+    return logits, lambda x: dense_focal_loss(x, labels, scale=scale)[0]
 
 
 def dense(dtype):
@@ -143,7 +143,7 @@ def test_a_step_needs_no_more_memory_than_the_gradient(dtype, n, monkeypatch):
     measure = importlib.import_module("measure")
     logits = torch.randn(2, 20000, 8, dtype=dtype)
     labels = torch.randint(-1, 9, (2, 20000))
-    run = measure.Run(lambda leaves: sigmoid_focal_loss(leaves[0], labels)[0] / n, [logits])
+    run = measure.Run(lambda leaves: dense_focal_loss(leaves[0], labels)[0] / n, [logits])
     gradient = logits.numel() * logits.element_size() / 2**20
     assert gradient <= run.mebibytes() <= 1.02 * gradient
 

@@ -117,7 +117,7 @@ importlib.util.find_spec = lambda name, *a: None if name == 'detectron2' else fi
 sys.meta_path.insert(0, Hidden())
 import torch
 from alwa_d2 import add_alwa_config
-from alwa_d2.layers import box_loss, dense_box_loss, sigmoid_focal_loss, LossStats
+from alwa_d2.layers import box_loss, dense_box_loss, dense_focal_loss, LossStats
 from alwa_d2.weighting import ALWA, LossWeighter, build_loss_weighter, LOSS_WEIGHTER_REGISTRY
 print(float(box_loss(torch.tensor([[0., 0, 2, 2]]), torch.tensor([[0., 0, 2, 1]]), 'iou')))
 print(ALWA()({'loss_cls': torch.tensor(1.), 'loss_box_reg': torch.tensor(1.)})['loss_cls'].item())
@@ -133,7 +133,7 @@ def test_without_the_extension_importing_works_and_calling_says_what_to_do():
 import sys
 sys.modules['alwa_d2._C'] = None
 import torch
-from alwa_d2.layers import box_loss, dense_box_loss, label_anchors, sigmoid_focal_loss, reference
+from alwa_d2.layers import box_loss, dense_box_loss, label_anchors, dense_focal_loss, reference
 x = torch.zeros(1, 4)
 assert reference.box_loss(x, x, 'l1').item() == 0
 mask = torch.ones(1, 1, dtype=torch.bool)
@@ -141,7 +141,7 @@ for call in (
     lambda: box_loss(x, x, 'l1'),
     lambda: dense_box_loss(x, x[None], x[None], mask, 'l1'),
     lambda: label_anchors(x, [x], [mask[0].long()], background=1),
-    lambda: sigmoid_focal_loss(x[None], mask.long()),
+    lambda: dense_focal_loss(x[None], mask.long()),
 ):
     try:
         call()
@@ -218,6 +218,6 @@ def test_public_names():
         assert hasattr(weighting, name)
     for name in (
         "box_loss", "dense_box_loss", "label_anchors", "loss_scales", "pad_ground_truth",
-        "sigmoid_focal_loss", "LossStats",
+        "dense_focal_loss", "sigmoid_focal_loss", "LossStats", "reference",
     ):  # fmt: skip
         assert hasattr(layers, name)

@@ -1,5 +1,7 @@
 """loss_scales: worked values, Detectron2's moving average, the bits of what it replaces."""
 
+import math
+
 import pytest
 import torch
 from conftest import MODES, in_mode
@@ -126,6 +128,8 @@ FLOAT32 = torch.float32
         (dict(normalizer=scalar(1.0, dtype=FLOAT32)), TypeError, "normalizer: expected float64, got float32"),
         (dict(weights=[torch.ones(2, dtype=torch.float64)]), ValueError, r"weights: expected shape \[\], got \[2\]"),
         (dict(weights=[scalar(1.0, dtype=FLOAT32)]), TypeError, "weights: expected float64, got float32"),
+        (dict(momentum=1.5), ValueError, "momentum: expected 0 to 1, got 1.5"),
+        (dict(momentum=math.nan), ValueError, "momentum: expected 0 to 1, got nan"),
         (dict(weights=[scalar(1.0)] * 17), ValueError, "weights: expected at most 16 tensors, got 17"),
         (dict(weights=[scalar(1.0).requires_grad_()]), ValueError, "weights: expected detached tensors, got one that requires grad"),
     ],

@@ -40,6 +40,31 @@ def test_after_a_resume_the_later_line_wins(tmp_path):
     assert np.flatnonzero(values == 9.0).tolist() == [6, 7, 8]
 
 
+def test_of_two_trainings_in_one_folder_the_last_one_counts(tmp_path, capsys):
+    """200 iterations of ALWA, then 60 of Fixed, with evaluations that are written out of order."""
+    first = records()
+    first.insert(4, {"iteration": 6, "bbox/AP": 1.0})
+    second = [
+        {key: value for key, value in line.items() if "stat" not in key} | {"loss_cls": 5.0}
+        for line in records()[:3]
+    ]
+    second.insert(2, {"iteration": 13, "bbox/AP": 2.0})
+    folder = write_run(tmp_path / "a", first + second, config("Fixed"))
+    run = load_run(folder)
+    assert f"line {len(first) + 1}: a training begins anew" in capsys.readouterr().err
+    assert run.series["loss_cls"].tolist() == [[19, 39, 59], [5.0] * 3]
+    assert run.series["bbox/AP"].tolist() == [[13], [2.0]] and "alwa/stat_cls" not in run.series
+    assert run.iterations == 60 and main(["diagnose", str(folder)]) == 0
+
+
+def test_evaluations_out_of_order_are_of_one_training(tmp_path, capsys):
+    lines = records()
+    lines.insert(5, {"iteration": 6, "bbox/AP": 1.0})
+    run = load_run(write_run(tmp_path / "a", lines))
+    assert run.iterations == 200 and run.series["bbox/AP"][0].tolist() == [6, 200]
+    assert capsys.readouterr().err == ""
+
+
 def test_a_line_cut_off_at_the_end_is_left_out_with_a_warning(tmp_path, capsys):
     folder = write_run(tmp_path / "a")
     with open(folder / "metrics.json", "a") as file:

@@ -8,8 +8,16 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
 
-from alwa_d2.layers import box_loss, dense_box_loss, label_anchors, loss_scales, sigmoid_focal_loss
+from alwa_d2.layers import (
+    LossStats,
+    box_loss,
+    dense_box_loss,
+    dense_focal_loss,
+    label_anchors,
+    loss_scales,
+)
 
 CLASSES = 3
 
@@ -54,14 +62,14 @@ def dense_levels(n):
 
 
 def focal_flat(n):
-    return lambda x, y: sigmoid_focal_loss(x, y)[0], [torch.randn(n, n + 1, CLASSES)], [labels(n, n + 1)]  # fmt: skip
+    return lambda x, y: dense_focal_loss(x, y)[0], [torch.randn(n, n + 1, CLASSES)], [labels(n, n + 1)]  # fmt: skip
 
 
 def focal_levels(n):
     """Channels last, and one level that is every other channel of a larger tensor."""
 
     def loss(p3, p4, y):
-        return sigmoid_focal_loss([p3, p4[:, ::2]], y, gamma=1.5, scale=0.1)[0]
+        return dense_focal_loss([p3, p4[:, ::2]], y, gamma=1.5, scale=0.1)[0]
 
     p3 = torch.randn(n, 2 * CLASSES, 4, n).to(memory_format=torch.channels_last)
     return loss, [p3, torch.randn(n, 4 * CLASSES, 2, n)], [labels(n, 2 * (4 * n + 2 * n))]
@@ -137,6 +145,48 @@ def test_traced_with_symbols(case):
     assert all(torch.equal(x, y) for x, y in zip(*both, strict=True))
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_statistics_are_exported_saved_and_loaded(strict, tmp_path):
+    """A program returns LossStats as they are, and takes them."""
+
+    class Loss(nn.Module):
+        def forward(self, logits, labels, other):
+            loss, stats = dense_focal_loss(logits, labels)
+            return {"loss": loss, "stats": stats, "both": stats.sum + other.sum}
+
+    function, (logits,), (y,) = focal_flat(5)
+    _, other = dense_focal_loss(logits, y)
+    exported = torch.export.export(Loss(), (logits, y, other), strict=strict)
+    torch.export.save(exported, tmp_path / "loss.pt2")
+    loaded = torch.export.load(tmp_path / "loss.pt2")
+    logits = logits * 2
+    loss, stats = dense_focal_loss(logits, y)
+    for program in (exported, loaded):
+        found = program.module()(logits, y, other)
+        assert isinstance(found["stats"], LossStats)
+        assert torch.equal(found["loss"], loss)
+        assert torch.equal(found["stats"].values, stats.values)
+        assert torch.equal(found["both"], stats.sum + other.sum)
+
+
+def test_statistics_are_a_tree_with_one_leaf():
+    _, stats = dense_focal_loss(torch.zeros(1, 2, 3), torch.tensor([[0, 3]]))
+    leaves, spec = pytree.tree_flatten({"stats": stats})
+    assert len(leaves) == 1 and leaves[0] is stats.values
+    assert "alwa_d2.layers.LossStats" in pytree.treespec_dumps(spec)
+    again = pytree.tree_unflatten(leaves, pytree.treespec_loads(pytree.treespec_dumps(spec)))
+    assert isinstance(again["stats"], LossStats) and again["stats"].values is stats.values
+
+
+def test_statistics_leave_a_compiled_function():
+    def both(logits, labels):
+        return dense_focal_loss(logits, labels)
+
+    _, (logits,), (y,) = focal_flat(5)
+    _, stats = torch.compile(both, fullgraph=True, backend="aot_eager")(logits, y)
+    assert torch.equal(stats.values, both(logits, y)[1].values)
+
+
 def test_sizes_that_depend_on_values():
     """The foreground of two masks: whether they have as many is checked when the program runs."""
 
@@ -174,8 +224,8 @@ def fake_calls(device, other):
         "scale": lambda: dense_box_loss(
             anchors, deltas, gt_boxes, y, "iou", num_classes=3, scale=scale
         ),
-        "logits": lambda: sigmoid_focal_loss(on(torch.zeros(2, 6, 3), other), y),
-        "scale ": lambda: sigmoid_focal_loss(on(torch.zeros(2, 6, 3)), y, scale=scale),
+        "logits": lambda: dense_focal_loss(on(torch.zeros(2, 6, 3), other), y),
+        "scale ": lambda: dense_focal_loss(on(torch.zeros(2, 6, 3)), y, scale=scale),
         "weights": lambda: loss_scales(count, normalizer, [weight]),
         "num_foreground": lambda: loss_scales(on(torch.tensor(3), other), normalizer),
     }

@@ -13,7 +13,8 @@ from ..errors import UserError
 def read_metrics(path: Path) -> dict[int, dict[str, float]]:
     """Values by iteration; where a resumed run wrote an iteration again, the later line wins.
 
-    A line that was cut off, since the run was killed while it wrote, is left out with a warning.
+    A line that was cut off, since the run was killed while it wrote, is left out with a warning. So
+    is another training's, whose folder this was before.
 
     Raises:
         UserError: there is no such file, or it holds something else; says the line
@@ -21,23 +22,48 @@ def read_metrics(path: Path) -> dict[int, dict[str, float]]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected the folder of a finished run")
     lines = [(n, line) for n, line in enumerate(path.read_bytes().splitlines(), 1) if line.strip()]
-    records: dict[int, dict[str, float]] = {}
+    found: list[tuple[int, dict[str, float]]] = []  # line, its record
     for number, line in lines:
         place = f"{path}, line {number}"
         try:
             record = json.loads(line)
         except ValueError as error:
-            if records and number == lines[-1][0]:
+            if found and number == lines[-1][0]:
                 print(f"warning: {place}: cut off, left out", file=sys.stderr)
                 break
             record = _after_a_cut(line, place, error)
         numbers = isinstance(record, dict) and {type(v) for v in record.values()} <= {int, float}
         if not numbers or type(record.get("iteration")) is not int:
             raise UserError(f"{place}: expected numbers by key, a whole 'iteration'")
-        records.setdefault(record["iteration"], {}).update(record)
-    if not records:
+        found.append((number, record))
+    if not found:
         raise UserError(f"{path}: empty; expected one JSON object per line")
+    records: dict[int, dict[str, float]] = {}
+    for _, record in _last_training(path, found):
+        records.setdefault(record["iteration"], {}).update(record)
     return records
+
+
+def _last_training(path: Path, found: list[tuple[int, dict]]) -> list[tuple[int, dict]]:
+    """
+    The lines of the last training. It begins where losses are logged of the very first logged
+    iteration, or of one before: a resumed run goes on behind it. Lines of evaluations are written
+    out of order, and tell nothing.
+    """
+    losses = [
+        (place, number, record["iteration"])
+        for place, (number, record) in enumerate(found)
+        if any(key.startswith(("loss_", "total_loss")) for key in record)
+    ]
+    again = [entry for entry in losses[1:] if entry[2] <= losses[0][2]]
+    if not again:
+        return found
+    place, number, _ = again[-1]
+    print(
+        f"warning: {path}, line {number}: a training begins anew; what stands before is left out",
+        file=sys.stderr,
+    )
+    return found[place:]
 
 
 def _after_a_cut(line: bytes, place: str, error: ValueError) -> Any:

@@ -11,6 +11,7 @@ NOISE = (
     ("pkg_resources is deprecated as an API", UserWarning),  # Detectron2's model zoo
     ("`torch.jit.script` is deprecated", FutureWarning),  # Detectron2's and fvcore's functions
     ("torch.meshgrid", UserWarning),  # Detectron2's anchors
+    ("resource_tracker", UserWarning),  # of processes that a signal has ended; nothing is leaked
     ("`broadcast_buffers` is deprecated", FutureWarning),  # Detectron2's DistributedDataParallel
 )
 # Loggers of which only errors are let through.

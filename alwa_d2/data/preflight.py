@@ -191,7 +191,7 @@ def _check_image(survey: Survey, record: dict, header: Header) -> None:
         stored = header.turned and size == header.size[::-1]
         findings.add(STORED_SIZE if stored else OTHER_SIZE, path, "", text)
     elif header.orientation != 1:
-        findings.add(TURNED, path, "", f"orientation {header.orientation}, read as {text}")
+        findings.add(TURNED, path, "", f"orientation {header.orientation}; {text}")
     where = f"image id {record.get('image_id')}"
     if header.identity in survey.files:
         findings.add(TWICE, path, where, f"the same as {survey.files[header.identity]}")

@@ -42,7 +42,8 @@ class Checkpointer(OpenCheckpointer):
         try:
             return super().load(path, checkpointables)
         except OSError as error:  # a download's, too
-            raise UserError(f"MODEL.WEIGHTS: could not get {path} ({error})") from error
+            remedy = "get the file where it can be had, and give its path here"
+            raise UserError(f"MODEL.WEIGHTS: could not get {path} ({error}); {remedy}") from error
 
     def load_all_weights(self, path: str) -> None:
         """

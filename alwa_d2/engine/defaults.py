@@ -20,6 +20,7 @@ from ..data import check_classes, register_datasets
 from ..data.entries import parse_entries
 from ..errors import UserError, explain, user_errors
 from .run_folder import EVALUATION, prepare
+from .settings import check_settings
 from .test_time_augmentation import check_augmentation
 
 
@@ -86,6 +87,7 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
             test-time augmentation of a model that Detectron2 has none for
     """
     cfg = merged_cfg(config_file, opts)
+    check_settings(cfg)
     with user_errors():
         register_datasets(cfg.DATASETS.REGISTER)
         check_classes(cfg)

@@ -3,7 +3,7 @@
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
-from ..errors import user_errors
+from ..errors import UserError, user_errors
 from .checkpoint import Checkpointer
 from .data_check import check_before_run
 from .defaults import setup
@@ -45,6 +45,11 @@ def train_model(args):
 def _evaluate(args):
     with user_errors():
         cfg = setup(args)
+        if not cfg.DATASETS.TEST:
+            raise UserError(
+                "DATASETS.TEST: expected at least one data set to evaluate on, got (); name one, "
+                "of DATASETS.REGISTER or one that Detectron2 knows"
+            )
         Trainer.check_evaluators(cfg)
         check_before_run(cfg, training=False)
         model = Trainer.build_model(cfg)

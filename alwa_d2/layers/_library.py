@@ -27,24 +27,10 @@ def require_ops() -> None:
 
 def differentiable_once(op: str) -> None:
     """Has the gradient of `alwa_d2::<op>_backward`, the gradient of the compiled op, refused. What
-    leads to the op's own is in csrc/autograd/<op>.cpp."""
+    leads to the op's own, and refuses other derivatives, is in csrc/autograd/."""
     if _load_error is None:
         torch.library.register_autograd(f"alwa_d2::{op}_backward", _refuse_second_derivative)
 
 
-def without_gradient(op: str) -> None:
-    """Marks the outputs of the compiled op `alwa_d2::<op>`: they never require a gradient."""
-    if _load_error is None:
-        torch.library.register_autograd(f"alwa_d2::{op}", _no_gradient, setup_context=_mark_outputs)
-
-
-def _mark_outputs(ctx, inputs, output):
-    ctx.mark_non_differentiable(*output)
-
-
-def _no_gradient(ctx, *grads):
-    raise RuntimeError("an op without gradient has no backward")
-
-
 def _refuse_second_derivative(ctx, *grads):
-    raise RuntimeError("alwa_d2's losses can be differentiated once, not twice")
+    torch.ops.alwa_d2._refuse_derivative()

@@ -13,7 +13,7 @@ def box_loss(
     target: Tensor,
     kind: str,
     reduction: str = "none",
-    beta: float = 0.0,
+    beta: float = 1.0,
     eps: float = 1e-7,
 ) -> Tensor:
     """
@@ -32,17 +32,23 @@ def box_loss(
             float16 or bfloat16; two dtypes are promoted to their common one.
         kind: "l1", "smooth_l1", "iou", "giou", "diou" or "ciou"
         reduction: "none", "mean" (over pairs; 0 for no pair) or "sum"
-        beta: where smooth_l1 changes from quadratic to linear, in units of the codes; below 1e-5 it
-            is l1. Other kinds do not use it.
-        eps: added to areas and to the squared diagonal in denominators (fvcore's default)
+        beta: where smooth_l1 changes from quadratic to linear, in units of the codes, 0 to 1e30;
+            1 as in PyTorch (Detectron2's configs set 0 or 0.1); below 1e-5 it is l1. Other kinds do
+            not use it.
+        eps: added to areas and to the squared diagonal in denominators, 0 to 1e30 (fvcore's
+            default)
 
     Returns:
         (N,) of the inputs' dtype, or 0-dim, float32 (float64 for float64 inputs).
 
     Raises:
-        ValueError: unknown kind or reduction, shapes or devices that differ
+        ValueError: unknown kind or reduction, beta or eps out of range or NaN, shapes or devices
+            that differ
         TypeError: a dtype that is not supported
-        RuntimeError: the extension is not built
+        RuntimeError: the extension is not built; a derivative other than a first one by
+            `backward()` or `torch.autograd.grad`: a second one, forward mode (dual tensors, jvp),
+            `torch.func` (grad, jacrev, vmap), `is_grads_batched`.
+            :mod:`alwa_d2.layers.reference` has the same function in plain PyTorch for these.
     """
     _library.require_ops()
     if pred.dtype != target.dtype:

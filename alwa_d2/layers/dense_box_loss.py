@@ -18,7 +18,7 @@ def dense_box_loss(
     *,
     num_classes: int | None = None,
     box_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
-    beta: float = 0.0,
+    beta: float = 1.0,
     eps: float = 1e-7,
     scale: float | Tensor | None = None,
 ) -> tuple[Tensor, LossStats]:
@@ -30,14 +30,15 @@ def dense_box_loss(
 
     Args:
         anchors: (R, 4) XYXY, pixels, of positive extents
-        deltas: (N, R, 4), or the head's outputs as they are: a list of (N, A * 4, H, W) in any
-            memory format, whose anchors are counted in the order (level, H, W, A)
+        deltas: (N, R, 4), or a list with a tensor for each level: the head's outputs as they are,
+            (N, A * 4, H, W) in any memory format, whose anchors are counted in the order
+            (level, H, W, A); or (N, HWA, 4), as Detectron2 makes of them
         gt_boxes: (N, R, 4) XYXY, pixels: the box matched with each anchor; any value in background
-        labels: (N, R) int64 as :func:`sigmoid_focal_loss` takes them, 0 to num_classes - 1
+        labels: (N, R) int64 as :func:`dense_focal_loss` takes them, 0 to num_classes - 1
             foreground and any other number not; or a bool mask of the foreground
         kind, beta, eps: see :func:`box_loss`; l1 and smooth_l1 compare deltas, the others boxes
         num_classes: the number of classes with labels, None with a mask
-        box_weights: weights of (dx, dy, dw, dh), as in Detectron2's `Box2BoxTransform`
+        box_weights: positive weights of (dx, dy, dw, dh), as in Detectron2's `Box2BoxTransform`
         scale: multiplies loss and gradient, not the statistics; a number or a detached 0-dim
             tensor on the same device
 

@@ -49,13 +49,14 @@ def label_anchors(
         boxes: (N, R, 4) in the anchors' dtype: of each anchor, whatever its label, the ground truth
             with the highest IoU, of several the first; 0 in an image without ground truth
         num_foreground: 0-dim int64, the anchors of all images that count as 1. No output has a
-            gradient.
+            gradient, as if the inputs were detached.
 
     Raises:
         ValueError: shapes, devices or numbers of tensors that do not fit, thresholds or labels out
             of range
         TypeError: a dtype that is not supported
-        RuntimeError: the extension is not built
+        RuntimeError: the extension is not built; dual tensors (forward mode, which is not just
+            left out as gradients are), vmap
     """
     _library.require_ops()
     return torch.ops.alwa_d2.label_anchors(
@@ -95,6 +96,3 @@ def pad_ground_truth(boxes: Tensor, classes: Tensor, size: int) -> tuple[Tensor,
     padded_boxes[:count] = boxes
     padded_classes[:count] = classes
     return padded_boxes, padded_classes
-
-
-_library.without_gradient("label_anchors")

@@ -27,17 +27,17 @@ def loss_scales(
         num_foreground: 0-dim int64 or float64 (a mean over processes), of this batch
         normalizer: 0-dim float64, the average; changed in place
         weights: at most 16 detached 0-dim float64 tensors
-        momentum: Detectron2's default
+        momentum: 0 to 1 (Detectron2's default)
         update: whether the average moves
 
     Returns:
         (len(weights) + 1,) float64
 
     Raises:
-        ValueError: shapes, devices or numbers of tensors that do not fit, a weight that requires
-            grad
+        ValueError: shapes, devices or numbers of tensors that do not fit, momentum out of range, a
+            weight that requires grad
         TypeError: a dtype that is not supported
-        RuntimeError: the extension is not built
+        RuntimeError: the extension is not built; dual tensors, vmap
     """
     _library.require_ops()
     return torch.ops.alwa_d2.loss_scales(

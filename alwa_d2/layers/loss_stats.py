@@ -5,6 +5,7 @@ from numbers import Real
 
 import torch
 from torch import Tensor
+from torch.export import register_dataclass
 
 
 @dataclass(frozen=True, eq=False)
@@ -12,7 +13,7 @@ class LossStats:
     """Count, sum, spread and range of the unscaled per-anchor losses of one batch.
 
     Every property is a 0-dim float64 tensor on the losses' device: reading one does not wait for
-    the device, printing it does.
+    the device, printing it does. Programs of `torch.export` and `torch.compile` may return it.
 
     Attributes:
         values: (5,) float64, detached: count, sum, sum of squares, min, max. Without any anchor
@@ -52,6 +53,11 @@ class LossStats:
         """Population standard deviation (divisor `count`); 0 without any."""
         variance = self.sum_of_squares / self.count.clamp(min=1) - self.mean.square()
         return variance.clamp(min=0).sqrt()
+
+
+register_dataclass(LossStats, serialized_type_name="alwa_d2.layers.LossStats")
+# A saved program has its example inputs with it, which are loaded as weights are.
+torch.serialization.add_safe_globals([LossStats])
 
 
 def split_scale(scale) -> tuple[Tensor | None, float]:

@@ -1,7 +1,8 @@
 """The ops of this package in plain PyTorch: the definition of correct.
 
 Each function has the signature and the result of its namesake in :mod:`alwa_d2.layers`; gradients
-come from autograd. Nothing falls back to these by itself: they are slow and use much memory.
+come from autograd, of any order and in forward mode too. Nothing falls back to these by itself:
+they are slow, use much memory and check no arguments.
 """
 
 import math
@@ -14,7 +15,7 @@ from .loss_stats import LossStats, as_levels, reduced_dtype, split_scale
 SCALE_CLAMP = math.log(1000.0 / 16)
 
 
-def box_loss(pred, target, kind, reduction="none", beta=0.0, eps=1e-7) -> Tensor:
+def box_loss(pred, target, kind, reduction="none", beta=1.0, eps=1e-7) -> Tensor:
     dtype = torch.promote_types(pred.dtype, target.dtype)
     compute = reduced_dtype(pred.to(dtype))
     losses = _pair_losses(pred.to(compute), target.to(compute), kind, beta, eps)
@@ -28,7 +29,7 @@ def box_loss(pred, target, kind, reduction="none", beta=0.0, eps=1e-7) -> Tensor
 
 def dense_box_loss(
     anchors, deltas, gt_boxes, labels, kind, *, num_classes=None,
-    box_weights=(1.0, 1.0, 1.0, 1.0), beta=0.0, eps=1e-7, scale=None,
+    box_weights=(1.0, 1.0, 1.0, 1.0), beta=1.0, eps=1e-7, scale=None,
 ):  # fmt: skip
     fg_mask = labels if num_classes is None else (labels >= 0) & (labels < num_classes)  # (N, R)
     deltas = _flat(deltas, fg_mask.shape[1])
@@ -44,7 +45,9 @@ def dense_box_loss(
     return _scaled_sum(losses, scale)
 
 
-def sigmoid_focal_loss(logits, labels, *, alpha=0.25, gamma=2.0, scale=None):
+def dense_focal_loss(logits, labels, *, alpha=0.25, gamma=2.0, scale=None):
+    if isinstance(logits, Tensor) and logits.dim() == 2:
+        logits, labels = logits[None], labels[None]
     logits = _flat(logits, labels.shape[1])
     num_classes = logits.shape[-1]
     valid = labels >= 0
@@ -57,6 +60,9 @@ def sigmoid_focal_loss(logits, labels, *, alpha=0.25, gamma=2.0, scale=None):
     if alpha >= 0:
         losses = torch.where(own, alpha * losses, (1 - alpha) * losses)
     return _scaled_sum(losses.sum(-1), scale)
+
+
+sigmoid_focal_loss = dense_focal_loss
 
 
 @torch.no_grad()
@@ -109,10 +115,10 @@ def _scaled_sum(losses, scale):
 
 
 def _flat(x, num_anchors) -> Tensor:
-    """(N, R, K) from itself or from levels (N, A * K, H, W), in the order (level, H, W, A)."""
+    """(N, R, K) from levels: (N, HWA, K), or (N, A * K, H, W) in the order (level, H, W, A)."""
     levels = as_levels(x)
     if levels[0].dim() == 3:
-        return levels[0]
+        return torch.cat(levels, dim=1)
     positions = sum(level.shape[2] * level.shape[3] for level in levels)
     per_position = num_anchors // max(positions, 1)
     flat = []

@@ -8,7 +8,7 @@ from detectron2.modeling.meta_arch.fcos import FCOSHead
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..config import check_added
-from ..layers import box_loss, sigmoid_focal_loss
+from ..layers import box_loss, dense_focal_loss
 from ..weighting import LossWeighter
 from .anchors import cat_anchors, keep_anchors_of
 from .groups import build_one_weighter, check_weighed
@@ -93,7 +93,7 @@ class AlwaFCOS(LossNormalizer, FCOS):
         gt_labels, gt_boxes = torch.stack(gt_labels), torch.stack(gt_boxes)  # (N, R), (N, R, 4)
         foreground = (gt_labels >= 0) & (gt_labels != self.num_classes)
         (scale,) = self.update_normalizer(foreground.sum(), len(gt_labels)).unbind()
-        loss_cls, stats = sigmoid_focal_loss(
+        loss_cls, stats = dense_focal_loss(
             [x.mT[..., None] for x in pred_logits],  # (N, K, Hi * Wi, 1)
             gt_labels, alpha=self.focal_loss_alpha, gamma=self.focal_loss_gamma, scale=scale,
         )  # fmt: skip

@@ -4,7 +4,7 @@ from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import RetinaNet
 
-from ..layers import dense_box_loss, sigmoid_focal_loss
+from ..layers import dense_box_loss, dense_focal_loss
 from ..weighting import LossWeighter
 from .anchors import cat_anchors, keep_anchors_of
 from .box_loss_kind import check_box_loss_kind
@@ -90,7 +90,7 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
         weights = self.loss_weighter.kernel_weights()
         scale = self._scales(weights, num_foreground, len(gt_labels))
         losses, stats = {}, {}
-        losses["loss_cls"], stats["loss_cls"] = sigmoid_focal_loss(
+        losses["loss_cls"], stats["loss_cls"] = dense_focal_loss(
             pred_logits, gt_labels,
             alpha=self.focal_loss_alpha, gamma=self.focal_loss_gamma, scale=scale["loss_cls"],
         )  # fmt: skip

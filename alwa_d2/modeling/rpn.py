@@ -5,7 +5,7 @@ from detectron2.config import configurable
 from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, RPN
 
 from ..detectron2_private import subsample_labels
-from ..layers import dense_box_loss, sigmoid_focal_loss
+from ..layers import dense_box_loss, dense_focal_loss
 from .anchors import cat_anchors, keep_anchors_of
 from .box_loss_kind import check_box_loss_kind
 from .labels import labels_by
@@ -96,7 +96,7 @@ class AlwaRPN(RPN):
         cls_scale, loc_scale = (self.loss_weight.get(key, 1.0) / normalizer for key in keys)
         labels = self._kernel_labels[gt_labels]
         # Binary cross-entropy is a focal loss without focus, of one class.
-        loss_cls, cls_stats = sigmoid_focal_loss(
+        loss_cls, cls_stats = dense_focal_loss(
             [x[:, None, :, None] for x in pred_objectness_logits],  # (N, 1, Hi * Wi * A, 1)
             labels,
             alpha=-1.0,

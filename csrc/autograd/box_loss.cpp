@@ -70,6 +70,7 @@ struct BoxLoss : torch::autograd::Function<BoxLoss> {
 
 at::Tensor box_loss_autograd(const BoxArguments& args) {
   check_devices(args);
+  check_tangents(args.pred, args.target);
   if (!needs_gradient({args.pred, args.target})) {
     return below_autograd(args);
   }

@@ -76,6 +76,7 @@ struct DenseBoxLoss : torch::autograd::Function<DenseBoxLoss> {
 
 Result dense_box_loss_autograd(const DenseBoxArguments& args) {
   check_devices(args);
+  check_tangents(args.anchors, args.deltas, args.gt_boxes, args.scale);
   if (!needs_gradient(args.deltas)) {
     return below_autograd(args);
   }

@@ -67,6 +67,7 @@ struct SigmoidFocalLoss : torch::autograd::Function<SigmoidFocalLoss> {
 
 Result sigmoid_focal_loss_autograd(const FocalArguments& args) {
   check_devices(args);
+  check_tangents(args.logits, args.scale);
   if (!needs_gradient(args.logits)) {
     return below_autograd(args);
   }

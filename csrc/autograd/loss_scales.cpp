@@ -13,6 +13,7 @@ at::Tensor loss_scales_autograd(
     const at::Tensor& num_foreground, at::Tensor normalizer, at::TensorList weights,
     double momentum, bool update) {
   check_loss_scales_devices(num_foreground, normalizer, weights);
+  check_tangents(num_foreground, normalizer, weights);
   for (const at::Tensor& weight : weights) {
     TORCH_CHECK_VALUE(
         !at::GradMode::is_enabled() || !weight.requires_grad(),

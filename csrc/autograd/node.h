@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -27,9 +28,42 @@ c10::TypedOperatorHandle<Signature> find_op(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
 }
 
+// What every derivative beyond a first one by backward() gets, in Python too (library.cpp).
+[[noreturn]] inline void refuse_derivative() {
+  TORCH_CHECK(
+      false,
+      "alwa_d2's losses can be differentiated once, not twice, by backward() or"
+      " torch.autograd.grad, and take one incoming gradient at a time, not a batch of them"
+      " (is_grads_batched); no forward mode (dual tensors, jvp, jacfwd), no transforms of"
+      " torch.func (grad, vjp, jacrev, hessian, vmap). alwa_d2.layers.reference has the same"
+      " functions in plain PyTorch, slower, for all other derivatives");
+}
+
+inline bool has_tangent(const at::Tensor& x) { return x._fw_grad(0).defined(); }
+
+inline bool has_tangent(const std::optional<at::Tensor>& x) { return x && has_tangent(*x); }
+
+inline bool has_tangent(at::TensorList list) {
+  return std::any_of(list.begin(), list.end(), [](const at::Tensor& x) { return has_tangent(x); });
+}
+
+// Refuses forward mode, for any tensor of an op's: below autograd a tangent would be lost.
+template <typename... Tensors>
+void check_tangents(const Tensors&... tensors) {
+  if ((has_tangent(tensors) || ...)) {
+    refuse_derivative();
+  }
+}
+
+// Whether a call has to be in the graph. Transforms of torch.func do not take nodes written in C++.
 inline bool needs_gradient(at::TensorList list) {
-  return at::GradMode::is_enabled() &&
+  const bool needed = at::GradMode::is_enabled() &&
       std::any_of(list.begin(), list.end(), [](const at::Tensor& x) { return x.requires_grad(); });
+  constexpr auto transform = c10::DispatchKey::FuncTorchDynamicLayerFrontMode;
+  if (needed && c10::impl::tls_is_dispatch_key_included(transform)) {
+    refuse_derivative();
+  }
+  return needed;
 }
 
 // Whether this is a tensor whose numbers are those in its memory, on a device that the kernels
@@ -44,9 +78,11 @@ inline bool is_plain(const at::Tensor& x) {
       !c10::impl::TorchDispatchModeTLS::any_modes_set();
 }
 
-inline bool is_batched(const at::Tensor& x) {
+// Whether a tensor belongs to a transform: a batch of them, or one that is to be differentiated.
+inline bool is_transformed(const at::Tensor& x) {
   constexpr c10::DispatchKeySet keys(
-      {c10::DispatchKey::Batched, c10::DispatchKey::FuncTorchBatched});
+      {c10::DispatchKey::Batched, c10::DispatchKey::FuncTorchBatched,
+       c10::DispatchKey::FuncTorchGradWrapper});
   return x.key_set().has_any(keys);
 }
 
@@ -133,10 +169,9 @@ struct Kept : torch::CustomClassHolder {
   // saved tensors, arguments) where there are none (any more).
   template <typename F>
   static variable_list gradients(AutogradContext* ctx, const at::Tensor& grad, const F& compute) {
-    TORCH_CHECK(
-        !grad.defined() || !is_batched(grad),
-        "alwa_d2's losses take one incoming gradient at a time, not a batch of them"
-        " (is_grads_batched, vmap)");
+    if (grad.defined() && (is_transformed(grad) || has_tangent(grad))) {
+      refuse_derivative();
+    }
     auto& kept = *static_cast<Kept*>(ctx->saved_data["kept"].toCapsule().get());
     variable_list result = std::exchange(kept.ahead, {});
     if (!grad.defined()) {

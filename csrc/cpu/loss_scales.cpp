@@ -9,7 +9,7 @@ namespace {
 at::Tensor loss_scales_cpu(
     const at::Tensor& num_foreground, at::Tensor normalizer, at::TensorList weights,
     double momentum, bool update) {
-  check_loss_scales(num_foreground, normalizer, weights);
+  check_loss_scales(num_foreground, normalizer, weights, momentum);
   double& value = *normalizer.data_ptr<double>();
   if (update) {
     value = next_normalizer(value, num_foreground.item<double>(), momentum);

@@ -36,7 +36,7 @@ __global__ void loss_scales_kernel(const __grid_constant__ Job job) {
 at::Tensor loss_scales_cuda(
     const at::Tensor& num_foreground, at::Tensor normalizer, at::TensorList weights,
     double momentum, bool update) {
-  check_loss_scales(num_foreground, normalizer, weights);
+  check_loss_scales(num_foreground, normalizer, weights, momentum);
   const c10::cuda::CUDAGuard guard(normalizer.device());
   const auto size = static_cast<int>(weights.size());
   at::Tensor scales = at::empty({size + 1}, normalizer.options());

@@ -10,7 +10,7 @@ namespace alwa_d2 {
 // class and z = x for every other, q = sigmoid(z) = 1 - p_t and L = log(1 + e^z) = -log(1 - q):
 //   value       a q^gamma L
 //   d value/dz  a q^gamma (q + gamma (1 - q) L)       since dq/dz = q (1 - q)
-// a = alpha for the anchor's class, 1 - alpha for the others; 1 for both if alpha < 0.
+// a = alpha for the anchor's class, 1 - alpha for the others; 1 for both if alpha is -1.
 // With e = e^-|z|, which never overflows, and l = log(1 + e):
 //   q = 1 / (1 + e),  1 - q = e / (1 + e),  L = z + l,  -log q = l       for z > 0
 //   q = e / (1 + e),  1 - q = 1 / (1 + e),  L = l,      -log q = l - z   otherwise

@@ -6,7 +6,7 @@ import torch
 from conftest import LEVEL_SHAPES, random_boxes
 from cuda_on_host import device
 
-from alwa_d2.layers import box_loss, dense_box_loss, label_anchors, loss_scales, sigmoid_focal_loss
+from alwa_d2.layers import box_loss, dense_box_loss, dense_focal_loss, label_anchors, loss_scales
 
 CLASSES, PER_POSITION = 4, 3
 ANCHORS = PER_POSITION * sum(h * w for h, w in LEVEL_SHAPES)
@@ -32,7 +32,7 @@ def test_from_labels_to_losses():
     with device.record() as forward:
         labels, matched, count = label_anchors(anchors, boxes, classes, background=CLASSES)
         cls_scale, reg_scale, _ = loss_scales(count, normalizer, weights)
-        cls, _ = sigmoid_focal_loss(logits, labels, scale=cls_scale)
+        cls, _ = dense_focal_loss(logits, labels, scale=cls_scale)
         reg, _ = dense_box_loss(
             anchors, deltas, matched, labels, "giou", num_classes=CLASSES, scale=reg_scale
         )
@@ -56,7 +56,7 @@ def test_from_labels_to_losses():
 def test_float16_reads_twice():
     logits, labels = levels(CLASSES, torch.float16), torch.randint(-1, 5, (2, ANCHORS))
     with device.record() as recorded:
-        loss, _ = sigmoid_focal_loss(logits, labels)
+        loss, _ = dense_focal_loss(logits, labels)
         one = torch.ones(())
     assert recorded.kernels == ["focal_planes_kernel", "total_kernel"]
     with device.record() as recorded:
