@@ -1,6 +1,7 @@
 """Several processes: one weight for all, in one collective a window; those that die; torchrun."""
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -253,6 +254,18 @@ def test_refusals(environment):
     environment.setenv("SLURM_STEP_TASKS_PER_NODE", "3,1")
     with pytest.raises(ValueError, match="LOCAL_WORLD_SIZE: expected a number .* got '3,1'"):
         launch(print, arguments(*on_cpu))
+
+
+def test_other_processes_of_the_program_go_on(environment):
+    """A program may have started some of its own before it calls `launch`."""
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    other.start()
+    try:
+        launch(print, arguments("MODEL.DEVICE", "cpu", num_gpus=2))
+        assert other.is_alive()
+    finally:
+        other.kill()
+        other.join()
 
 
 def test_one_process_needs_no_group(environment):

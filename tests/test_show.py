@@ -78,7 +78,9 @@ def test_the_model_gets_the_pixels_in_its_own_format(form, seen, tmp_path, monke
     Image.new("RGB", (40, 20), (255, 0, 0)).save(tmp_path / "red.png")
     monkeypatch.setattr(detections, "build_model", lambda cfg: Stand())
     opts = ["INPUT.FORMAT", form, "INPUT.MIN_SIZE_TEST", "10", "DATASETS.TRAIN", "()"]
-    cfg = setup_cfg(CONFIG, [*opts, "DATASETS.TEST", "()"]).clone()
+    each = str([1.0] * len(seen[0]))  # the stand-in has no use for them
+    opts += ["DATASETS.TEST", "()", "MODEL.PIXEL_MEAN", each, "MODEL.PIXEL_STD", each]
+    cfg = setup_cfg(CONFIG, opts).clone()
     cfg.defrost()
     torch.save({"model": {}}, tmp_path / "none.pth")
     cfg.MODEL.WEIGHTS = str(tmp_path / "none.pth")

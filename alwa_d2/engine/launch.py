@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import torch
@@ -63,6 +63,7 @@ def _start(main: Callable, args, on_cpu: bool, timeout: timedelta):
         threads = len(os.sched_getaffinity(0)) // args.num_gpus
         os.environ.setdefault("OMP_NUM_THREADS", str(max(threads, 1)))
     mistakes = multiprocessing.get_context("spawn").SimpleQueue()
+    others = multiprocessing.active_children()
     try:
         detectron2_launch(
             _run_started,
@@ -79,7 +80,7 @@ def _start(main: Callable, args, on_cpu: bool, timeout: timedelta):
             raise
         raise UserError(mistakes.get()) from error
     finally:
-        _end_children()
+        _end([child for child in multiprocessing.active_children() if child not in others])
 
 
 @contextlib.contextmanager
@@ -100,9 +101,8 @@ def ending_on_signals():
             signal.signal(number, handler)
 
 
-def _end_children() -> None:
-    """Ends the processes that were started here and still run."""
-    children = multiprocessing.active_children()
+def _end(children: Sequence) -> None:
+    """Ends processes that still run."""
     for child in children:
         child.terminate()
     for child in children:
