@@ -69,6 +69,8 @@ def test_the_model_gets_the_pixels_in_its_own_format(form, seen, tmp_path, monke
     Image.new("RGB", (40, 20), (255, 0, 0)).save(tmp_path / "red.png")
     monkeypatch.setattr(detections, "build_model", lambda cfg: Stand())
     opts = ["INPUT.FORMAT", form, "INPUT.MIN_SIZE_TEST", "10", "DATASETS.TRAIN", "()"]
+    for key in ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"):
+        opts += [key, str([1.0] * len(seen[0]))]
     cfg = setup_cfg(CONFIG, [*opts, "DATASETS.TEST", "()"]).clone()
     cfg.defrost()
     torch.save({"model": {}}, tmp_path / "none.pth")
