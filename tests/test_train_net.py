@@ -148,7 +148,7 @@ REFUSED = [
         ("MODEL.RETINANET.NUM_CLASSES", "7"),
         "MODEL.RETINANET.NUM_CLASSES: expected 2, the number of classes of tiny_train (cat, dog), got 7",
     ),
-    (("MODEL.LOSS_WEIGHTER.NAME", "alwa"), "MODEL.LOSS_WEIGHTER.NAME: expected one of ALWA, Fixed"),
+    (("MODEL.LOSS_WEIGHTER.NAME", "alwa"), "MODEL.LOSS_WEIGHTER.NAME: expected one of ALWA, CoV, DWA"),
     (("DATASETS.TRAIN", "('nowhere',)"), "got 'nowhere'"),
     (("DATASETS.REGISTER", "[{'name': 'a', 'format': 'voc', 'root': '/no', 'split': 's'}]"), "/no"),
     (("MODEL.ALWA.INTERVALL", "5"), "MODEL.ALWA.INTERVALL; nearest: MODEL.ALWA.INTERVAL"),
