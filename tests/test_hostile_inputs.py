@@ -536,7 +536,7 @@ class TestConfig:
         cfg = get_cfg()
         add_alwa_config(cfg)
         cfg.MODEL.LOSS_WEIGHTER.NAME = name
-        with pytest.raises(ValueError, match="LOSS_WEIGHTER.NAME: expected one of ALWA, Fixed"):
+        with pytest.raises(ValueError, match="LOSS_WEIGHTER.NAME: expected one of ALWA, CoV"):
             build_loss_weighter(cfg, "a", "b")
 
 

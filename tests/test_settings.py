@@ -38,6 +38,8 @@ def changed(*pairs):
         (("SOLVER.IMS_PER_BATCH", 0), "SOLVER.IMS_PER_BATCH: expected at least 1, got 0"),
         (("SOLVER.LR_SCHEDULER_NAME", "x"), "SOLVER.LR_SCHEDULER_NAME: expected one of"),
         (("SOLVER.IMS_PER_BATCH", 3, "SOLVER.REFERENCE_WORLD_SIZE", 2), "SOLVER.REFERENCE_WORLD_SIZE: expected a number that divides SOLVER.IMS_PER_BATCH 3, got 2"),
+        (("OUTPUT_DIR", ""), "OUTPUT_DIR: expected a folder, got ''"),
+        (("DATASETS.TRAIN", "('a',)", "MODEL.LOAD_PROPOSALS", True), "DATASETS.PROPOSAL_FILES_TRAIN: expected a file for each of DATASETS.TRAIN ('a',) (MODEL.LOAD_PROPOSALS is True), got ()"),
         (("DATALOADER.SAMPLER_TRAIN", "x"), "DATALOADER.SAMPLER_TRAIN: expected one of"),
         (("MODEL.RESNETS.DEPTH", 51), "MODEL.RESNETS.DEPTH: expected one of 18, 34, 50, 101, 152, got 51"),
         (("MODEL.RETINANET.IOU_THRESHOLDS", "[0.5]"), "MODEL.RETINANET.IOU_LABELS: expected one more than the IOU_THRESHOLDS [0.5], got [0, -1, 1]"),

@@ -117,7 +117,10 @@ REFUSED = [
         ("MODEL.RETINANET.NUM_CLASSES", "7"),
         "MODEL.RETINANET.NUM_CLASSES: expected 2, the number of classes of tiny_train (cat, dog), got 7",
     ),
-    (("MODEL.LOSS_WEIGHTER.NAME", "alwa"), "MODEL.LOSS_WEIGHTER.NAME: expected one of ALWA, CoV"),
+    (
+        ("MODEL.LOSS_WEIGHTER.NAME", "alwa"),
+        "MODEL.LOSS_WEIGHTER.NAME: expected one of ALWA, CoV, DWA",
+    ),
     (("DATASETS.TRAIN", "('nowhere',)"), "got 'nowhere'"),
     (("DATASETS.REGISTER", "[{'name': 'a', 'format': 'voc', 'root': '/no', 'split': 's'}]"), "/no"),
     (("MODEL.ALWA.INTERVALL", "5"), "MODEL.ALWA.INTERVALL; nearest: MODEL.ALWA.INTERVAL"),
@@ -125,7 +128,10 @@ REFUSED = [
     (("SOLVER.MAX_ITER", "many"), "(6 vs. many) for config key: SOLVER.MAX_ITER"),
     (("MODEL.WEIGHTS", "no.pth"), "MODEL.WEIGHTS: expected a checkpoint, got no.pth"),
     (("MODEL.DEVICE", "toaster"), "MODEL.DEVICE: "),
-    (("MODEL.META_ARCHITECTURE", "Typo"), "No object named 'Typo'"),
+    (
+        ("MODEL.META_ARCHITECTURE", "Typo"),
+        "MODEL.META_ARCHITECTURE: expected a name of Detectron2's registry",
+    ),
     (("SOLVER.CHECKPOINT_PERIOD", "0"), "SOLVER.CHECKPOINT_PERIOD: expected at least 1, got 0"),
     (("OUTPUT_DIR", "/dev/null/run"), "/dev/null/run: Not a directory"),
 ]

@@ -407,7 +407,7 @@ def test_built_from_a_config():
     cfg.MODEL.LOSS_WEIGHTER.NAME = "alwa"
     with pytest.raises(
         ValueError,
-        match="MODEL.LOSS_WEIGHTER.NAME: expected one of ALWA, CoV, .*, got 'alwa'",
+        match="MODEL.LOSS_WEIGHTER.NAME: expected one of ALWA, CoV, DWA, .*, got 'alwa'",
     ):
         build_loss_weighter(cfg, "a", "b")
 

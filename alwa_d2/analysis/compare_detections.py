@@ -143,7 +143,6 @@ def compare_detections(
     if classes != others:
         raise UserError(f"the runs' test sets {name} differ: classes {classes} and {others}")
     _check_same_data(first, second, name)
-    names = [short_name(Path(folder).resolve().name) for folder in folders]
-    labels = [f"{letter} {name}" for letter, name in zip("AB", names)]
-    shown = spread(len(first), count)
-    return Comparison(name, classes, labels, [first, second], shown, score)
+    runs = (short_name(Path(folder).resolve().name) for folder in folders)
+    labels = [f"{letter} {run}" for letter, run in zip("AB", runs)]
+    return Comparison(name, classes, labels, [first, second], spread(len(first), count), score)

@@ -74,6 +74,12 @@ def check_settings(cfg: CfgNode) -> None:
     if reference and batch % reference:
         expected = f"a number that divides SOLVER.IMS_PER_BATCH {batch}"
         raise _refusal("SOLVER.REFERENCE_WORLD_SIZE", expected, reference)
+    if not cfg.OUTPUT_DIR:
+        raise _refusal("OUTPUT_DIR", "a folder", cfg.OUTPUT_DIR)
+    sets, files = cfg.DATASETS.TRAIN, cfg.DATASETS.PROPOSAL_FILES_TRAIN
+    if cfg.MODEL.LOAD_PROPOSALS and len(sets) != len(files):
+        expected = f"a file for each of DATASETS.TRAIN {sets} (MODEL.LOAD_PROPOSALS is True)"
+        raise _refusal("DATASETS.PROPOSAL_FILES_TRAIN", expected, files)
     for part in ("RETINANET", "RPN"):
         _check_matching(cfg, part)
     _check_channels(cfg)
