@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 64 << 20  # bytes
 # What tests and benchmarks import, of requirements.txt.
 PINNED = ("cloudpickle", "fvcore", "hypothesis", "iopath", "ninja", "omegaconf", "pillow")
-PINNED += ("pycocotools", "pytest", "setuptools", "tabulate", "termcolor", "yacs")
+PINNED += ("pycocotools", "pytest", "setuptools", "shtab", "tabulate", "termcolor", "yacs")
 # What those need, which requirements.txt leaves to pip.
 NEEDED = {
     "antlr4-python3-runtime": "4.9.3",  # the only one that omegaconf 2.3 takes
