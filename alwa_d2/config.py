@@ -49,6 +49,9 @@ def add_alwa_config(cfg) -> None:
     # Whether a training may remove another one's files from OUTPUT_DIR; else it is refused.
     cfg.OVERWRITE = False
 
+    # "SGD" (Detectron2's) or "AdamW" with PyTorch's betas (0.9, 0.999), which has no use for
+    # SOLVER.MOMENTUM and NESTEROV, and wants a far smaller BASE_LR.
+    cfg.SOLVER.OPTIMIZER = "SGD"
     # What SOLVER.AMP.ENABLED computes in: "float16" (Detectron2's) or "bfloat16".
     cfg.SOLVER.AMP.PRECISION = "float16"
 

@@ -10,6 +10,7 @@ from detectron2 import solver
 from torch import nn
 
 from alwa_d2.engine import Trainer
+from alwa_d2.errors import UserError
 from alwa_d2.weighting import LossWeighter, Uncertainty
 
 CLIP = ("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.5)
@@ -71,6 +72,34 @@ def test_without_learnt_weights_it_is_detectron2s():
     assert type(optimizer).__name__ == "SGDWithGradientClip"
 
 
+def test_adamw_has_the_same_groups():
+    """Rates and weight decay as Detectron2's groups have them; betas and eps are PyTorch's."""
+    model, opts = Model(), ("SOLVER.WEIGHT_DECAY_NORM", 0.125, *LEARNT)
+    sgd, adamw = (
+        Trainer.build_optimizer(cfg_of(*opts, "SOLVER.OPTIMIZER", name), model)
+        for name in ("SGD", "AdamW")
+    )
+    assert (type(adamw), adamw.defaults["betas"]) == (torch.optim.AdamW, (0.9, 0.999))
+    for a, b in zip(sgd.param_groups, adamw.param_groups, strict=True):
+        assert [id(x) for x in a["params"]] == [id(x) for x in b["params"]]
+        assert (a["lr"], a["weight_decay"]) == (b["lr"], b["weight_decay"])
+
+
+def test_adamw_without_learnt_weights_clips_all():
+    model = nn.Linear(2, 2)
+    optimizer = Trainer.build_optimizer(cfg_of(*CLIP, "SOLVER.OPTIMIZER", "AdamW"), model)
+    for x in model.parameters():
+        x.grad = torch.full_like(x, 8.0)
+    optimizer.step()
+    assert all((x.grad == 0.5).all() for x in model.parameters())
+    assert isinstance(optimizer, torch.optim.AdamW)
+
+
+def test_another_optimizer_is_refused():
+    with pytest.raises(UserError, match="SOLVER.OPTIMIZER: expected SGD or AdamW, got 'Adam'"):
+        Trainer.build_optimizer(cfg_of("SOLVER.OPTIMIZER", "Adam"), nn.Linear(2, 2))
+
+
 @pytest.mark.parametrize("clip_type", ["norm", "value"])
 def test_clipping_leaves_learnt_weights_out(clip_type):
     """The others step as far as with Detectron2's optimizer."""
@@ -105,12 +134,14 @@ def test_a_name_that_is_another_parameters_is_refused():
         Trainer.build_optimizer(cfg_of(), model)
 
 
-def test_training_moves_them_and_resumes_to_the_bit(tmp_path):
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_training_moves_them_and_resumes_to_the_bit(optimizer, tmp_path):
     """Six iterations, and three with three more after --resume."""
+    opts = (*LEARNT, *CLIP, "SOLVER.OPTIMIZER", optimizer)
     courses = []
     for folder, stops in (("whole", [6]), ("parts", [3, 6])):
         for stop in stops:
-            cfg = toy.toy_cfg("AlwaRetinaNet", tmp_path / folder, *LEARNT, *CLIP)
+            cfg = toy.toy_cfg("AlwaRetinaNet", tmp_path / folder, *opts)
             cfg.SOLVER.MAX_ITER = stop
             (tmp_path / folder).mkdir(exist_ok=True)
             toy.train(cfg, resume=stop == 6 and len(stops) == 2)

@@ -37,6 +37,7 @@ def changed(*pairs):
         (("SOLVER.MAX_ITER", 0), "SOLVER.MAX_ITER: expected at least 1, got 0"),
         (("SOLVER.IMS_PER_BATCH", 0), "SOLVER.IMS_PER_BATCH: expected at least 1, got 0"),
         (("SOLVER.LR_SCHEDULER_NAME", "x"), "SOLVER.LR_SCHEDULER_NAME: expected one of"),
+        (("SOLVER.OPTIMIZER", "adam"), "SOLVER.OPTIMIZER: expected one of 'SGD', 'AdamW', got 'adam'"),
         (("SOLVER.IMS_PER_BATCH", 3, "SOLVER.REFERENCE_WORLD_SIZE", 2), "SOLVER.REFERENCE_WORLD_SIZE: expected a number that divides SOLVER.IMS_PER_BATCH 3, got 2"),
         (("OUTPUT_DIR", ""), "OUTPUT_DIR: expected a folder, got ''"),
         (("DATASETS.TRAIN", "('a',)", "MODEL.LOAD_PROPOSALS", True), "DATASETS.PROPOSAL_FILES_TRAIN: expected a file for each of DATASETS.TRAIN ('a',) (MODEL.LOAD_PROPOSALS is True), got ()"),

@@ -3,15 +3,18 @@
 import functools
 from pathlib import Path
 
-from .options import positive_int
+import shtab
+
+from .options import png_path, positive_int
 
 HELP = "train every run of a grid of settings and seeds, and tabulate them"
 DESCRIPTION = """
 Trains every run of a sweep that has not been trained yet, each as `alwa-d2 train` does in a folder
 of its own, and writes results.csv and results.md into the sweep's folder. All settings are checked
-before the first run starts. A sweep that was stopped goes on when the same command is given again:
-finished runs are kept, and a half-finished run is begun anew. docs/experiments.md says how
-SWEEP.yaml is written and how to read the table.
+before the first run starts. A file with `best` has a second step: the best cells of the first
+again, on other seeds, in the folder best/. A sweep that was stopped goes on when the same command
+is given again: finished runs are kept, and a half-finished run is begun anew. docs/experiments.md
+says how SWEEP.yaml is written and how to read table and pictures.
 """
 
 
@@ -19,7 +22,14 @@ def run(args) -> int:
     from ..errors import UserError
     from ..sweep import work
 
-    request = work.Request(args.sweep, args.opts, args.results, args.retry_failed)
+    request = work.Request(args.sweep, args.opts, args.results, args.retry_failed, args.output)
+    picture = work.Picture(args.figure, args.along) if args.figure else None
+    if picture is None and args.along:
+        raise UserError("--along: expected --figure FILE with it, got none")
+    if picture and (args.print_commands or args.run_hash is not None):
+        raise UserError(
+            "--figure: expected none with --print-commands or --run, which write no table"
+        )
     if args.slurm and args.cluster != "slurm":
         raise UserError(f"--slurm: expected --cluster slurm with it, got {args.cluster}")
     if args.print_commands:
@@ -27,10 +37,11 @@ def run(args) -> int:
             print(command)
         return 0
     if args.table_only:
-        return work.tabulate(request)
+        return work.tabulate(request, picture)
     if args.run_hash is not None:
         return work.train_one(request, args.run_hash)
-    return work.train_all(request, args.jobs, args.slurm if args.cluster == "slurm" else None)
+    slurm = args.slurm if args.cluster == "slurm" else None
+    return work.train_all(request, args.jobs, slurm, picture)
 
 
 def add_machine_arguments(parser) -> None:
@@ -95,6 +106,20 @@ def add_arguments(parser) -> None:
         help="a results.csv of the same runs from another machine or day: those that it has as "
         "finished are not trained, and come into the table; may be given several times",
     )  # fmt: skip
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR",
+        help="the sweep's folder, in place of the file's `output`: for other runs by KEY VALUE",
+    ).complete = shtab.DIRECTORY  # fmt: skip
+    parser.add_argument(
+        "--figure", type=png_path, metavar="FILE",
+        help="draw each cell's difference to the baseline in the first metric, with its interval "
+        "over the seeds, into a PNG file",
+    ).complete = shtab.FILE  # fmt: skip
+    parser.add_argument(
+        "--along",
+        metavar="AXIS",
+        help="draw the first metric along this axis of numbers, such as learning rates, instead",
+    )
     add_modes(parser)
     parser.add_argument(
         "opts", nargs="*", metavar="KEY VALUE",

@@ -1,4 +1,4 @@
-"""Detectron2's optimizer, with a group of its own for loss weights that are learnt."""
+"""Detectron2's optimizer or AdamW, with a group of its own for loss weights that are learnt."""
 
 from functools import partial
 
@@ -6,22 +6,43 @@ import torch
 from detectron2 import solver
 from torch import nn
 
+from ..errors import UserError
 from ..weighting import LossWeighter, weighters_of
+
+
+def _sgd(groups, keys, **settings) -> torch.optim.SGD:
+    """As Detectron2 builds it."""
+    return torch.optim.SGD(groups, momentum=keys.MOMENTUM, nesterov=keys.NESTEROV, **settings)
+
+
+def _adamw(groups, keys, **settings) -> torch.optim.AdamW:
+    """With PyTorch's betas and eps."""
+    return torch.optim.AdamW(groups, **settings)
+
+
+OPTIMIZERS = {"SGD": _sgd, "AdamW": _adamw}
 
 
 def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
     """
-    What Detectron2 builds of the config; a loss weighter's parameters are in a group with the
-    weighter's own learning rate, without weight decay and outside gradient clipping. The schedule
-    multiplies that rate as all others.
+    What Detectron2 builds of the config, or AdamW (`SOLVER.OPTIMIZER`) with the same groups. A loss
+    weighter's parameters are in a group with the weighter's own learning rate, without weight decay
+    and outside gradient clipping. The schedule multiplies that rate as all others.
 
     Args:
         model: not the `DistributedDataParallel` around it
+
+    Raises:
+        UserError: another `SOLVER.OPTIMIZER`
     """
-    overrides = _overrides(model)
-    if not overrides:
-        return solver.build_optimizer(cfg, model)
     keys = cfg.SOLVER
+    if keys.OPTIMIZER not in OPTIMIZERS:
+        raise UserError(
+            f"SOLVER.OPTIMIZER: expected {' or '.join(OPTIMIZERS)}, got {keys.OPTIMIZER!r}"
+        )
+    overrides = _overrides(model)
+    if not overrides and keys.OPTIMIZER == "SGD":
+        return solver.build_optimizer(cfg, model)
     groups = solver.get_default_optimizer_params(
         model,
         base_lr=keys.BASE_LR,
@@ -30,14 +51,8 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay_bias=keys.WEIGHT_DECAY_BIAS,
         overrides=overrides,
     )
-    optimizer = torch.optim.SGD(
-        groups,
-        lr=keys.BASE_LR,
-        momentum=keys.MOMENTUM,
-        nesterov=keys.NESTEROV,
-        weight_decay=keys.WEIGHT_DECAY,
-        foreach=True,
-    )
+    settings = {"lr": keys.BASE_LR, "weight_decay": keys.WEIGHT_DECAY, "foreach": True}
+    optimizer = OPTIMIZERS[keys.OPTIMIZER](groups, keys, **settings)
     if keys.CLIP_GRADIENTS.ENABLED:
         # Detectron2's own clips all parameters of the optimizer.
         learnt = {id(x) for weighter in weighters_of(model) for x in weighter.parameters()}

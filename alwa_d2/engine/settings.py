@@ -13,6 +13,7 @@ from detectron2.modeling import (
 from PIL import ImageMode
 
 from ..errors import UserError
+from .optimizer import OPTIMIZERS
 
 _NORMS = (
     *("", "BN", "SyncBN", "FrozenBN", "GN", "LN"),
@@ -31,6 +32,7 @@ _CHOICES = {
     "SOLVER.LR_SCHEDULER_NAME": (
         *("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"),
     ),
+    "SOLVER.OPTIMIZER": tuple(OPTIMIZERS),
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm"),
     "MODEL.RESNETS.DEPTH": (18, 34, 50, 101, 152),

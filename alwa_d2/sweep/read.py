@@ -9,12 +9,12 @@ import yaml
 
 from ..errors import UserError
 from ..model_zoo import find_config
-from .sweep import Cell, Labels, Settings, Sweep
+from .sweep import Best, Cell, Labels, Settings, Sweep
 
 METRICS = ["bbox/AP", "bbox/AP50", "bbox/AP75"]  # those of the paper
 OURS = {"OUTPUT_DIR": "a run's folder follows from its settings", "SEED": "`seeds` has them"}
 REQUIRED = ("config", "output", "grid", "seeds")
-KEYS = (*REQUIRED, "opts", "reuse", "exclude", "include", "baseline", "metrics")
+KEYS = (*REQUIRED, "opts", "reuse", "exclude", "include", "baseline", "metrics", "best")
 Grid = dict[str, dict[str, Settings]]  # axis -> label -> what it sets
 
 
@@ -50,6 +50,15 @@ class _Reader:
     def listing(self, where: str, value: Any, of: str, fits: Callable[[Any], bool]) -> list:
         if not isinstance(value, list) or not all(map(fits, value)):
             self.fail(where, f"a list of {of}", value)
+        return value
+
+    def distinct(self, where: str, values: list) -> None:
+        if not values or len(set(values)) < len(values):
+            self.fail(where, "at least one, each of them once", values)
+
+    def seeds(self, where: str, value: Any) -> list[int]:
+        self.listing(where, value, "whole numbers from 0 on", lambda s: type(s) is int and s >= 0)
+        self.distinct(where, value)
         return value
 
     def text(self, where: str, value: Any) -> str:
@@ -94,25 +103,37 @@ def read_sweep(path: Path, opts: list[str]) -> Sweep:
         config = Path(find_config(reader.text("config", content["config"])))
     except UserError as error:
         raise UserError(f"{path}: config: {error}") from error
-    seeds = reader.listing(
-        "seeds", content["seeds"], "whole numbers from 0 on", lambda s: type(s) is int and s >= 0
-    )
+    seeds = reader.seeds("seeds", content["seeds"])
     metrics = reader.listing(
         "metrics", content.get("metrics", METRICS), "names", lambda m: isinstance(m, str)
     )
     reuse = reader.listing(
         "reuse", content.get("reuse", []), "folders", lambda f: isinstance(f, str) and f
     )
-    for where, values in (("seeds", seeds), ("metrics", metrics)):
-        if not values or len(set(values)) < len(values):
-            reader.fail(where, "at least one, each of them once", values)
+    reader.distinct("metrics", metrics)
     cells = _read_cells(reader, content, opts)
     baseline = reader.labels("baseline", content.get("baseline", {}), _labels_of(cells))
     if not any(cell.labels.items() >= baseline.items() for cell in cells):
         reader.fail("baseline", "labels of one of the cells", baseline)
     output = Path(reader.text("output", content["output"]))
     reused = [Path(folder) for folder in reuse]
-    return Sweep(path, config, output, reused, cells, seeds, baseline, metrics)
+    best = _read_best(reader, content.get("best"), cells, seeds)
+    return Sweep(path, config, output, reused, cells, seeds, baseline, metrics, best)
+
+
+def _read_best(reader: _Reader, value: Any, cells: list[Cell], seeds: list[int]) -> Best | None:
+    if value is None:
+        return None
+    expected = "with of (a key that all cells set) and seeds"
+    if reader.mapping("best", value, expected).keys() != {"of", "seeds"}:
+        reader.fail("best", f"a mapping {expected}", value)
+    if not all(value["of"] in cell.settings for cell in cells):
+        reader.fail("best.of", "a key that all cells set", value["of"])
+    if set(reader.seeds("best.seeds", value["seeds"])) & set(seeds):
+        reader.fail(
+            "best.seeds", "other seeds than those that the choice is made by", value["seeds"]
+        )
+    return Best(value["of"], value["seeds"])
 
 
 def _read_content(reader: _Reader) -> dict[str, Any]:

@@ -34,6 +34,14 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The second step: the best cell of each kind, on other seeds; see `best.second_step`."""
+
+    of: str  # the KEY whose values are the kinds
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
 class Sweep:
     """A checked file; its configs are not merged yet, which `plan.make_runs` does."""
 
@@ -45,6 +53,7 @@ class Sweep:
     seeds: list[int]
     baseline: Labels
     metrics: list[str]
+    best: Best | None = None
 
     def baseline_of(self, cell: Cell) -> Cell | None:
         """The cell with the baseline's labels and else this one's, if there is such a cell."""

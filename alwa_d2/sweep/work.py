@@ -1,13 +1,15 @@
 """What `alwa-d2 sweep` does: trains what is missing, tabulates, or prints commands."""
 
+import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from .best import second_step
 from .local import Local
 from .lock import locked
 from .loop import Loop
@@ -28,6 +30,15 @@ class Request:
     opts: Sequence[str] = ()  # KEY, VALUE, ... in place of those of the file's `opts`
     elsewhere: Sequence[Path] = ()  # results.csv of the same runs from other machines or days
     retry_failed: bool = False
+    output: Path | None = None  # in place of the file's
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is drawn of the last step's results."""
+
+    path: Path  # a PNG file
+    along: str | None = None  # an axis of numbers; None for the differences to the baseline
 
 
 def read_all(request: Request, sweep: Sweep, runs: list[Run]) -> list[Result]:
@@ -49,34 +60,71 @@ def to_do(sweep: Sweep, results: list[Result], retry_failed: bool) -> list[int]:
     ]
 
 
+def steps(request: Request, picture: Picture | None = None) -> Iterator[tuple[Sweep, list[Run]]]:
+    """The sweep with its runs; then its second step (`best`), if it has one and no run of the first
+    is missing by then. A picture that cannot be drawn is refused at once."""
+    sweep = read_sweep(request.path, list(request.opts))
+    if request.output is not None:
+        sweep = dataclasses.replace(sweep, output=request.output)
+    if picture is not None:
+        from .figures import check_picture
+
+        check_picture(sweep, picture.along)
+    while sweep is not None:
+        runs = make_runs(sweep)
+        yield sweep, runs
+        sweep = second_step(sweep, read_all(request, sweep, runs))
+
+
 def commands(request: Request) -> list[str]:
     """A line for a shell for each missing run, which does what the sweep would on any machine that
     sees these folders."""
-    sweep = read_sweep(request.path, list(request.opts))
-    results = read_all(request, sweep, make_runs(sweep))
     words = [sys.executable, "-m", "alwa_d2", "sweep", str(request.path.resolve()), *request.opts]
-    there = shlex.quote(os.getcwd())
-    return [
-        f"cd {there} && {shlex.join([*words, '--run', results[place].run.hash])}"
-        for place in to_do(sweep, results, request.retry_failed)
-    ]
+    words += [] if request.output is None else ["--output", str(request.output)]
+    there, lines = shlex.quote(os.getcwd()), []
+    for sweep, runs in steps(request):
+        results = read_all(request, sweep, runs)
+        hashes = [runs[place].hash for place in to_do(sweep, results, request.retry_failed)]
+        lines += [f"cd {there} && {shlex.join([*words, '--run', one])}" for one in hashes]
+    return lines
 
 
-def tabulate(request: Request) -> int:
-    """Writes the results of what is there; returns the exit status."""
-    sweep = read_sweep(request.path, list(request.opts))
-    results = read_all(request, sweep, make_runs(sweep))
-    check_kept(sweep, results)
-    write_results(sweep, results)
-    return _say_where(sweep, results)
+def tabulate(request: Request, picture: Picture | None = None) -> int:
+    """Writes the results of what is there, and draws them; returns the exit status."""
+    statuses = []
+    for sweep, runs in steps(request, picture):
+        results = read_all(request, sweep, runs)
+        check_kept(sweep, results)
+        write_results(sweep, results)
+        statuses.append(_say_where(sweep, results))
+    draw(picture, sweep, results)
+    return max(statuses)
+
+
+def draw(picture: Picture | None, sweep: Sweep, results: list[Result]) -> None:
+    """Writes the picture, if one is asked for."""
+    if picture is None:
+        return
+    from ..analysis.pictures import rasterise, save_png
+    from .figures import draw_curves, draw_differences
+
+    if picture.along is None:
+        figure = draw_differences(sweep, results)
+    else:
+        figure = draw_curves(sweep, results, picture.along)
+    save_png(lambda scale: rasterise(figure, scale), picture.path)
+    print(f"wrote {picture.path}")
 
 
 def train_one(request: Request, run_hash: str) -> int:
     """Does one run, unless it has finished, and writes no table; returns the exit status."""
-    sweep = read_sweep(request.path, list(request.opts))
-    runs = make_runs(sweep)
-    if run_hash not in [run.hash for run in runs]:
-        raise UserError(f"--run: {request.path} has no run {run_hash}; was it changed since?")
+    for sweep, runs in steps(request):
+        if run_hash in [run.hash for run in runs]:
+            return _train_one(request, sweep, runs, run_hash)
+    raise UserError(f"--run: {request.path} has no run {run_hash}; was it changed since?")
+
+
+def _train_one(request: Request, sweep: Sweep, runs: list[Run], run_hash: str) -> int:
     with locked(sweep.output, run_hash) as locks:
         results = read_all(request, sweep, runs)
         todo = to_do(sweep, results, retry_failed=True)
@@ -86,7 +134,12 @@ def train_one(request: Request, run_hash: str) -> int:
     return _status([result for result in results if result.run.hash == run_hash], stopped)
 
 
-def train_all(request: Request, jobs: int | None, slurm: Sequence[str] | None) -> int:
+def train_all(
+    request: Request,
+    jobs: int | None,
+    slurm: Sequence[str] | None,
+    picture: Picture | None = None,
+) -> int:
     """
     Does all runs that are missing, and writes the results anew after each.
 
@@ -94,23 +147,29 @@ def train_all(request: Request, jobs: int | None, slurm: Sequence[str] | None) -
         request: the sweep
         jobs: so many at a time; None is one on this machine, and all at once on Slurm
         slurm: what a job asks Slurm for, as KEY=VALUE; None to train on this machine
+        picture: drawn when all has ended
 
     Returns:
         the exit status: 0 all finished, 1 a run failed, 128 + the signal that stopped the sweep
     """
-    sweep = read_sweep(request.path, list(request.opts))
-    cluster = None if slurm is None else Slurm(sweep, jobs, read_parameters(slurm))
-    runs = make_runs(sweep)
-    with locked(sweep.output, None) as locks:
-        results = read_all(request, sweep, runs)
-        todo = to_do(sweep, results, request.retry_failed)
-        if cluster is None:
-            refuse_submitted([results[place] for place in todo])
-        check_kept(sweep, results)
-        write_results(sweep, results)
-        machine = cluster or Local(sweep, jobs or 1, locks)
-        stopped = Loop(sweep, results, machine, table=True).run(todo)
-    return _say_where(sweep, results, stopped)
+    parameters = None if slurm is None else read_parameters(slurm)
+    statuses = []
+    for sweep, runs in steps(request, picture):
+        cluster = None if parameters is None else Slurm(sweep, jobs, parameters)
+        with locked(sweep.output, None) as locks:
+            results = read_all(request, sweep, runs)
+            todo = to_do(sweep, results, request.retry_failed)
+            if cluster is None:
+                refuse_submitted([results[place] for place in todo])
+            check_kept(sweep, results)
+            write_results(sweep, results)
+            machine = cluster or Local(sweep, jobs or 1, locks)
+            stopped = Loop(sweep, results, machine, table=True).run(todo)
+        statuses.append(_say_where(sweep, results, stopped))
+        if stopped:
+            return statuses[-1]
+    draw(picture, sweep, results)
+    return max(statuses)
 
 
 def _status(results: list[Result], stopped: int = 0) -> int:

@@ -1,0 +1,172 @@
+"""Pictures of a sweep: differences to the baseline with their intervals, and scores along an axis
+of numbers."""
+
+import statistics
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ..analysis.curves import HUES
+from ..errors import UserError
+from .differences import Difference, compare, first_scores
+from .record import Result
+from .sweep import Cell, Labels, Sweep
+
+BETTER, WORSE, UNCLEAR = HUES[2], HUES[1], "0.45"
+COLUMN, LINE = 4.6, 0.3  # inches: width of a panel, height of a cell's line
+DECADE = 10.0  # numbers of an axis further apart than this are drawn on a log scale
+
+
+def check_picture(sweep: Sweep, axis: str | None) -> None:
+    """
+    Refuses, before the first run, what cannot be drawn.
+
+    Args:
+        axis: what is drawn along; None for differences to the baseline
+
+    Raises:
+        UserError: no such axis, labels of it that are no numbers, or no baseline
+    """
+    if axis is None:
+        if not sweep.baseline:
+            raise UserError(f"{sweep.path}: baseline: expected one for --figure, got none")
+        return
+    axes = list(sweep.cells[0].labels)
+    if axis not in axes:
+        expected = f"expected an axis of {sweep.path} ({', '.join(axes)})"
+        raise UserError(f"--along: {expected}, got {axis!r}")
+    for cell in sweep.cells:
+        try:
+            float(cell.labels[axis])
+        except ValueError as error:
+            label = cell.labels[axis]
+            raise UserError(
+                f"--along {axis}: expected labels that are numbers, got {label!r}"
+            ) from error
+
+
+def metric_name(sweep: Sweep) -> str:
+    return sweep.metrics[0].removeprefix("bbox/")
+
+
+def _fixed_axes(sweep: Sweep) -> list[str]:
+    """Axes that the baseline leaves equal: one panel for each of their labels."""
+    return [axis for axis in sweep.cells[0].labels if axis not in sweep.baseline]
+
+
+def _pick(labels: Labels, axes: list[str]) -> tuple[str, ...]:
+    return tuple(labels[axis] for axis in axes)
+
+
+def draw_differences(sweep: Sweep, results: list[Result]) -> Figure:
+    """
+    A line for each cell: the mean difference to its baseline in the first metric, thick the 95 %
+    interval of it alone, thin that of all lines of the picture together. Lines are in the order of
+    their means; coloured ones leave 0 out together with all others.
+
+    Raises:
+        UserError: no cell can be compared: no baseline, or fewer than three seeds in common
+    """
+    found = compare(sweep, results)
+    if not found:
+        raise UserError(
+            f"{sweep.path}: --figure: expected cells with three finished seeds or more in common "
+            "with their baseline, got none"
+        )
+    fixed = _fixed_axes(sweep)
+    own = [axis for axis in sweep.cells[0].labels if axis not in fixed]
+    panels = list(dict.fromkeys(_pick(item.cell.labels, fixed) for item in found))
+    names: dict[tuple[str, ...], list[float]] = {}
+    for item in found:
+        names.setdefault(_pick(item.cell.labels, own), []).append(item.mean)
+    rows = sorted(names, key=lambda name: -statistics.fmean(names[name]))
+    size = (2.2 + COLUMN * len(panels), 1.6 + LINE * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    columns = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, panel in zip(columns, panels):
+        shown = [item for item in found if _pick(item.cell.labels, fixed) == panel]
+        places = [rows.index(_pick(item.cell.labels, own)) for item in shown]
+        _draw_lines(axes, shown, places)
+        base = sweep.baseline_of(shown[0].cell)
+        title = " ".join(panel) or metric_name(sweep)
+        axes.set_title(
+            f"{title}; {_of_baseline(sweep, results, base)}", fontsize=10, parse_math=False
+        )
+        axes.set_xlabel(f"difference in {metric_name(sweep)}")
+    columns[0].set_yticks(range(len(rows)), [" ".join(name) for name in rows])
+    columns[0].set_ylim(len(rows) - 0.4, -0.6)
+    columns[0].legend(handles=_legend(len(found)), fontsize=8, loc="lower left")
+    return figure
+
+
+def _of_baseline(sweep: Sweep, results: list[Result], base: Cell) -> str:
+    scores = first_scores(sweep, results, base)
+    mean = f"{metric_name(sweep)} {statistics.fmean(scores.values()):.1f}, {len(scores)} seeds"
+    return f"0 is {' '.join(sweep.baseline.values())} ({mean})"
+
+
+def _draw_lines(axes, items: list[Difference], places: list[int]) -> None:
+    axes.axvline(0, color="0.2", lw=1)
+    axes.grid(axis="x", color="0.92", lw=0.6)
+    for item, place in zip(items, places):
+        low, high = item.together
+        hue = BETTER if low > 0 else WORSE if high < 0 else UNCLEAR
+        name = item.cell.name
+        axes.plot(item.together, [place, place], color=hue, lw=1, gid=f"together {name}")
+        axes.plot(item.alone, [place, place], color=hue, lw=3.4, gid=f"alone {name}")
+        axes.plot(item.mean, place, "o", color=hue, mec="white", ms=7, gid=f"mean {name}")
+        axes.annotate(
+            f"{item.mean:+.1f}", (item.mean, place), (0, 5), textcoords="offset points",
+            ha="center", fontsize=8, color=hue,
+        )  # fmt: skip
+
+
+def _legend(count: int) -> list[Line2D]:
+    return [
+        Line2D([], [], color=UNCLEAR, lw=3.4, label="95 % interval of this line alone"),
+        Line2D([], [], color=UNCLEAR, lw=1, label=f"95 % for all {count} lines together"),
+        Line2D([], [], color=BETTER, marker="o", lw=1, label="better than the baseline"),
+        Line2D([], [], color=WORSE, marker="o", lw=1, label="worse"),
+    ]
+
+
+def draw_curves(sweep: Sweep, results: list[Result], axis: str) -> Figure:
+    """
+    The first metric along an axis of numbers, a curve for each combination of the other axes'
+    labels: means over the seeds, each seed as a dot, and a ring around each curve's best mean.
+    """
+    others = [name for name in sweep.cells[0].labels if name != axis]
+    curves: dict[tuple[str, ...], dict[float, list[float]]] = {}
+    for cell in sweep.cells:
+        scores = list(first_scores(sweep, results, cell).values())
+        if scores:
+            curve = curves.setdefault(_pick(cell.labels, others), {})
+            curve[float(cell.labels[axis])] = scores
+    figure = Figure(figsize=(8.2, 5.4), layout="constrained")
+    axes = figure.subplots()
+    for (name, points), hue in zip(curves.items(), HUES * len(curves)):
+        numbers = sorted(points)
+        means = [statistics.fmean(points[number]) for number in numbers]
+        axes.plot(
+            numbers,
+            means,
+            "-o",
+            color=hue,
+            ms=5,
+            label=" ".join(name),
+            gid=f"mean {' '.join(name)}",
+        )
+        for number in numbers:
+            each = points[number]
+            axes.plot([number] * len(each), each, ".", color=hue, ms=4, alpha=0.35)
+        best = means.index(max(means))
+        axes.plot(numbers[best], means[best], "o", mfc="none", mec=hue, ms=13, mew=1.6)
+    reached = [number for points in curves.values() for number in points]
+    if reached and min(reached) > 0 and max(reached) / min(reached) > DECADE:
+        axes.set_xscale("log")
+        axes.set_xticks(sorted(set(reached)), [f"{number:g}" for number in sorted(set(reached))])
+        axes.minorticks_off()
+    axes.set(xlabel=axis, ylabel=f"{metric_name(sweep)}, mean over seeds (dots: each seed)")
+    axes.grid(color="0.92", lw=0.6)
+    axes.legend(fontsize=9, title="a ring is a curve's best")
+    return figure

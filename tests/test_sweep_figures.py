@@ -1,0 +1,159 @@
+"""A sweep's pictures: what is drawn of which numbers, and what cannot be drawn."""
+
+import math
+
+import pytest
+
+pytest.importorskip("detectron2", reason="needs Detectron2")
+
+from pathlib import Path
+
+from PIL import Image
+from sweep_stub import stubbed_folder, sweep, write  # noqa: F401 (a fixture)
+
+from alwa_d2.sweep.differences import compare, holm
+from alwa_d2.sweep.figures import draw_curves, draw_differences
+from alwa_d2.sweep.record import FINISHED, MISSING, Result
+from alwa_d2.sweep.sweep import Cell, Run, Sweep
+
+
+def make(scores, baseline, seeds=(0, 1, 2)):
+    """A sweep and its results, of labels -> scores of the seeds; None is a missing run."""
+    cells = [Cell(dict(labels), {}) for labels in scores]
+    here = Path("here")
+    sweep = Sweep(here, here, here, [], cells, list(seeds), baseline, ["bbox/AP"])
+    results = []
+    for cell, values in zip(cells, scores.values()):
+        for seed, value in zip(seeds, values):
+            run = Run(cell, seed, f"{cell.name} {seed}", here)
+            status = MISSING if value is None else FINISHED
+            results.append(Result(run, status, scores={"bbox/AP": value}))
+    return sweep, results
+
+
+def labels(**axes):
+    return tuple(axes.items())
+
+
+def lines_of(axes):
+    return {line.get_gid(): line for line in axes.lines}
+
+
+# ---- differences
+
+
+def test_differences_by_hand():
+    """Differences 1, 2, 3: mean 2, standard error 1 / sqrt(3); t with two degrees of freedom has
+    the quantile (2p - 1) / sqrt(2 p (1 - p)) at p."""
+    spec, results = make(
+        {labels(w="1:1"): [10, 10, 10], labels(w="a"): [11, 12, 13], labels(w="b"): [9, 10, 12]},
+        {"w": "1:1"},
+    )
+    a, b = compare(spec, results)
+    assert (a.cell.name, a.mean) == ("a", 2) and b.mean == pytest.approx(1 / 3)
+
+    def quantile(p):
+        return (2 * p - 1) / math.sqrt(2 * p * (1 - p))
+
+    for interval, p in ((a.alone, 0.975), (a.together, 1 - 0.05 / 2 / 2)):
+        reach = quantile(p) / math.sqrt(3)
+        assert interval == pytest.approx((2 - reach, 2 + reach), rel=1e-9)
+    assert a.p == pytest.approx(1 - (12 / 14) ** 0.5, rel=1e-9)
+    assert (a.p_together, b.p_together) == pytest.approx((2 * a.p, b.p))
+
+
+def test_holms_own_procedure():
+    """The smallest of four p counts four times, the next three times, and none less than one
+    before it."""
+    found = holm({0: 0.02, 1: 0.005, 2: 0.04, 3: 0.011})
+    assert found == pytest.approx({1: 0.02, 3: 0.033, 0: 0.04, 2: 0.04})
+    assert holm({0: 0.6, 1: 0.9}) == {0: 1.0, 1: 1.0}
+
+
+def test_what_cannot_be_compared_is_left_out():
+    spec, results = make(
+        {
+            labels(w="1:1"): [10, 11, 13],
+            labels(w="two seeds"): [11, 12, None],
+            labels(w="no number"): [11, 12, math.nan],
+            labels(w="no variance"): [11, 12, 14],
+            labels(w="three"): [10, 12, 13],
+        },
+        {"w": "1:1"},
+    )
+    assert [item.cell.name for item in compare(spec, results)] == ["three"]
+
+
+def test_a_panel_for_each_baseline_and_lines_in_the_order_of_means():
+    scores = {
+        labels(loss="giou", w="1:1"): [10, 10, 10],
+        labels(loss="giou", w="worse"): [5.0, 5.1, 4.9],
+        labels(loss="giou", w="better"): [15.0, 15.1, 14.9],
+        labels(loss="l1", w="1:1"): [20, 20, 20],
+        labels(loss="l1", w="worse"): [19, 20, 21.5],
+    }
+    figure = draw_differences(*make(scores, {"w": "1:1"}))
+    left, right = figure.axes
+    assert [left.get_title(), right.get_title()] == [
+        "giou; 0 is 1:1 (AP 10.0, 3 seeds)",
+        "l1; 0 is 1:1 (AP 20.0, 3 seeds)",
+    ]
+    assert [text.get_text() for text in left.get_yticklabels()] == ["better", "worse"]
+    lines = lines_of(left)
+    assert list(lines["mean giou worse"].get_data()[0]) == pytest.approx([-5])
+    assert list(lines["mean giou worse"].get_data()[1]) == [1]
+    hues = {lines[f"together giou {w}"].get_color() for w in ("better", "worse")}
+    assert len(hues) == 2
+    assert lines_of(right)["together l1 worse"].get_color() not in hues
+    alone, together = (
+        lines_of(right)[f"{what} l1 worse"].get_xdata() for what in ("alone", "together")
+    )
+    assert together[0] < alone[0] < alone[1] < together[1]
+
+
+# ---- curves
+
+
+def test_curves_along_an_axis_of_numbers():
+    scores = {
+        labels(rate=rate, w=w): [value, value + 2]
+        for w, values in (("1:1", (1, 5, 2)), ("a", (2, 3, 4)))
+        for rate, value in zip(("0.01", "1", "0.1"), values)
+    }
+    (axes,) = draw_curves(*make(scores, {}, seeds=(0, 1)), "rate").axes
+    lines = {line.get_gid(): line for line in axes.lines}
+    assert lines["mean 1:1"].get_xydata().tolist() == [[0.01, 2], [0.1, 3], [1, 6]]
+    rings = [
+        line.get_xydata().tolist() for line in axes.lines if line.get_markerfacecolor() == "none"
+    ]
+    assert rings == [[[1, 6]], [[0.1, 5]]]
+    assert axes.get_xscale() == "log"
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0.01", "0.1", "1"]
+
+
+# ---- the command
+
+
+def test_the_command_draws(folder, capsys):
+    path = write(folder, seeds=[0, 1, 2, 3])
+    assert sweep(path, "--along", "weights") == 2
+    assert "--along: expected --figure FILE with it" in capsys.readouterr().err
+    for along, message in (
+        ("rate", "a.yaml (weights), got 'rate'"),
+        ("weights", "--along weights: expected labels that are numbers, got '1.0:1'"),
+    ):
+        assert sweep(path, "--figure", "a.png", "--along", along) == 2
+        assert message in capsys.readouterr().err
+    assert sweep(write(folder, baseline={}), "--figure", "a.png") == 2
+    assert "baseline: expected one for --figure, got none" in capsys.readouterr().err
+    assert not (folder / "out").exists()  # refused before the first run
+
+    weight = "MODEL.LOSS_WEIGHTER.WEIGHTS"
+    grid = {"weight": {f"{w}": {weight: [w, 1.0]} for w in (1.0, 0.5)}}
+    path = write(folder, grid=grid, baseline={"weight": "1.0"})
+    assert sweep(path, "--figure", "a.png", "--along", "weight") == 0
+    assert Image.open("a.png").width > 500
+    # The stub's differences do not vary.
+    assert sweep(path, "--table-only", "--figure", "b.png") == 2
+    assert "expected cells with three finished seeds or more" in capsys.readouterr().err
+    assert not Path("b.png").exists()
