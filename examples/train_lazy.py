@@ -1,5 +1,5 @@
-"""Trains and evaluates a LazyConfig in a loop of Detectron2's own parts, as its
-tools/lazyconfig_train_net.py does: python examples/train_lazy.py CONFIG.py [train.max_iter=100 ...]"""
+"""Trains and evaluates a LazyConfig in a loop of Detectron2's parts, as its lazyconfig_train_net.py
+does: python examples/train_lazy.py configs/lazy/retinanet_alwa.py [train.max_iter=100 ...]"""
 
 import sys
 

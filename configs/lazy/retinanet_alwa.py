@@ -40,6 +40,7 @@ dataloader.test.num_workers = 0
 dataloader.evaluator = L(VOCEvaluator)(dataset_name="${..test.dataset.names}")
 
 optimizer = get_config("common/optim.py").SGD
+optimizer.lr = 0.04
 lr_multiplier = get_config("common/coco_schedule.py").lr_multiplier_1x
 lr_multiplier.warmup_length = 100 / 1000
 lr_multiplier.scheduler = L(MultiStepParamScheduler)(
