@@ -3,7 +3,7 @@
 #   make demo         trains configs/retina_alwa.yaml, evaluates it, and draws what came out
 #   make test         the tests; PYTEST_ARGS="-k giou -x" and the like go to pytest
 #   make test-all     those that take long too: half an hour more
-#   make lint         checks style and formatting of the Python and C++ files
+#   make lint         checks style, formatting and spelling of the files, and the types in Python
 #   make format       puts the formatting right
 #   make bench        times the losses and a training step against their peers; minutes; BENCH_ARGS="--sizes coco
 #                     --kept" and the like go to benchmarks/bench_losses.py
@@ -44,6 +44,8 @@ lint: $(LINTERS)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	find csrc -name '*.h' -o -name '*.c*' | xargs $(VENV)/bin/clang-format --dry-run --Werror
+	$(VENV)/bin/codespell
+	$(RUN) -m mypy
 
 format: $(LINTERS)
 	$(RUN) -m ruff check --fix .
@@ -67,7 +69,7 @@ gpu-wheels:
 	$(if $(wildcard $(RUN)),$(RUN),python3) scripts/gpu_wheels.py $(GPU_WHEELS_ARGS)
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	rm -f alwa_d2/_C.*.so $(EXTENSION)
 	find alwa_d2 tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 

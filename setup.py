@@ -179,7 +179,7 @@ def packages(find_packages):
         "packages": [*find_packages(str(ROOT), include=["alwa_d2", "alwa_d2.*"]), *configs],
         "py_modules": ["alwa_d2_command"],
         "package_dir": {"alwa_d2.configs": "configs"},
-        "package_data": dict.fromkeys(configs, ["*.yaml"]),
+        "package_data": {"alwa_d2": ["py.typed"], **dict.fromkeys(configs, ["*.yaml"])},
         "include_package_data": False,
     }
 

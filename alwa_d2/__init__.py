@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+from typing import TYPE_CHECKING
 
 from .config import add_alwa_config
 
@@ -18,10 +19,23 @@ __all__ = ["add_alwa_config"]
 _PARTS = {part.name for part in pkgutil.iter_modules(__path__) if not part.name.startswith("_")}
 
 
-def __getattr__(name: str):
-    if name not in _PARTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(f".{name}", __name__)
+if TYPE_CHECKING:  # what __getattr__ gives
+    from . import analysis as analysis
+    from . import cli as cli
+    from . import data as data
+    from . import engine as engine
+    from . import errors as errors
+    from . import layers as layers
+    from . import model_zoo as model_zoo
+    from . import modeling as modeling
+    from . import sweep as sweep
+    from . import weighting as weighting
+else:
+
+    def __getattr__(name: str):
+        if name not in _PARTS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return importlib.import_module(f".{name}", __name__)
 
 
 def __dir__() -> list[str]:

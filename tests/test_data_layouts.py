@@ -61,7 +61,7 @@ class TestFolders:
         "annotations, images",
         [
             ("Annotations", "JPEGImages"),
-            ("annotations", "images"),  # a public set of racoons
+            ("annotations", "images"),  # a public set of raccoons
             ("annots", "images"),  # of kangaroos
             ("xmls", "imgs"),
             ("ANNOTATIONS", "Images"),

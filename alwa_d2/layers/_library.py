@@ -4,6 +4,7 @@ Importing `alwa_d2` works without the extension; calling one of its ops then rai
 """
 
 import importlib
+from typing import Any
 
 import torch  # noqa: F401  (the extension links against the libraries that torch has loaded)
 
@@ -32,5 +33,5 @@ def differentiable_once(op: str) -> None:
         torch.library.register_autograd(f"alwa_d2::{op}_backward", _refuse_second_derivative)
 
 
-def _refuse_second_derivative(ctx, *grads):
+def _refuse_second_derivative(ctx: Any, *grads: Any) -> None:
     torch.ops.alwa_d2._refuse_derivative()
