@@ -105,6 +105,7 @@ def test_long_settings_are_wrapped(tmp_path):
         (["a"], "expected two or more runs, got one OUTPUT_DIR"),
         (["a", "b", "c", "--detections"], "--detections: expected two runs, got 3"),
         (["a", "b", "--output", "a.png"], "--output: goes with --detections alone"),
+        (["a", "b", "--num-images", "8"], "--num-images: goes with --detections alone"),
         (["a", "b", "--score-thresh", "0.0"], "--score-thresh: goes with --detections alone"),
         (["a", "b", "--opts", "MODEL.DEVICE", "cpu"], "--opts: goes with --detections alone"),
         (["a", "b"], "a/metrics.json: no such file; expected the folder of a finished run"),

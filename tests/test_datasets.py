@@ -434,7 +434,7 @@ class TestRegisterCOCO:
         (record,) = DatasetCatalog.get("c")
         assert [x["bbox"] for x in record["annotations"]] == [[1, 1, 0.5, 0.5]]
         (line,) = [m.split(": ", 1)[1] for m in caplog.messages if "zero area" in m]
-        assert line.startswith("1 images, 1 boxes; left out: 2 boxes of zero area (first: ")
+        assert line.startswith("1 image, 1 box; left out: 2 boxes of zero area (first: ")
         assert "1 boxes reversed (first: " in line and "bbox [9, 9, -3, 4]" in line
 
     def test_without_annotations(self, coco):

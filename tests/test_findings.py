@@ -24,7 +24,8 @@ def test_counted_and_the_first_few_kept():
     assert findings.counts == {ZERO_AREA: 5}
     assert [each.file for each in findings.first[ZERO_AREA]] == ["0.xml", "1.xml", "2.xml"]
     assert findings.number(WARNING) == 5 and findings.number(ERROR) == 0
-    assert findings.summary() == "5 boxes of zero area"
+    assert findings.summary() == ("5 boxes of zero area (first: 0.xml, object 1 (dog): 3, 4, 3, 9)")
+    assert some([7]).summary().startswith("1 box of zero area (first: 7.xml")
     assert Findings().summary() == "nothing"
 
 

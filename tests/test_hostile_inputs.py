@@ -360,7 +360,7 @@ REFUSED_ANNOTATIONS = [
         r"annotations\[0\] of image id 1: bbox must be \[x, y, width, height\]",
     ),
     *changed(ANNOTATION, "iscrowd", ("0", None, 2, 0.5, [0]), "image id 1: iscrowd must be 0 or 1"),
-    *changed(ANNOTATION, "area", ("9", None, -1, math.nan, True), "image id 1: area must be"),
+    *changed(ANNOTATION, "area", ("9", -1, math.nan, True), "image id 1: area must be"),
     *changed(ANNOTATION, "segmentation", ("x", 5, [3]), "image id 1: segmentation must be"),
     *changed(ANNOTATION, "keypoints", ("x", 5, ["a"], [math.nan]), "image id 1: keypoints must be"),
 ]

@@ -183,6 +183,7 @@ def check_object(item: dict) -> None:
             '"ignore" must be 0 or missing, which Detectron2 and COCO read in different ways, got '
             f"{show(item['ignore'])}; iscrowd 1 is what neither counts"
         )
-    if box[2] > 0 and box[3] > 0 and "area" in item:  # other boxes are left out anyway
-        if not (is_number(item["area"]) and item["area"] >= 0):
-            refuse_value("area", "a number of at least 0", item["area"])
+    area = item.get("area")  # some tools write null where they do not know it
+    if box[2] > 0 and box[3] > 0 and area is not None:  # other boxes are left out anyway
+        if not (is_number(area) and area >= 0):
+            refuse_value("area", "a number of at least 0", area)

@@ -113,7 +113,7 @@ class ObjectReader:
             return None
         kept = item.copy()
         kept.setdefault("iscrowd", 0)
-        # Some tools write 0 for all; COCO's small, medium and large go by it.
+        # Some tools write 0 or null for all; COCO's small, medium and large go by it.
         kept["area"] = item.get("area") or item["bbox"][2] * item["bbox"][3]
         if points is None and self._needs.keypoints:
             self._leave_out(NO_POINTS, index, item, "no keypoints", left)
