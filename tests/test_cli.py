@@ -201,7 +201,7 @@ def test_a_package_that_cannot_be_imported_is_named_in_one_line(content, line, t
 @pytest.mark.parametrize("words", [["env"], ["--help"], ["sweep", "--help"]])
 def test_output_that_nobody_reads_is_no_error(words):
     """As of `alwa-d2 env | head -0`."""
-    environ = {**os.environ, "PYTHONPATH": str(REPO)}
+    environ = {**os.environ, "PYTHONPATH": str(REPO), "PYTHONUNBUFFERED": ""}
     reads, writes = os.pipe()
     os.close(reads)
     command = [sys.executable, "-m", "alwa_d2", *words]
@@ -217,7 +217,7 @@ def test_a_log_that_nobody_reads_is_no_error():
     code = "import logging, sys, time; from alwa_d2.cli.quiet import silence; silence(); "
     code += "logging.basicConfig(stream=sys.stdout, level=20); "
     code += "[(logging.info('line %d', i), time.sleep(0.01)) for i in range(40)]; "
-    code += "logging.info('one %d'); print('done', file=sys.stderr)"
+    code += "logging.info('%d %d', 1); print('done', file=sys.stderr)"
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as done:

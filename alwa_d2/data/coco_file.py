@@ -32,13 +32,19 @@ def read_content(path: str) -> dict[str, Any]:
     Annotations are a list of objects; :func:`check_annotation` looks at each.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:  # Windows' tools write a byte order mark
+        with open(path, "rb") as file:
+            begin = file.read(40)
+        # Windows' tools write a byte order mark, or UTF-16.
+        with open(path, encoding=json.detect_encoding(begin)) as file:
             content = json.load(file)
         _categories(content)
         _check_images(content)
         _list(content, "annotations")
     except RecursionError as error:
         raise ValueError(f"{path}: not a COCO json file: nested too deeply") from error
+    except json.JSONDecodeError as error:
+        text = f"no JSON ({error}); it begins with {begin!r}" if begin else "the file is empty"
+        raise ValueError(f"{path}: not a COCO json file: {text}") from error
     except ValueError as error:
         raise ValueError(f"{path}: not a COCO json file: {error}") from error
     return content

@@ -133,9 +133,11 @@ def _kind_of(path: str, error: Exception) -> str:
         return f"a file that begins with {begin!r}"
     if begin.startswith(b"PK") and not zipfile.is_zipfile(path):
         return "one that is cut off; copy the file again"
-    if held := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+    if held := re.search(r"GLOBAL (\S+)", str(error)):
         return (
             f"one that holds {held[1]}, which is code to be run; save tensors, numbers and texts "
             'alone, such as {"model": model.state_dict()}'
         )
-    return f"one that cannot be read ({explain(error).partition('. ')[0]})"
+    detail = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+    reason = detail[1] if detail else explain(error).partition(". ")[0]
+    return f"one that cannot be read ({reason})"
