@@ -13,7 +13,7 @@ NO_MASK = Kind(
     "add polygons, delete the objects, or set MODEL.MASK_ON False",
 )  # fmt: skip
 RLE_MASK = Kind(
-    "masks that are no polygons", ERROR, "set INPUT.MASK_FORMAT bitmask to use masks in RLE"
+    "masks other than polygons", ERROR, "set INPUT.MASK_FORMAT bitmask to use masks in RLE"
 )
 RLE_SIZE = Kind("masks of another size than the image", ERROR, "write masks of the image's size")
 BAD_KEYPOINTS = Kind(
@@ -21,7 +21,7 @@ BAD_KEYPOINTS = Kind(
     "add them (x, y, visibility each), or set MODEL.KEYPOINT_ON False",
 )  # fmt: skip
 KEYPOINT_SETTING = Kind(
-    "settings of keypoints that do not fit", ERROR,
+    "ill-fitting settings of keypoints", ERROR,
     "correct the setting or the data set, or set MODEL.KEYPOINT_ON False",
 )  # fmt: skip
 
