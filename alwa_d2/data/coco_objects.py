@@ -15,8 +15,9 @@ NO_MASK = Kind(
     "objects without a usable mask", WARNING, "left out; give polygons of at least 3 corners"
 )
 NO_POINTS = Kind(
-    "objects without keypoints, of which the box is used", WARNING, "annotate the points, if they show"
-)
+    "objects without keypoints, of which the box is used", WARNING,
+    "annotate the points, if they show",
+)  # fmt: skip
 _NO_MASKS = Kind(
     "data sets without masks", ERROR, "set MODEL.MASK_ON to False, or annotate the objects' masks"
 )
