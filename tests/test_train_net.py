@@ -166,7 +166,7 @@ def test_of_several_processes_too(voc_root, tmp_path):
     flags = (*two, "--traceback")
     code, log = train_net(voc_root, tmp_path / "c", *opts, "MODEL.WEIGHTS", "no.pth", flags=flags)
     assert code == 2 and log.splitlines()[-1].startswith("alwa-d2 train: MODEL.WEIGHTS: ")
-    assert "Traceback" in log and "resume_or_load" in log  # where it was, in the started process
+    assert "Traceback" in log and "check_is_there" in log  # where it was, in the started process
 
 
 @pytest.mark.parametrize(
