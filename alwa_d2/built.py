@@ -19,18 +19,18 @@ REMEDY = (
 )
 
 
-def load() -> str | None:
-    """Loads the extension; returns why not where it cannot be loaded."""
+def load(folder: Path = FOLDER) -> str | None:
+    """Loads the extension, which lies in `folder`; returns why not where it cannot be loaded."""
     import torch  # whose libraries the extension links against
 
     if NAME not in sys.modules:
-        reason = misfit(torch.__version__, torch.version.cuda)
+        reason = misfit(torch.__version__, torch.version.cuda, folder)
         if reason:
             return reason
     try:
         importlib.import_module(NAME)
     except ImportError as error:
-        return explain_import(error)
+        return explain_import(error, folder)
     return None
 
 

@@ -69,6 +69,19 @@ def torch_version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
+def dependencies() -> Iterator[Finding]:
+    """Packages that alwa_d2 needs and that are not installed, as after `pip install --no-deps`."""
+    try:
+        listed = importlib.metadata.requires("alwa_d2") or []
+    except importlib.metadata.PackageNotFoundError:  # used from its folder, without installing
+        return
+    for name in (re.match(r"[\w.-]+", line)[0] for line in listed if "extra ==" not in line):
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(f"the package {name} is not installed", f"pip install {name}")
+
+
 def torchvision() -> Iterator[Finding]:
     """It is compiled for one PyTorch, and pip does not always see to that."""
     if importing("torch") or importlib.util.find_spec("torchvision") is None:
@@ -233,6 +246,7 @@ def weights_only() -> Iterator[Finding]:
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     pytorch,
+    dependencies,
     torchvision,
     extension,
     gpu,
