@@ -125,8 +125,13 @@ class Workshop:
         return folder
 
     def environment(self, case):
-        """A case's own: a copy by hard links, which takes seconds, with its installer."""
-        base, folder = self.with_torch(case), self.folder / "cases" / case.name
+        """A case's own: a copy by hard links, which takes seconds, with its installer.
+
+        It lies where that of the case before lay, since the place is among what objects are made
+        from.
+        """
+        base = self.with_torch(case)
+        folder = self.folder / "case" / base.name
         shutil.rmtree(folder, ignore_errors=True)
         must(base / "bin/python", "-m", "venv", "--without-pip", folder)
         packages = f"lib/python{case.python}/site-packages"
