@@ -210,19 +210,21 @@ def nvcc_wrapper(folder):
     return folder
 
 
-def install_command(case, workshop, python):
+def install_command(case, workshop, python, source):
     flags = [] if case.isolation else ["--no-build-isolation"]
     if case.installer == "uv":
         # Its cache knows a folder's wheel by the folder alone, not by the PyTorch it was built for.
         uv = [workshop.tools / "bin/uv", "pip", "install", "-v", "--python", python, "--no-cache"]
-        return [*uv, *flags, *workshop.source(case)]
-    return [python, "-m", "pip", "install", "-v", *flags, *workshop.source(case)]
+        return [*uv, *flags, *source]
+    return [python, "-m", "pip", "install", "-v", *flags, *source]
 
 
 def try_case(case, workshop):
     """The table's word for how it went, and the seconds that installing took."""
+    source = workshop.source(case)  # first: a wheel is made in an environment of the same place
     python = workshop.environment(case)
-    environ, command = workshop.environ(case, python), install_command(case, workshop, python)
+    environ = workshop.environ(case, python)
+    command = install_command(case, workshop, python, source)
     empty = Path(tempfile.mkdtemp(dir=workshop.folder))
     jobs = int(environ.get("MAX_JOBS", 1))
     start = time.monotonic()
