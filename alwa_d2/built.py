@@ -14,8 +14,8 @@ from pathlib import Path
 NAME = f"{__package__}._C"
 FOLDER = Path(__file__).parent
 REMEDY = (
-    "Install a wheel for the PyTorch in use, or build for it in the folder of alwa_d2's source: pip "
-    "install --no-build-isolation --no-deps --no-cache-dir --force-reinstall . (or -e .)"
+    "Install a wheel for the PyTorch in use, or build for it in the folder of alwa_d2's source: "
+    "pip install --no-build-isolation --no-deps --no-cache-dir --force-reinstall . (or -e .)"
 )
 
 
