@@ -24,7 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from install_cases import CASES, CPU_ONLY, Case
+from install_cases import CASES, Case
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECK = """
@@ -158,13 +158,8 @@ class Workshop:
         if not list(wheels.glob("*.whl")):
             maker = Case("make-wheel", "", python=case.python, torch=torch)
             python = self.environment(maker)
-            must(
-                "make",
-                "wheel",
-                f"PYTHON={python}",
-                cwd=wheels.parent,
-                environ=os.environ | CPU_ONLY,
-            )
+            environ = self.environ(maker, python)
+            must("make", "wheel", f"PYTHON={python}", cwd=wheels.parent, environ=environ)
         (wheel,) = wheels.glob("*.whl")
         return wheel
 
@@ -178,13 +173,15 @@ class Workshop:
         return ["-e", tree] if case.source == "editable" else [tree]
 
     def environ(self, case, python):
-        """The variables of a case; CUDA_HOME and PATH may name a stage set."""
+        """The variables of a case, as with its environment activated, so that ninja is the same in
+        all; CUDA_HOME and PATH may name a stage set."""
         environ = {name: value for name, value in os.environ.items() if name != "FORCE_CUDA"}
-        environ |= case.environ
+        path = f"{python.parent}:{os.environ['PATH']}"
+        environ |= {"PATH": path} | case.environ
         if case.environ.get("CUDA_HOME") == "OTHER":
             environ["CUDA_HOME"] = str(other_toolkit(self.folder / "cuda-12.8"))
         if case.environ.get("PATH") == "WRAPPER":
-            environ["PATH"] = f"{nvcc_wrapper(self.folder / 'wrapper')}:{os.environ['PATH']}"
+            environ["PATH"] = f"{nvcc_wrapper(self.folder / 'wrapper')}:{path}"
         if case.source == "wheel":
             environ["PATH"] = str(python.parent)
         return environ
