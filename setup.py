@@ -150,6 +150,18 @@ def local_version(torch, with_cuda):
     return f"pt{major}{minor}{'cu' + torch.version.cuda.replace('.', '') if with_cuda else 'cpu'}"
 
 
+def tagging(local):
+    """The egg_info command, from which all others have the version, with a local part."""
+    from setuptools.command.egg_info import egg_info
+
+    class TaggedVersion(egg_info):
+        def finalize_options(self):
+            self.tag_build = f"+{local}"  # here, since a source archive's setup.cfg sets it too
+            super().finalize_options()
+
+    return TaggedVersion
+
+
 def describe(torch, with_cuda, compiler):
     """What a library was built for; alwa_d2/built.py reads it."""
     done = subprocess.run([compiler, "--version"], capture_output=True, text=True)
@@ -239,10 +251,11 @@ def main():
     torch = import_torch()
     print(f"alwa_d2: building for PyTorch {torch.__version__}, Python {sys.version.split()[0]}")
     with_cuda = plan(torch, os.environ, force, cpu_only)
-    if local:
-        arguments["options"] = {"egg_info": {"tag_build": f"+{local_version(torch, with_cuda)}"}}
     built, build_ext = extension(torch, with_cuda, sanitize)
-    setup(ext_modules=[built], cmdclass={"build_ext": build_ext}, **arguments)
+    commands = {"build_ext": build_ext}
+    if local:
+        commands["egg_info"] = tagging(local_version(torch, with_cuda))
+    setup(ext_modules=[built], cmdclass=commands, **arguments)
 
 
 if __name__ == "__main__":

@@ -160,8 +160,10 @@ class Workshop:
             python = self.environment(maker)
             environ = self.environ(maker, python)
             must("make", "wheel", f"PYTHON={python}", cwd=wheels.parent, environ=environ)
-        (wheel,) = wheels.glob("*.whl")
-        return wheel
+        made = [path.name for path in wheels.glob("*.whl")]
+        if len(made) != 1 or "+pt" not in made[0]:
+            raise Failed(f"expected one wheel whose version names its PyTorch, got {made}")
+        return wheels / made[0]
 
     def source(self, case):
         """The last words of the command that installs."""

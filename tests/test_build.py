@@ -241,6 +241,19 @@ def test_the_version_of_a_wheel(switches, expected, tmp_path):
     assert f"\nVersion: {expected}\n" in (folder / "METADATA").read_text(), result.stderr
 
 
+def test_the_local_part_does_not_get_lost_in_a_source_archive(setup_py, tmp_path):
+    """Whose setup.cfg says that there is none."""
+    from setuptools import Distribution
+
+    project = Distribution({"name": "alwa_d2", "version": "0.1.0"})
+    project.get_option_dict("egg_info")["tag_build"] = ("setup.cfg", "")
+    project.cmdclass["egg_info"] = setup_py.tagging("pt214cpu")
+    command = project.get_command_obj("egg_info")
+    command.egg_base = str(tmp_path)
+    command.ensure_finalized()
+    assert command.egg_version == project.get_version() == "0.1.0+pt214cpu"
+
+
 def test_a_record_lies_beside_the_library(setup_py, monkeypatch, tmp_path):
     """Nothing is compiled for this."""
     from setuptools import Distribution
