@@ -361,43 +361,6 @@ def test_only_the_command_registers_later(words, argv, expected, monkeypatch):
     assert alwa_d2._in_command() is expected
 
 
-# env
-
-
-def test_env_says_versions_and_places(capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    assert main.main(["env"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    rows = dict(re.split(r"  +", line, maxsplit=1) for line in lines)
-    assert rows["alwa_d2"] == __version__ and rows["package"] == str(REPO / "alwa_d2")
-    assert rows["configs"] == str(REPO / "configs")
-    assert rows["data sets"] == f"{tmp_path} (from DETECTRON2_DATASETS)"
-    assert {"Python", "PyTorch", "Detectron2", "extension", "kernels", "GPUs"} <= rows.keys()
-    assert len({line.index(value) for line, value in zip(lines, rows.values())}) == 1  # aligned
-
-
-@pytest.mark.parametrize(
-    "content, words",
-    [
-        ("raise RuntimeError('on\\n purpose')", "broken: RuntimeError: on purpose"),
-        ("import no_such_thing", "not there: no_such_thing is not installed"),
-    ],
-)
-def test_env_works_with_a_broken_detectron2(content, words, tmp_path):
-    (tmp_path / "detectron2").mkdir()
-    (tmp_path / "detectron2" / "__init__.py").write_text(content)
-    done = run("env", cwd=tmp_path, PYTHONPATH=f"{tmp_path}{os.pathsep}{REPO}")
-    assert done.returncode == 0, done.stderr
-    assert re.search(rf"^Detectron2 +{words}$", done.stdout, re.M)
-
-
-def test_env_works_without_the_extension(monkeypatch):
-    monkeypatch.setitem(sys.modules, "alwa_d2._C", None)
-    rows = dict(env.facts())
-    assert rows["extension"].startswith(("broken: ", "not there: "))
-    assert rows["kernels"].startswith(("broken: ", "not there: "))
-
-
 # Options
 
 
