@@ -177,7 +177,10 @@ def test_of_several_processes_too(voc_root, tmp_path):
         ("_BASE_: no.yaml\n", "no.yaml"),
         ("", "expected a mapping from config keys to values, got nothing"),
         ("just text", "got a scalar"),
-        ("SEED: 1\nOUTPUT_DIR: !!python/object/apply:os.getcwd []", "line 2: expected plain YAML, "),
+        (
+            "SEED: 1\nOUTPUT_DIR: !!python/object/apply:os.getcwd []",
+            "line 2: expected plain YAML, ",
+        ),
     ],
 )
 def test_broken_config_files_are_named(tmp_path, text, words, capsys, monkeypatch):
