@@ -277,6 +277,20 @@ def test_parity_takes_files_with_a_device_and_no_emulation(load, tmp_path):
     assert sorted(files) == ["tests/deep/test_more.py", "tests/test_loss.py"]
 
 
+def test_a_built_library_has_all_cuda_kernels_or_none(load):
+    """The question that the step `build` ends with, put to this library. _refuse_derivative, which
+    runs nothing, has one kernel for all devices."""
+    code = load("gpu_steps").HAS_KERNELS
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
+    count, _, lacking = done.stdout.strip().partition(" ops, without a CUDA kernel: ")
+    import alwa_d2.layers  # noqa: F401 (for the op)
+
+    if torch._C._dispatch_has_kernel_for_dispatch_key("alwa_d2::box_loss", "CUDA"):
+        assert (done.returncode, lacking) == (0, "none"), done.stdout
+    else:
+        assert done.returncode == 1 and len(lacking.split(", ")) == int(count) - 1
+
+
 def test_real_files_are_found(load):
     steps = load("gpu_steps")
     found = [path.name for path in steps.test_files(Recorder(REPO, True, ""), *steps.SMALL_TESTS)]
