@@ -1,0 +1,84 @@
+"""The page of all config keys, from the comments in alwa_d2/config.py.
+
+A key's text is the comment above the line that sets it. Where there is none, or one line sets a
+whole section, it is the comment of the section.
+"""
+
+import ast
+import inspect
+from dataclasses import dataclass
+
+from alwa_d2 import config
+
+SECTION = "MODEL.LOSS_WEIGHTER"  # what `keys` stands for in config.py
+
+
+@dataclass(frozen=True)
+class Key:
+    name: str  # with dots
+    default: object
+    text: str
+
+
+def read_keys(source: str | None = None) -> list[Key]:
+    """All keys that `add_alwa_config` adds, in the order of the file."""
+    source = inspect.getsource(config) if source is None else source
+    lines, found, section_texts = source.splitlines(), [], {}
+    for node in sorted(ast.walk(ast.parse(source)), key=lambda node: getattr(node, "lineno", 0)):
+        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Attribute):
+            continue
+        owner, _, name = ast.unparse(node.targets[0]).partition(".")
+        if owner not in ("cfg", "keys"):
+            continue
+        name = f"{SECTION}.{name}" if owner == "keys" else name
+        text = comment_above(lines, node.lineno)
+        if isinstance(node.value, ast.Call):
+            section_texts[name] = text
+            inner = ast.literal_eval(node.value.args[0]) if node.value.args else {}
+            found += [Key(f"{name}.{key}", value, text) for key, value in inner.items()]
+        else:
+            text = text or section_texts.get(name.rpartition(".")[0], "")
+            found.append(Key(name, ast.literal_eval(node.value), text))
+    return found
+
+
+def comment_above(lines: list[str], lineno: int) -> str:
+    """The comment that ends on the line before `lineno`, counted from 1, as one paragraph."""
+    words = []
+    for line in reversed(lines[: lineno - 1]):
+        if not line.strip().startswith("#"):
+            break
+        words.insert(0, line.strip().removeprefix("#").strip())
+    return " ".join(words)
+
+
+def to_rst(keys: list[Key]) -> list[str]:
+    """Each key with its default; keys that share a text stand above it together."""
+    lines, place = [], 0
+    while place < len(keys):
+        same = [key for key in keys[place:] if key.text == keys[place].text]
+        for key in same:
+            lines += [f"| ``{key.name}``: ``{key.default!r}``"]
+        lines += ["", f"   {escape(keys[place].text)}", ""]
+        place += len(same)
+    return lines
+
+
+def escape(text: str) -> str:
+    """A comment as reStructuredText that says the same."""
+    for mark in "\\*_|":
+        text = text.replace(mark, "\\" + mark)
+    return text
+
+
+def setup(app):
+    """Adds the directive; Sphinx is not needed for the rest, which the tests read."""
+    from sphinx.util.docutils import SphinxDirective
+
+    class ConfigKeys(SphinxDirective):
+        def run(self):
+            self.env.note_dependency(inspect.getsourcefile(config))
+            return self.parse_text_to_nodes("\n".join(to_rst(read_keys())))
+
+    app.add_directive("config-keys", ConfigKeys)
+    return {"parallel_read_safe": True}
