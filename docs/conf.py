@@ -20,6 +20,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "confi
 exclude_patterns = ["_ext"]
 myst_heading_anchors = 4  # as GitHub makes them
 napoleon_include_init_with_doc = True
+smartquotes = False  # names of settings are quoted
 default_role = "literal"  # `name` in a docstring
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # they are in the signature

@@ -6,6 +6,7 @@ whole section, it is the comment of the section.
 
 import ast
 import inspect
+import re
 from dataclasses import dataclass
 
 from alwa_d2 import config
@@ -52,23 +53,26 @@ def comment_above(lines: list[str], lineno: int) -> str:
     return " ".join(words)
 
 
-def to_rst(keys: list[Key]) -> list[str]:
-    """Each key with its default; keys that share a text stand above it together."""
-    lines, place = [], 0
+def to_markdown(keys: list[Key]) -> str:
+    """A heading for each section; keys that share a text stand above it together."""
+    lines, section, place = [], None, 0
     while place < len(keys):
+        name = keys[place].name.rpartition(".")[0]
+        if name != section:
+            section = name
+            lines += [f"## {name or 'At the top'}", ""]
         same = [key for key in keys[place:] if key.text == keys[place].text]
-        for key in same:
-            lines += [f"| ``{key.name}``: ``{key.default!r}``"]
-        lines += ["", f"   {escape(keys[place].text)}", ""]
+        lines += ["\\\n".join(f"`{key.name}`: `{key.default!r}`" for key in same), ""]
+        lines += [f"> {escape(keys[place].text)}", ""]
         place += len(same)
-    return lines
+    return "\n".join(lines)
 
 
 def escape(text: str) -> str:
-    """A comment as reStructuredText that says the same."""
-    for mark in "\\*_|":
-        text = text.replace(mark, "\\" + mark)
-    return text
+    """A comment as Markdown that says the same; what is in backticks stays code."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"([\\*_<\[])", r"\\\1", part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def setup(app):
@@ -78,7 +82,7 @@ def setup(app):
     class ConfigKeys(SphinxDirective):
         def run(self):
             self.env.note_dependency(inspect.getsourcefile(config))
-            return self.parse_text_to_nodes("\n".join(to_rst(read_keys())))
+            return self.parse_text_to_nodes(to_markdown(read_keys()), allow_section_headings=True)
 
     app.add_directive("config-keys", ConfigKeys)
     return {"parallel_read_safe": True}
