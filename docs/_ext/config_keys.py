@@ -54,17 +54,17 @@ def comment_above(lines: list[str], lineno: int) -> str:
 
 
 def to_markdown(keys: list[Key]) -> str:
-    """A heading for each section; keys that share a text stand above it together."""
-    lines, section, place = [], None, 0
-    while place < len(keys):
-        name = keys[place].name.rpartition(".")[0]
-        if name != section:
-            section = name
-            lines += [f"## {name or 'At the top'}", ""]
-        same = [key for key in keys[place:] if key.text == keys[place].text]
-        lines += ["\\\n".join(f"`{key.name}`: `{key.default!r}`" for key in same), ""]
-        lines += [f"> {escape(keys[place].text)}", ""]
-        place += len(same)
+    """A heading for each section; its keys that share a text stand above it together."""
+    sections: dict[str, dict[str, list[Key]]] = {}
+    for key in keys:
+        section = sections.setdefault(key.name.rpartition(".")[0] or "At the top", {})
+        section.setdefault(key.text, []).append(key)
+    lines = []
+    for name, texts in sections.items():
+        lines += [f"## {name}", ""]
+        for text, same in texts.items():
+            lines += ["\\\n".join(f"`{key.name}`: `{key.default!r}`" for key in same), ""]
+            lines += [f"> {escape(text)}", ""]
     return "\n".join(lines)
 
 
