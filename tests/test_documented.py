@@ -41,12 +41,14 @@ class Block:
     text: str
 
     def commands(self):
-        """Words of each line of `alwa-d2 COMMAND ...`; shell variables have one of their values."""
-        text = self.text.replace("${LOSS}", "giou").replace("${MODEL}", "retinanet")
-        for line in text.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True) if "alwa" in line else []
+        """Words of each `alwa-d2 COMMAND ...`; shell variables have one of their values."""
+        text = re.sub(r"(^|\s)#.*", r"\1", self.text.replace("\\\n", " "))  # without comments
+        text = re.sub("'[^']*'", lambda quoted: quoted[0].replace("\n", " "), text)
+        text = text.replace("${LOSS}", "giou").replace("${MODEL}", "retinanet")
+        for line in text.splitlines():
+            words = shlex.split(line) if "alwa" in line else []
             places = [i for i, word in enumerate(words) if word in ("alwa-d2", "alwa_d2")]
-            if places and not line.startswith("ZOO="):
+            if places and not words[places[0] + 1].startswith("--"):
                 end = words.index(">") if ">" in words else len(words)
                 yield words[places[0] + 1 : end]
 
