@@ -29,8 +29,9 @@ SHIM = """\
 #!{python} -W ignore
 import sys
 from alwa_d2_command import run_command
-words = sys.argv[1:]
-sys.exit(run_command(words + {short!r}.split() * (words[0] == "train")))
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    sys.exit(run_command(words + {short!r}.split() * (words[0] == "train")))
 """
 
 
@@ -100,9 +101,15 @@ def test_what_is_not_run_has_a_reason(block):
     assert is_test or block.reason in REASONS, block.reason
 
 
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    """Where the embedded pictures are drawn, once for all pages."""
+    return str(tmp_path_factory.mktemp("datasets"))
+
+
 @pytest.mark.long  # a short training for each that a page begins
 @pytest.mark.parametrize("page", RUN_PAGES, ids=lambda page: page.stem)
-def test_pages_run(page, tmp_path):
+def test_pages_run(page, tmp_path, datasets):
     """A page's commands, one after the other in one folder, as they stand but for SHORT."""
     pytest.importorskip("detectron2", reason="needs Detectron2")
     shim = tmp_path / "bin" / "alwa-d2"
@@ -112,6 +119,7 @@ def test_pages_run(page, tmp_path):
     (tmp_path / "configs").symlink_to(REPO / "configs")
     path = f"{shim.parent}{os.pathsep}{os.environ['PATH']}"
     env = os.environ | {"PATH": path, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    env["DETECTRON2_DATASETS"] = datasets
     for block in BLOCKS:
         if block.page == page and not block.reason:
             done = subprocess.run(

@@ -19,6 +19,7 @@ class Key:
     name: str  # with dots
     default: object
     text: str
+    of_section: bool = False  # the text says nothing of the key alone
 
 
 def read_keys(source: str | None = None) -> list[Key]:
@@ -38,8 +39,9 @@ def read_keys(source: str | None = None) -> list[Key]:
             inner = ast.literal_eval(node.value.args[0]) if node.value.args else {}
             found += [Key(f"{name}.{key}", value, text) for key, value in inner.items()]
         else:
-            text = text or section_texts.get(name.rpartition(".")[0], "")
-            found.append(Key(name, ast.literal_eval(node.value), text))
+            of_section = "" if text else section_texts.get(name.rpartition(".")[0], "")
+            value = ast.literal_eval(node.value)
+            found.append(Key(name, value, text or of_section, bool(of_section)))
     return found
 
 
