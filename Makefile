@@ -3,12 +3,17 @@
 #   make demo         trains configs/retina_alwa.yaml, evaluates it, and draws what came out
 #   make test         the tests; PYTEST_ARGS="-k giou -x" and the like go to pytest
 #   make test-all     those that take long too: half an hour more
-#   make lint         checks style and formatting of the Python and C++ files
+#   make lint         checks style, formatting and spelling of the files, and the types in Python
 #   make format       puts the formatting right
 #   make docs         the site of docs/, in build/docs; make docs-links asks the links that lead out of it
 #   make bench        times the losses and a training step against their peers; minutes; BENCH_ARGS="--sizes coco
 #                     --kept" and the like go to benchmarks/bench_losses.py
 #   make env          only the environment
+#   make wheel        a wheel for the PyTorch of .venv, into dist/; for another one with PYTHON=its python,
+#                     which must have setuptools<81, wheel and ninja
+#   make sdist        the source archive, into dist/
+#   make test-install installs in throw-away environments and prints a table; an hour; needs a network;
+#                     TEST_INSTALL_ARGS="--only wheel uv" and the like; docs/installing.md
 #   make sanitize     the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer, the
 #                     CUDA ones on the host; minutes; needs GCC; PYTEST_ARGS as above
 #   make gpu-check    every check that needs a GPU; uses PYTHON as it is, installs nothing, needs no
@@ -30,7 +35,8 @@ DOCS := $(VENV)/.docs-ready
 # Folders too: their time changes when a file comes or goes.
 SOURCES := setup.py pyproject.toml $(shell find csrc -type d -o -name '*.h' -o -name '*.c*')
 
-.PHONY: demo test test-all lint format docs docs-links bench env sanitize gpu-check gpu-wheels clean
+.PHONY: demo test test-all lint format docs docs-links bench env wheel sdist test-install sanitize
+.PHONY: gpu-check gpu-wheels clean
 .DELETE_ON_ERROR:
 
 demo: $(EXTENSION)
@@ -46,6 +52,8 @@ lint: $(LINTERS)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	find csrc -name '*.h' -o -name '*.c*' | xargs $(VENV)/bin/clang-format --dry-run --Werror
+	$(VENV)/bin/codespell
+	$(RUN) -m mypy
 
 format: $(LINTERS)
 	$(RUN) -m ruff check --fix .
@@ -65,6 +73,17 @@ bench: $(EXTENSION)
 
 env: $(EXTENSION)
 
+# What an earlier build left below build/lib* would get into the wheel.
+wheel: $(if $(PYTHON),,$(PACKAGES))
+	rm -rf build/lib* build/bdist*
+	ALWA_D2_LOCAL_VERSION=1 $(or $(PYTHON),$(RUN)) -m pip wheel -v --no-build-isolation --no-deps -w dist .
+
+sdist: $(PACKAGES)
+	$(RUN) setup.py -q sdist
+
+test-install:
+	$(if $(wildcard $(RUN)),$(RUN),python3) scripts/test_install.py $(TEST_INSTALL_ARGS)
+
 sanitize: $(PACKAGES)
 	PYTHON=$(RUN) scripts/sanitize.sh $(PYTEST_ARGS)
 	$(RUN) tests/cuda_on_host/run.py sanitize $(PYTEST_ARGS)
@@ -76,8 +95,8 @@ gpu-wheels:
 	$(if $(wildcard $(RUN)),$(RUN),python3) scripts/gpu_wheels.py $(GPU_WHEELS_ARGS)
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache
-	rm -f alwa_d2/_C.*.so $(EXTENSION)
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -f alwa_d2/_C.*.so alwa_d2/_C.*.json $(EXTENSION)
 	find alwa_d2 tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PACKAGES): requirements.txt requirements-detectron2.txt scripts/setup_env.sh

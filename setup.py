@@ -10,21 +10,27 @@ Switches, environment variables all, printed when set:
     TORCH_CUDA_ARCH_LIST    GPU architectures, such as "8.0;9.0+PTX"; without it those of the GPUs
                             in sight, and where there are none DEFAULT_ARCHS
     MAX_JOBS                files compiled at a time
+    ALWA_D2_LOCAL_VERSION=1 end the version with what is built for, such as +pt214cu130, as
+                            `make wheel` does
 
 With neither of the first two, the CUDA kernels are built where PyTorch has CUDA and a toolkit of
-the same major version is found. A GPU is not needed.
+the same major version is found. A GPU is not needed. Beside the library comes a file that says what
+it was built for (alwa_d2/built.py reads it). To pack a source archive takes no PyTorch.
 """
 
+import json
 import os
+import platform
 import re
 import shutil
 import site
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-YES_OR_NO = ("FORCE_CUDA", "ALWA_D2_CPU_ONLY", "ALWA_D2_SANITIZE")
+YES_OR_NO = ("FORCE_CUDA", "ALWA_D2_CPU_ONLY", "ALWA_D2_SANITIZE", "ALWA_D2_LOCAL_VERSION")
 SWITCHES = (*YES_OR_NO, "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "MAX_JOBS")
 TOOLKIT_FILES = ("bin/nvcc", "include/cuda_runtime.h", "lib64/libcudart.so")
 # Known to every toolkit that PyTorch 2.4 and newer is built with. GPUs after the last one compile
@@ -46,19 +52,20 @@ alwa_d2: no PyTorch in {sys.prefix}; the kernels are built against the one that 
 Install it, then try again:
     pip install torch torchvision
 If it is there, but hidden from the build by the installer, build without isolation:
-    pip install 'setuptools<81' wheel ninja && pip install --no-build-isolation -e ."""
+    pip install 'setuptools<81' wheel ninja && pip install --no-build-isolation .
+(uv and `python -m build` hide it; with uv: uv pip install --no-build-isolation --no-cache .)"""
 
 
 def read_switches(environ):
-    """(force CUDA, CPU only, sanitize); values other than 1, 0 and empty, and the first two at
-    once, are refused."""
+    """(force CUDA, CPU only, sanitize, local version); values other than 1, 0 and empty, and the
+    first two at once, are refused."""
     for name in YES_OR_NO:
         if environ.get(name, "") not in ("", "0", "1"):
             raise SystemExit(f"alwa_d2: {name} is 1 or 0, got {environ[name]!r}")
-    force, cpu_only, sanitize = (environ.get(name) == "1" for name in YES_OR_NO)
+    force, cpu_only, sanitize, local = (environ.get(name) == "1" for name in YES_OR_NO)
     if force and cpu_only:
         raise SystemExit("alwa_d2: FORCE_CUDA=1 and ALWA_D2_CPU_ONLY=1 exclude each other")
-    return force, cpu_only, sanitize
+    return force, cpu_only, sanitize, local
 
 
 def import_torch():
@@ -137,13 +144,48 @@ def plan(torch, environ, force, cpu_only):
     return with_cuda
 
 
+def local_version(torch, with_cuda):
+    """What follows the + of a wheel's version: "pt214cu130", or "pt214cpu" for CPU kernels only."""
+    major, minor = torch.__version__.split(".")[:2]
+    return f"pt{major}{minor}{'cu' + torch.version.cuda.replace('.', '') if with_cuda else 'cpu'}"
+
+
+def tagging(local):
+    """The egg_info command, from which all others have the version, with a local part."""
+    from setuptools.command.egg_info import egg_info
+
+    class TaggedVersion(egg_info):
+        def finalize_options(self):
+            self.tag_build = f"+{local}"  # here, since a source archive's setup.cfg sets it too
+            super().finalize_options()
+
+    return TaggedVersion
+
+
+def describe(torch, with_cuda, compiler):
+    """What a library was built for; alwa_d2/built.py reads it."""
+    done = subprocess.run([compiler, "--version"], capture_output=True, text=True)
+    archs = os.environ.get("TORCH_CUDA_ARCH_LIST") or ";".join(
+        "{}.{}".format(*torch.cuda.get_device_capability(gpu))
+        for gpu in range(torch.cuda.device_count())
+    )
+    return {
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda if with_cuda else None,
+        "archs": archs if with_cuda else None,
+        "compiler": done.stdout.partition("\n")[0],
+        "python": platform.python_version(),
+    }
+
+
 def extension(torch, with_cuda, sanitize):
     """(setuptools extension, the build_ext command for it)."""
     from torch.utils import cpp_extension  # reads CUDA_HOME when imported
 
     # at::parallel_for has threads only if compiled with OpenMP. Its runtime is not linked: PyTorch
     # brings the one that its thread settings act on. Code of other compilers wants other runtimes.
-    gcc = cpp_extension.check_compiler_is_gcc(cpp_extension.get_cxx_compiler())
+    compiler = cpp_extension.get_cxx_compiler()
+    gcc = cpp_extension.check_compiler_is_gcc(compiler)
     print(f"alwa_d2: OpenMP {'on' if gcc else 'off: the compiler is not GCC'}")
     cxx_flags = CXX_FLAGS + ["-fopenmp"] * gcc + SANITIZE_FLAGS * sanitize
     make = cpp_extension.CUDAExtension if with_cuda else cpp_extension.CppExtension
@@ -166,6 +208,14 @@ def extension(torch, with_cuda, sanitize):
         def finalize_options(self):
             super().finalize_options()
             self.build_temp = f"build/{kind}"
+            # Without ninja, a library of another PyTorch that lies there would count as up to date.
+            self.force = True
+
+        def run(self):
+            super().run()
+            library = Path(self.get_ext_fullpath(built.name))
+            record = json.dumps(describe(torch, with_cuda, compiler), indent=1)
+            library.with_suffix(".json").write_text(record + "\n")
 
     return built, BuildKernels
 
@@ -179,7 +229,7 @@ def packages(find_packages):
         "packages": [*find_packages(str(ROOT), include=["alwa_d2", "alwa_d2.*"]), *configs],
         "py_modules": ["alwa_d2_command"],
         "package_dir": {"alwa_d2.configs": "configs"},
-        "package_data": dict.fromkeys(configs, ["*.yaml"]),
+        "package_data": {"alwa_d2": ["py.typed"], **dict.fromkeys(configs, ["*.yaml"])},
         "include_package_data": False,
     }
 
@@ -189,15 +239,23 @@ def main():
     from setuptools import find_packages, setup
 
     os.chdir(ROOT)
+    arguments = packages(find_packages)
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+    if command in ("sdist", "egg_info"):  # nothing is compiled
+        setup(**arguments)
+        return
     for name in SWITCHES:
         if name in os.environ:
             print(f"alwa_d2: {name}={os.environ[name]}")
-    force, cpu_only, sanitize = read_switches(os.environ)
+    force, cpu_only, sanitize, local = read_switches(os.environ)
     torch = import_torch()
     print(f"alwa_d2: building for PyTorch {torch.__version__}, Python {sys.version.split()[0]}")
     with_cuda = plan(torch, os.environ, force, cpu_only)
-    built, command = extension(torch, with_cuda, sanitize)
-    setup(ext_modules=[built], cmdclass={"build_ext": command}, **packages(find_packages))
+    built, build_ext = extension(torch, with_cuda, sanitize)
+    commands = {"build_ext": build_ext}
+    if local:
+        commands["egg_info"] = tagging(local_version(torch, with_cuda))
+    setup(ext_modules=[built], cmdclass=commands, **arguments)
 
 
 if __name__ == "__main__":

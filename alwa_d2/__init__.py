@@ -9,8 +9,11 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+import warnings
+from typing import TYPE_CHECKING
 
 from .config import add_alwa_config
+from .errors import explain
 
 __version__ = "0.1.0"
 __all__ = ["add_alwa_config"]
@@ -18,10 +21,23 @@ __all__ = ["add_alwa_config"]
 _PARTS = {part.name for part in pkgutil.iter_modules(__path__) if not part.name.startswith("_")}
 
 
-def __getattr__(name: str):
-    if name not in _PARTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(f".{name}", __name__)
+if TYPE_CHECKING:  # what __getattr__ gives
+    from . import analysis as analysis
+    from . import cli as cli
+    from . import data as data
+    from . import engine as engine
+    from . import errors as errors
+    from . import layers as layers
+    from . import model_zoo as model_zoo
+    from . import modeling as modeling
+    from . import sweep as sweep
+    from . import weighting as weighting
+else:
+
+    def __getattr__(name: str):
+        if name not in _PARTS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return importlib.import_module(f".{name}", __name__)
 
 
 def __dir__() -> list[str]:
@@ -41,5 +57,15 @@ def _in_command() -> bool:
     return sys.argv[:1] == ["-m"] and "-m" in words and words[words.index("-m") + 1] == __name__
 
 
+def _register() -> None:
+    """With a broken Detectron2 the parts that do without it work all the same."""
+    try:
+        from . import data, modeling  # noqa: F401
+    except Exception as error:  # of any type: what is broken there is not known
+        words = "alwa_d2's models and data sets could not be registered with Detectron2"
+        words = f"{words}: {explain(error)} (`alwa-d2 env` says what to do)"
+        warnings.warn(words, RuntimeWarning, stacklevel=3)
+
+
 if not _in_command() and importlib.util.find_spec("detectron2") is not None:
-    from . import data, modeling  # noqa: F401
+    _register()

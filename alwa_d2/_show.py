@@ -1,5 +1,6 @@
-"""Values in error messages."""
+"""Values and numbers in messages."""
 
+import re
 import reprlib
 from typing import Any
 
@@ -19,3 +20,13 @@ def show(value: Any) -> str:
         return _REPR.repr(value)
     except Exception:  # repr() of an integer of thousands of digits raises ValueError
         return f"a {type(value).__name__} that cannot be printed"
+
+
+# The first word in the plural: boxes and classes lose "es", others "s".
+_PLURAL = re.compile(r"\b(\w+(?:x|ss))es\b|\b(\w*[^\Ws])s\b")
+
+
+def counted(number: int, plural: str) -> str:
+    """The number and what it counts, such as "1 box of zero area" for "boxes of zero area"."""
+    one = _PLURAL.sub(lambda found: found[1] or found[2], plural, count=1)
+    return f"{number:,} {one if number == 1 else plural}"

@@ -31,7 +31,7 @@ HASHED_KEYS = (
 )
 
 
-def add_alwa_config(cfg) -> None:
+def add_alwa_config(cfg: Any) -> None:
     """Adds alwa_d2's keys with their defaults to a Detectron2 config, in place.
 
     Detectron2's own `BBOX_REG_LOSS_TYPE` of `MODEL.RETINANET`, `MODEL.RPN` and
@@ -71,7 +71,7 @@ def add_alwa_config(cfg) -> None:
     cfg.INPUT.LOAD_TRUNCATED = False
 
 
-def _add_weighters(cfg) -> None:
+def _add_weighters(cfg: Any) -> None:
     cfg.MODEL.LOSS_WEIGHTER = type(cfg)()
     # What weighs the losses: a name in LOSS_WEIGHTER_REGISTRY; docs/weighting.md has them all.
     # "ALWA" adapts the classification weight while training, "Fixed" keeps WEIGHTS, "Schedule"
@@ -93,7 +93,7 @@ def _add_weighters(cfg) -> None:
     _add_methods(cfg.MODEL.LOSS_WEIGHTER)
 
 
-def _add_alwa(cfg) -> None:
+def _add_alwa(cfg: Any) -> None:
     # "ALWA" only (arXiv 2103.09488; docs/method.md).
     cfg.MODEL.ALWA = type(cfg)()
     # The statistic S of a window of losses: "ALWA_1" mean + standard deviation, "ALWA_2" standard
@@ -116,7 +116,7 @@ def _add_alwa(cfg) -> None:
     cfg.MODEL.ALWA.PAIRS = []
 
 
-def _add_methods(keys) -> None:
+def _add_methods(keys: Any) -> None:
     """Of methods from the literature; rules and sources: docs/weighting.md."""
     CN = type(keys)
     # The form: exp(-s) L / 2 + s / 2 (Kendall 2018), or if True L / 2c^2 + ln(1 + c^2) (Liebel and
@@ -146,7 +146,7 @@ def _add_methods(keys) -> None:
     )
 
 
-def _add_fcos(cfg) -> None:
+def _add_fcos(cfg: Any) -> None:
     # "AlwaFCOS" only: keys that mean what they mean in MODEL.RETINANET, and Detectron2's values.
     cfg.MODEL.FCOS = type(cfg)()
     cfg.MODEL.FCOS.NUM_CLASSES = 80
@@ -165,7 +165,7 @@ def _add_fcos(cfg) -> None:
     cfg.MODEL.FCOS.SYNC_NORMALIZER = False
 
 
-def check_added(cfg) -> None:
+def check_added(cfg: Any) -> None:
     """Raises a ValueError where a config has not got alwa_d2's keys."""
     if "LOSS_WEIGHTER" not in cfg.MODEL:
         raise ValueError(
@@ -174,7 +174,7 @@ def check_added(cfg) -> None:
         )
 
 
-def own_defaults(cfg) -> dict[str, Any]:
+def own_defaults(cfg: Any) -> dict[str, Any]:
     """Dotted key -> default of all keys of alwa_d2; `cfg` is asked for its class alone."""
     CN = type(cfg)
     sections = {"MODEL": CN({"RETINANET": CN()}), "SOLVER": CN({"AMP": CN()})}
@@ -183,14 +183,14 @@ def own_defaults(cfg) -> dict[str, Any]:
     return dict(_flatten(own))
 
 
-def get_key(cfg, key: str) -> Any:
+def get_key(cfg: Any, key: str) -> Any:
     """The value of a dotted key."""
     for name in key.split("."):
         cfg = cfg[name]
     return cfg
 
 
-def dump_for_hash(cfg) -> str:
+def dump_for_hash(cfg: Any) -> str:
     """
     A config as text, from which the hash of a run is made.
 
@@ -205,7 +205,7 @@ def dump_for_hash(cfg) -> str:
     return cfg.dump()
 
 
-def scale_iterations(scaled, cfg):
+def scale_iterations(scaled: Any, cfg: Any) -> Any:
     """
     A config whose weighters' iterations are scaled as Detectron2 scales `SOLVER.MAX_ITER`.
 
@@ -239,7 +239,7 @@ def scale_iterations(scaled, cfg):
     return result
 
 
-def _scale(value, factor: float, least: int):
+def _scale(value: Any, factor: float, least: int) -> Any:
     """A number of iterations, 0 for never, or the iterations in a SCHEDULE."""
     if isinstance(value, (list, tuple)):
         try:
@@ -252,7 +252,7 @@ def _scale(value, factor: float, least: int):
     return max(round(value * factor), least, 1) if value else value
 
 
-def _flatten(cfg, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(cfg: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in cfg.items():
         if isinstance(value, type(cfg)):
             yield from _flatten(value, f"{prefix}{name}.")
@@ -260,7 +260,7 @@ def _flatten(cfg, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, value
 
 
-def _remove(cfg, key: str) -> None:
+def _remove(cfg: Any, key: str) -> None:
     """Takes a dotted key out, and the sections that are empty then."""
     parent, _, name = key.rpartition(".")
     section = get_key(cfg, parent) if parent else cfg

@@ -23,6 +23,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
+from .errors import UserError
+
 logger = logging.getLogger(__name__)
 
 
@@ -107,6 +109,10 @@ class OpenCheckpointer(DetectionCheckpointer):
         """The content of a `.pth` file."""
         raise NotImplementedError
 
+    def refuse_file(self, path: str, error: Exception) -> None:
+        """Raises what a file is refused with that could not be read, which `error` says."""
+        raise error
+
     def check_content(self, path: str, checkpoint: dict) -> None:
         """Looks at what a file holds; "model" is there, other keys may be."""
 
@@ -117,7 +123,12 @@ class OpenCheckpointer(DetectionCheckpointer):
         return self.read_file(f)
 
     def _load_file(self, filename):
-        checkpoint = super()._load_file(filename)
+        try:
+            checkpoint = super()._load_file(filename)
+        except UserError:
+            raise
+        except Exception as error:  # of many types, for a file that may hold anything
+            self.refuse_file(filename, error)
         self.check_content(filename, checkpoint)
         return checkpoint
 

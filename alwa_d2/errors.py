@@ -9,6 +9,14 @@ from pathlib import Path
 class UserError(ValueError):
     """A mistake on the command line or an unusable file; its message is one sentence."""
 
+    status = 2  # with which a command ends
+
+
+class RunError(UserError):
+    """A file that turned out to be unusable in the middle of a run."""
+
+    status = 1  # what was asked for had begun
+
 
 @contextlib.contextmanager
 def user_errors(where: str = "") -> Iterator[None]:

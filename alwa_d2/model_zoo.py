@@ -11,10 +11,14 @@ def _folder() -> Path:
     return next(path for path in (here / "configs", here.parent / "configs") if path.is_dir())
 
 
-def list_configs() -> list[str]:
-    """Names of all configs, such as "voc/retinanet_giou_R_50_FPN.yaml", sorted."""
+def list_configs(pattern: str = "**/*.yaml") -> list[str]:
+    """Names of all configs, such as "voc/retinanet_giou_R_50_FPN.yaml", sorted.
+
+    Args:
+        pattern: "lazy/*.py" for LazyConfigs
+    """
     folder = _folder()
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))
+    return sorted(path.relative_to(folder).as_posix() for path in folder.glob(pattern))
 
 
 def get_config_file(name: str) -> str:
@@ -22,22 +26,29 @@ def get_config_file(name: str) -> str:
     The path of one of the package's configs.
 
     Args:
-        name: relative to `configs`, such as "retina_alwa.yaml"
+        name: relative to `configs`, such as "retina_alwa.yaml"; or a LazyConfig's, such as
+            "lazy/retinanet_alwa.py"
 
     Raises:
         UserError: there is no such config; says which there are
     """
-    if name not in list_configs():
-        known = ", ".join(known for known in list_configs() if "Base-" not in known)
+    names = list_configs("lazy/*.py" if name.endswith(".py") else "**/*.yaml")
+    if name not in names:
+        known = ", ".join(known for known in names if "Base-" not in known)
         raise UserError(f"expected the path or name of a config, got {name}; names are: {known}")
     return str(_folder() / name)
 
 
 def find_config(name: str) -> str:
-    """The path of a file that is there, or else of the package's config of that name.
+    """The path of a file that is there, or else of the package's YAML config of that name.
 
     An address that Detectron2 can fetch, such as https://..., stays as it is.
     """
+    if name.endswith(".py"):
+        raise UserError(
+            f"expected a YAML config, got {name}: a LazyConfig is for Detectron2's "
+            "lazyconfig_train_net.py, or examples/train_lazy.py"
+        )
     if Path(name).is_file() or "://" in name:
         return name
     return get_config_file(name.removeprefix("configs/"))

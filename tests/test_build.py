@@ -1,11 +1,14 @@
 """The build's decisions and words, without building, and the house rules of the build files."""
 
 import ast
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +16,8 @@ import torch
 from conftest import REPO
 
 SWITCHES = (
-    "FORCE_CUDA", "ALWA_D2_CPU_ONLY", "ALWA_D2_SANITIZE", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "MAX_JOBS",
+    "FORCE_CUDA", "ALWA_D2_CPU_ONLY", "ALWA_D2_SANITIZE", "ALWA_D2_LOCAL_VERSION", "CUDA_HOME",
+    "TORCH_CUDA_ARCH_LIST", "MAX_JOBS",
 )  # fmt: skip
 WITHOUT_TORCH = "sys.modules['torch'] = None"
 PINNED = re.compile(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.]+(; python_version (<|>=) \"3\.\d+\")?")
@@ -29,9 +33,9 @@ def make_toolkit(folder, version=13000):
     return folder
 
 
-def run_setup(prelude="", **switches):
-    """setup.py --version in a process of its own, after the Python line `prelude`."""
-    code = f"import runpy, sys; {prelude}; sys.argv = ['setup.py', '--version']; "
+def run_setup(prelude="pass", command=("--version",), **switches):
+    """A command of setup.py in a process of its own, after the Python line `prelude`."""
+    code = f"import runpy, sys; {prelude}; sys.argv = {['setup.py', *command]}; "
     code += f"runpy.run_path({str(REPO / 'setup.py')!r}, run_name='__main__')"
     env = {name: value for name, value in os.environ.items() if name not in SWITCHES} | switches
     return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
@@ -45,6 +49,7 @@ def test_missing_torch_is_one_message_that_says_what_to_install():
     assert result.returncode == 1
     assert "no PyTorch" in result.stderr and sys.prefix in result.stderr
     assert "pip install torch" in result.stderr and "--no-build-isolation" in result.stderr
+    assert "uv pip install --no-build-isolation" in result.stderr
     assert "Traceback" not in result.stderr and result.stderr.count("\n") <= 6
 
 
@@ -73,11 +78,12 @@ def test_every_switch_is_listed_at_the_top(setup_py):
 @pytest.mark.parametrize(
     "environ, expected",
     [
-        ({}, (False, False, False)),
-        ({"FORCE_CUDA": "", "ALWA_D2_CPU_ONLY": "0"}, (False, False, False)),
-        ({"FORCE_CUDA": "1"}, (True, False, False)),
-        ({"ALWA_D2_CPU_ONLY": "1", "FORCE_CUDA": "0"}, (False, True, False)),
-        ({"ALWA_D2_CPU_ONLY": "1", "ALWA_D2_SANITIZE": "1"}, (False, True, True)),
+        ({}, (False, False, False, False)),
+        ({"FORCE_CUDA": "", "ALWA_D2_CPU_ONLY": "0"}, (False, False, False, False)),
+        ({"FORCE_CUDA": "1"}, (True, False, False, False)),
+        ({"ALWA_D2_CPU_ONLY": "1", "FORCE_CUDA": "0"}, (False, True, False, False)),
+        ({"ALWA_D2_CPU_ONLY": "1", "ALWA_D2_SANITIZE": "1"}, (False, True, True, False)),
+        ({"ALWA_D2_LOCAL_VERSION": "1"}, (False, False, False, True)),
     ],
 )
 def test_read_switches(setup_py, environ, expected):
@@ -85,7 +91,7 @@ def test_read_switches(setup_py, environ, expected):
 
 
 def test_other_values_of_a_switch_are_refused(setup_py):
-    for name in ("FORCE_CUDA", "ALWA_D2_CPU_ONLY", "ALWA_D2_SANITIZE"):
+    for name in setup_py.YES_OR_NO:
         with pytest.raises(SystemExit, match=f"{name} is 1 or 0, got 'yes'"):
             setup_py.read_switches({name: "yes"})
 
@@ -199,6 +205,101 @@ def test_plan_prints_the_reason_and_prepares_the_environment(setup_py, tmp_path,
     assert not setup_py.plan(torch, environ, force=False, cpu_only=True)
     assert "CPU only: ALWA_D2_CPU_ONLY=1" in capsys.readouterr().out
     assert "TORCH_CUDA_ARCH_LIST" not in environ
+
+
+# What a build says of itself
+
+
+@pytest.mark.parametrize(
+    "version, cuda, with_cuda, expected",
+    [
+        ("2.14.1+cu130", "13.0", True, "pt214cu130"),
+        ("2.14.1+cu130", "13.0", False, "pt214cpu"),
+        ("2.4.1+cpu", None, False, "pt24cpu"),
+        ("2.8.0.dev20250601+cu128", "12.8", True, "pt28cu128"),
+    ],
+)
+def test_the_local_part_of_the_version(setup_py, version, cuda, with_cuda, expected):
+    torch = SimpleNamespace(__version__=version, version=SimpleNamespace(cuda=cuda))
+    assert setup_py.local_version(torch, with_cuda) == expected
+
+
+@pytest.mark.parametrize(
+    "switches, expected",
+    [
+        ({}, "0.1.0"),
+        (
+            {"ALWA_D2_LOCAL_VERSION": "1", "ALWA_D2_CPU_ONLY": "1"},
+            f"0.1.0+pt{''.join(torch.__version__.split('.')[:2])}cpu",
+        ),
+    ],
+)
+def test_the_version_of_a_wheel(switches, expected, tmp_path):
+    command = ["-q", "dist_info", "--output-dir", str(tmp_path)]
+    result = run_setup(command=command, **switches)
+    (folder,) = tmp_path.glob("*.dist-info")
+    assert f"\nVersion: {expected}\n" in (folder / "METADATA").read_text(), result.stderr
+
+
+def test_the_local_part_does_not_get_lost_in_a_source_archive(setup_py, tmp_path):
+    """Whose setup.cfg says that there is none."""
+    from setuptools import Distribution
+
+    project = Distribution({"name": "alwa_d2", "version": "0.1.0"})
+    project.get_option_dict("egg_info")["tag_build"] = ("setup.cfg", "")
+    project.cmdclass["egg_info"] = setup_py.tagging("pt214cpu")
+    command = project.get_command_obj("egg_info")
+    command.egg_base = str(tmp_path)
+    command.ensure_finalized()
+    assert command.egg_version == project.get_version() == "0.1.0+pt214cpu"
+
+
+def test_a_record_lies_beside_the_library(setup_py, monkeypatch, tmp_path):
+    """Nothing is compiled for this."""
+    from setuptools import Distribution
+    from torch.utils.cpp_extension import BuildExtension
+
+    monkeypatch.setattr(BuildExtension, "run", lambda self: None)
+    extension, build_ext = setup_py.extension(torch, False, False)
+    command = build_ext(Distribution({"name": "alwa_d2", "ext_modules": [extension]}))
+    command.ensure_finalized()
+    command.get_ext_fullpath = lambda name: str(tmp_path / "_C.cpython-39.so")
+    command.run()
+    record = json.loads((tmp_path / "_C.cpython-39.json").read_text())
+    assert record["torch"] == torch.__version__ and record["cuda"] is record["archs"] is None
+    assert record["python"] == sys.version.split()[0] and record["compiler"]
+    # Otherwise, without ninja, a library for another PyTorch could count as up to date.
+    assert command.force
+
+
+def test_the_record_names_cuda_and_architectures(setup_py, monkeypatch):
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    record = setup_py.describe(torch, True, "true")
+    assert (record["cuda"], record["archs"]) == ("13.0", "8.0;9.0+PTX")
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST")  # as with GPUs in sight: theirs
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: (8, gpu))
+    assert setup_py.describe(torch, True, "true")["archs"] == "8.0;8.1"
+
+
+def test_a_source_archive_has_all_that_is_needed_to_build_and_test(tmp_path):
+    """And packing it needs no PyTorch."""
+    command = ["-q", "egg_info", "-e", str(tmp_path), "sdist", "-d", str(tmp_path)]
+    result = run_setup(WITHOUT_TORCH, command)
+    assert result.returncode == 0, result.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    assert archive.name == "alwa_d2-0.1.0.tar.gz"
+    with tarfile.open(archive) as file:
+        packed = {Path(*Path(name).parts[1:]).as_posix() for name in file.getnames()}
+    folders = ("csrc", "configs", "alwa_d2", "tests", "scripts", "examples", "sweeps", "benchmarks")
+    files = [path for folder in folders for path in (REPO / folder).rglob("*") if path.is_file()]
+    made = ("__pycache__", "_C.", ".pyc")
+    needed = {path.relative_to(REPO).as_posix() for path in files}
+    needed = {name for name in needed if not any(word in name for word in made)}
+    needed |= {path.name for path in REPO.glob("requirements*.txt")}
+    assert needed | {"setup.py", "pyproject.toml", "Makefile", "LICENSE", "README.md"} <= packed
+    assert not [name for name in packed if name.endswith((".so", ".json")) and "_C." in name]
 
 
 # The sanitizers

@@ -1,6 +1,7 @@
 """All data sets of a config, looked at: what is counted, found, printed and drawn."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from PIL import Image
+from test_image_headers import deep_png
 
 from alwa_d2 import add_alwa_config
-from alwa_d2.analysis.data_page import page, verdict
+from alwa_d2.analysis.data_page import page
 from alwa_d2.analysis.data_picture import draw
 from alwa_d2.cli.main import main
-from alwa_d2.data import box_checks, image_headers, model_needs, preflight
+from alwa_d2.data import box_checks, deep_colour, image_headers, model_needs, preflight
 from alwa_d2.data.boxes import OUTSIDE
 from alwa_d2.data.findings import (
     ERROR,
@@ -263,7 +265,7 @@ def test_classes_that_training_lacks(cfg, train):
     del train.records[1]["annotations"][1]
     report = check_data(cfg)
     assert counts(report) == {preflight.UNTRAINED: 1}
-    expected = ("check_train", "class 1 (dog)", "1 boxes in test, none in training")
+    expected = ("check_train", "class 1 (dog)", "1 box in test, none in training")
     assert first(report, preflight.UNTRAINED) == expected
 
 
@@ -378,6 +380,24 @@ def test_clipped_modes_and_cut_off_files_come_from_the_headers(cfg, train):
     assert image_headers.TRUNCATED_TAKEN in counts(check_data(cfg))
 
 
+@pytest.mark.parametrize("brightest, count", [(4000, 1), (16_383, 1), (16_384, 0), (65_535, 0)])
+def test_16_bits_a_colour_that_would_be_read_nearly_black(cfg, train, brightest, count):
+    """Judged for a whole set: one dark photograph is no reason."""
+    for record, highest in zip(train.records, (900, brightest)):
+        values = np.tile([0, 100, highest], (SIZE[1], SIZE[0]))
+        deep_png(Path(record["file_name"]), "RGB", values)
+    report = check_data(cfg)
+    assert counts(report) == ({deep_colour.NEARLY_BLACK: 1} if count else {})
+    assert deep_colour.NEARLY_BLACK.severity == ERROR
+    if brightest == 4000:
+        assert first(report, deep_colour.NEARLY_BLACK) == (
+            "check_train",
+            "",
+            "none of 2 images of 16 bits looked at has a value above 4095; of each the high byte is "
+            "read, at most 15 of 255",
+        )
+
+
 def test_page(cfg, train):
     train.add("empty.png")
     train.add("missing.png", (0, (0, 0, 9, 9)), size=None)
@@ -423,7 +443,7 @@ def test_picture(cfg, train):
 def test_picture_of_nothing(cfg):
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
     report = check_data(cfg)
-    assert verdict(report) == "0 errors, 0 warnings"
+    assert report.findings.verdict() == "0 errors, 0 warnings"
     draw(report, "nothing")
     page(report)
 

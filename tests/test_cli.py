@@ -13,7 +13,7 @@ from conftest import REPO
 
 from alwa_d2 import __version__
 from alwa_d2.cli import env, main, quiet
-from alwa_d2.errors import UserError, explain, user_errors
+from alwa_d2.errors import RunError, UserError, explain, user_errors
 
 
 def run(*arguments, cwd=REPO, **more):
@@ -107,6 +107,10 @@ def test_completion_knows_commands_and_options(shell, capsys):
         (["train", "--num-gpus", "0"], "alwa-d2 train: --num-gpus: expected at least 1, got 0"),
         (["train", "--machine-rank", "-1"], "--machine-rank: expected 0 or more, got -1"),
         (["plot", "a", "--output", "a.pdf"], "--output: expected a name that ends in .png, got a"),
+        (
+            ["train", "--config-file", "retina_alwa.yaml", "SEED", "1", "--resume"],
+            "alwa-d2 train: KEY VALUE: options stand before KEY VALUE pairs, got --resume behind",
+        ),
     ],
 )
 def test_mistakes_in_the_arguments_are_one_line(arguments, words, capsys):
@@ -160,6 +164,68 @@ def test_a_mistake_is_one_line_and_traceback_shows_the_rest(error, line, failing
     assert main.main(["env", "--traceback"]) == 2
     both = capsys.readouterr().err
     assert both.startswith("Traceback") and both.endswith(text)
+
+
+def test_a_run_that_had_begun_is_status_1(failing, capsys):
+    failing(RunError("a.jpg: no image"))
+    assert main.main(["env"]) == 1
+    assert capsys.readouterr().err == "alwa-d2 env: a.jpg: no image\n"
+
+
+@pytest.mark.parametrize(
+    "content, line",
+    [
+        (
+            "raise ImportError('_C.so: undefined symbol: x')",
+            "Detectron2 is installed, but cannot be imported (ImportError: _C.so: undefined symbol: x)",
+        ),
+        ("1 / 0", "Detectron2 is installed, but cannot be imported (ZeroDivisionError: division"),
+        ("raise OSError('libx.so: not found')", "Detectron2 is installed, but cannot be imported"),
+        (
+            "import broken_numbers",
+            "the package broken_numbers is installed, but cannot be imported",
+        ),
+        ("import no_such_thing", "the package no_such_thing is not installed; pip install"),
+    ],
+)
+def test_a_package_that_cannot_be_imported_is_named_in_one_line(content, line, tmp_path):
+    (tmp_path / "detectron2").mkdir()
+    (tmp_path / "detectron2" / "__init__.py").write_text(content)
+    (tmp_path / "broken_numbers.py").write_text("raise ValueError('numpy.dtype size changed')")
+    words = ("train", "--config-file", "retina_alwa.yaml")
+    done = run(*words, cwd=tmp_path, PYTHONPATH=f"{tmp_path}{os.pathsep}{REPO}")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"alwa-d2 train: {line}") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["env"], ["--help"], ["sweep", "--help"]])
+def test_output_that_nobody_reads_is_no_error(words):
+    """As of `alwa-d2 env | head -0`."""
+    environ = {**os.environ, "PYTHONPATH": str(REPO), "PYTHONUNBUFFERED": ""}
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "alwa_d2", *words]
+    try:
+        done = subprocess.run(command, env=environ, stdout=writes, stderr=subprocess.PIPE)
+    finally:
+        os.close(writes)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_log_that_nobody_reads_is_no_error():
+    """As of `alwa-d2 train | head`: the training goes on, without a traceback for each line."""
+    code = "import logging, sys, time; from alwa_d2.cli.quiet import silence; silence(); "
+    code += "logging.basicConfig(stream=sys.stdout, level=20); "
+    code += "[(logging.info('line %d', i), time.sleep(0.01)) for i in range(40)]; "
+    code += "logging.info('%d %d', 1); print('done', file=sys.stderr)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as done:
+        assert done.stdout.readline() == b"INFO:root:line 0\n"
+        done.stdout.close()
+        error = done.stderr.read().decode()
+    assert done.returncode == 0 and error.endswith("done\n")
+    assert error.count("Traceback") == 1 and "not enough arguments" in error  # of another kind
 
 
 def test_other_errors_keep_their_traceback(failing):
@@ -293,43 +359,6 @@ def test_only_the_command_registers_later(words, argv, expected, monkeypatch):
     monkeypatch.setattr(sys, "orig_argv", words)
     monkeypatch.setattr(sys, "argv", argv)
     assert alwa_d2._in_command() is expected
-
-
-# env
-
-
-def test_env_says_versions_and_places(capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    assert main.main(["env"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    rows = dict(re.split(r"  +", line, maxsplit=1) for line in lines)
-    assert rows["alwa_d2"] == __version__ and rows["package"] == str(REPO / "alwa_d2")
-    assert rows["configs"] == str(REPO / "configs")
-    assert rows["data sets"] == f"{tmp_path} (from DETECTRON2_DATASETS)"
-    assert {"Python", "PyTorch", "Detectron2", "extension", "kernels", "GPUs"} <= rows.keys()
-    assert len({line.index(value) for line, value in zip(lines, rows.values())}) == 1  # aligned
-
-
-@pytest.mark.parametrize(
-    "content, words",
-    [
-        ("raise RuntimeError('on\\n purpose')", "broken: RuntimeError: on purpose"),
-        ("import no_such_thing", "not there: no_such_thing is not installed"),
-    ],
-)
-def test_env_works_with_a_broken_detectron2(content, words, tmp_path):
-    (tmp_path / "detectron2").mkdir()
-    (tmp_path / "detectron2" / "__init__.py").write_text(content)
-    done = run("env", cwd=tmp_path, PYTHONPATH=f"{tmp_path}{os.pathsep}{REPO}")
-    assert done.returncode == 0, done.stderr
-    assert re.search(rf"^Detectron2 +{words}$", done.stdout, re.M)
-
-
-def test_env_works_without_the_extension(monkeypatch):
-    monkeypatch.setitem(sys.modules, "alwa_d2._C", None)
-    rows = dict(env.facts())
-    assert rows["extension"].startswith(("broken: ", "not there: "))
-    assert rows["kernels"].startswith(("broken: ", "not there: "))
 
 
 # Options

@@ -129,11 +129,11 @@ class TestNothingDetected:
         assert {task: values["AP"] for task, values in scores.items()} == expected
 
 
-@pytest.mark.parametrize("area", [0, 0.0, None])
+@pytest.mark.parametrize("area", [{}, {"area": 0}, {"area": 0.0}, {"area": None}])
 def test_areas_that_a_tool_has_not_computed(coco, tmp_path, area):
     """A box of 36 x 29 = 1044 pixels is of medium size for COCO (from 32 x 32 = 1024 on)."""
     item = {"id": 1, "image_id": 1, "category_id": 7, "bbox": [2, 1, 36, 29]}
-    change(coco, annotations=[item if area is None else item | {"area": area}])
+    change(coco, annotations=[item | area])
     register_datasets([coco])
     result = evaluate([(1, [2.0, 1, 38, 30])], tmp_path)["bbox"]
     assert result["APm"] == pytest.approx(100) and math.isnan(result["APs"])

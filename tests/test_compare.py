@@ -105,6 +105,7 @@ def test_long_settings_are_wrapped(tmp_path):
         (["a"], "expected two or more runs, got one OUTPUT_DIR"),
         (["a", "b", "c", "--detections"], "--detections: expected two runs, got 3"),
         (["a", "b", "--output", "a.png"], "--output: goes with --detections alone"),
+        (["a", "b", "--num-images", "8"], "--num-images: goes with --detections alone"),
         (["a", "b", "--score-thresh", "0.0"], "--score-thresh: goes with --detections alone"),
         (["a", "b", "--opts", "MODEL.DEVICE", "cpu"], "--opts: goes with --detections alone"),
         (["a", "b"], "a/metrics.json: no such file; expected the folder of a finished run"),
@@ -237,7 +238,7 @@ def test_runs_whose_training_sets_differ_under_one_name(tmp_path, monkeypatch, c
     first = trained_on(voc_folder(tmp_path / "a", ["0", "1"]), tmp_path / "first")
     second = trained_on(voc_folder(tmp_path / "b", ["0", "2", "3"]), tmp_path / "second")
     assert main(["compare", first, second, "--detections"]) == 0
-    assert "one_name_test: 1 images, 1 boxes" in capsys.readouterr().out
+    assert "one_name_test: 1 image, 1 box" in capsys.readouterr().out
     assert "one_name_train" not in DatasetCatalog and "one_name_test" not in DatasetCatalog
 
     for root, names, box, difference in (

@@ -1,6 +1,7 @@
 """Data sets are looked at before a run; what still fails in a data loader names the image."""
 
 import logging
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -91,11 +92,35 @@ def test_an_error_in_a_test_set_ends_an_evaluation_before_the_model_is_made(
 ):
     monkeypatch.setattr(Trainer, "build_model", lambda *_: pytest.fail("a model was made"))
     path = cut(tmp_path, "before_test")
-    sets = ["DATASETS.TRAIN", SETS[:1], "DATASETS.TEST", SETS[1:], "OUTPUT_DIR", str(tmp_path)]
-    opts = [*sets, "MODEL.ROI_HEADS.NUM_CLASSES", 1, "MODEL.DEVICE", "cpu"]
-    args = SimpleNamespace(config_file="", opts=opts, resume=False, eval_only=True)
+    (tmp_path / "weights.pth").touch()
+    args = arguments(tmp_path, "MODEL.WEIGHTS", str(tmp_path / "weights.pth"), eval_only=True)
     with pytest.raises(UserError, match=f"^{path}: Pillow: image file is truncated"):
         train_model(args)
+
+
+def arguments(folder, *opts, eval_only=False, resume=False):
+    sets = ["DATASETS.TRAIN", SETS[:1], "DATASETS.TEST", SETS[1:], "OUTPUT_DIR", str(folder)]
+    opts = [*sets, "MODEL.ROI_HEADS.NUM_CLASSES", 1, "MODEL.DEVICE", "cpu", *opts]
+    return SimpleNamespace(config_file="", opts=opts, resume=resume, eval_only=eval_only)
+
+
+@pytest.mark.parametrize(
+    "opts, flags, words",
+    [
+        (("DATASETS.TRAIN", ()), {}, "DATASETS.TRAIN: expected at least one data set"),
+        (("MODEL.WEIGHTS", "no.pth"), {}, "MODEL.WEIGHTS: expected a checkpoint, got no.pth"),
+        ((), {"eval_only": True}, "MODEL.WEIGHTS: expected the checkpoint of a trained .* got ''"),
+        (("MODEL.WEIGHTS", "no.pth"), {"eval_only": True}, "got no.pth, which is no file"),
+        ((), {"eval_only": True, "resume": True}, "MODEL.WEIGHTS: expected the checkpoint"),
+    ],
+)
+def test_what_a_config_lacks_is_told_before_data_are_looked_at_and_a_model_is_made(
+    cfg, tmp_path, monkeypatch, opts, flags, words
+):
+    monkeypatch.setattr(data_check, "check_data", lambda *_, **__: pytest.fail("looked"))
+    monkeypatch.setattr(Trainer, "build_model", lambda *_: pytest.fail("a model was made"))
+    with pytest.raises(UserError, match=words):
+        train_model(arguments(tmp_path, *opts, **flags))
 
 
 def test_an_evaluation_looks_at_test_sets_alone(cfg, tmp_path):
@@ -133,7 +158,7 @@ def test_warnings_are_one_line_a_kind(cfg, caplog):
     cfg.DATASETS.TEST = cfg.DATASETS.TRAIN
     check_before_run(cfg, training=True)
     (line,) = messages(caplog, logging.WARNING)
-    assert line.startswith("2 test images that are in training, too; ")
+    assert line.startswith("2 test images in training, too; ")
     assert "before_train0.jpg" in line
 
 
@@ -204,6 +229,13 @@ def test_any_error_of_a_mapper_names_the_image():
         "a.jpg: AssertionError; alwa-d2 check-data --decode looks at all images"
     )
     assert isinstance(error.value.__cause__, AssertionError)
+
+
+def test_an_error_in_a_data_loader_ends_a_command_with_1_from_any_process():
+    """What was asked for had begun. Errors of started processes come back pickled."""
+    error = pickle.loads(pickle.dumps(ImageError("a.jpg: no image")))
+    assert (type(error), str(error), error.status) == (ImageError, "a.jpg: no image", 1)
+    assert UserError.status == 2
 
 
 def test_the_trainers_loaders_have_that_mapper(cfg, tmp_path):

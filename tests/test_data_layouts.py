@@ -16,7 +16,7 @@ from PIL import Image
 from test_datasets import CATEGORIES, annotation, config, save_image, xml, xml_object
 
 from alwa_d2.data import check_classes, read_split, register_datasets
-from alwa_d2.data.findings import Findings
+from alwa_d2.data.findings import BAD_ANNOTATION, MISSING_ANNOTATION, MISSING_IMAGE, Findings
 from alwa_d2.data.names import FileIndex
 from alwa_d2.data.parts import parse_part
 from alwa_d2.engine.defaults import merged_cfg
@@ -61,7 +61,7 @@ class TestFolders:
         "annotations, images",
         [
             ("Annotations", "JPEGImages"),
-            ("annotations", "images"),  # a public set of racoons
+            ("annotations", "images"),  # a public set of raccoons
             ("annots", "images"),  # of kangaroos
             ("xmls", "imgs"),
             ("ANNOTATIONS", "Images"),
@@ -189,7 +189,7 @@ class TestSplits:
         put(tmp_path, "a", "b", "c 7", "d")
         lists(tmp_path, "cat_train.txt", "a  1\nb -1\nc 7  0\nd -1\n")
         assert ids_of(root=tmp_path, split="cat_train") == ["a", "c 7"]
-        assert "2 images with 1 or 0 are used, 2 with -1 are left out" in caplog.text
+        assert "used: 2 images with 1 or 0; left out: 2 with -1" in caplog.text
 
     def test_ids_that_look_like_a_list_for_one_class(self, tmp_path):
         put(tmp_path, "cat 0", "cat 1")
@@ -258,7 +258,37 @@ class TestNames:
         findings = Findings()
         records = DatasetCatalog["v"](findings=findings)
         assert [record["image_id"] for record in records] == ["d"]
-        assert findings.summary() == "2 images missing, 1 annotations that cannot be read"
+        assert findings.counts == {MISSING_IMAGE: 2, BAD_ANNOTATION: 1}
+
+
+def test_a_missing_annotation_file_has_a_remedy_of_its_own(tmp_path):
+    put(tmp_path, "a")
+    (tmp_path / "list.txt").write_text("a\nb\n")
+    entry = {"name": "v", "format": "voc", "root": str(tmp_path), "split": "list"}
+    register_datasets([entry])
+    findings = Findings()
+    DatasetCatalog["v"](findings=findings)
+    assert findings.counts == {MISSING_ANNOTATION: 1}
+    with pytest.raises(FileNotFoundError, match="b.xml: .* put the file there, or take the id out"):
+        DatasetCatalog.get("v")
+
+
+def test_notes_are_told_once_in_a_process(tmp_path, caplog):
+    """However often a set is registered and read; each list, and each folder, has its own."""
+    put(tmp_path, "A", "b")
+    (tmp_path / "flags.txt").write_text("a 1\nb 1\nb 1\nc -1\n")
+    entry = {"name": "v", "format": "voc", "root": str(tmp_path), "split": "flags"}
+    with caplog.at_level(logging.WARNING, "alwa_d2"):
+        register_datasets([entry])
+        assert caplog.messages == []  # before a run's log is there
+        for _ in range(3):
+            assert len(DatasetCatalog.get("v")) == 2
+    first, second = [m for m in caplog.messages if "left out: nothing" not in m]
+    assert first == (
+        f"{tmp_path}/flags.txt: a list for one class (id, and -1, 0 or 1); used: 3 images with 1 or "
+        "0; left out: 1 with -1; used once: 1 repeated image id"
+    )
+    assert "'A.xml' is taken for 'a.xml'" in second
 
 
 def coco_file(tmp_path, names, folder="pictures", **parts):
@@ -369,7 +399,9 @@ class TestParts:
 
     def test_of_too_few_images(self, tmp_path):
         put(tmp_path, "a")
-        with pytest.raises(ValueError, match='v: part "last 20%" with seed 0 holds none of the 1'):
+        with pytest.raises(
+            ValueError, match='v: part "last 20%" with seed 0 holds none of 1 image'
+        ):
             ids_of(root=tmp_path, part="last 20%")
 
     def test_training_and_test_with_common_images(self, tmp_path):

@@ -147,9 +147,9 @@ class TestLoadVOC:
         assert [x["bbox"] for x in record["annotations"]] == [[6.0, 6.0, 8.0, 8.0]]
         path = voc.annotation("two")
         assert [m for m in caplog.messages if "zero area" in m] == [
-            f"{voc.root}: 1 images, 1 boxes; left out: "
+            f"{voc.root}: 1 image, 1 box; left out: "
             f"3 boxes of zero area (first: {path}, object 1: 'cat': xmin 7, xmax 7), "
-            f"1 boxes reversed (first: {path}, object 3: 'cat': xmin 9 is above xmax 7)"
+            f"1 box reversed (first: {path}, object 3: 'cat': xmin 9 is above xmax 7)"
         ]
 
     def test_image_without_objects(self, voc):
@@ -434,8 +434,8 @@ class TestRegisterCOCO:
         (record,) = DatasetCatalog.get("c")
         assert [x["bbox"] for x in record["annotations"]] == [[1, 1, 0.5, 0.5]]
         (line,) = [m.split(": ", 1)[1] for m in caplog.messages if "zero area" in m]
-        assert line.startswith("1 images, 1 boxes; left out: 2 boxes of zero area (first: ")
-        assert "1 boxes reversed (first: " in line and "bbox [9, 9, -3, 4]" in line
+        assert line.startswith("1 image, 1 box; left out: 2 boxes of zero area (first: ")
+        assert "1 box reversed (first: " in line and "bbox [9, 9, -3, 4]" in line
 
     def test_without_annotations(self, coco):
         register_datasets([coco(annotations=None)])
@@ -461,6 +461,27 @@ class TestRegisterCOCO:
         (tmp_path / "c.json").write_text(text)
         with pytest.raises(ValueError, match=r"c\.json: not a COCO json file: \S+"):
             register_datasets([entry])
+
+    @pytest.mark.parametrize(
+        "text, words",
+        [
+            ("", "the file is empty$"),
+            ("version https://git-lfs", "it begins with b'version https://g"),
+        ],
+    )
+    def test_what_is_no_json_is_told_by_how_it_begins(self, coco, tmp_path, text, words):
+        entry = coco()
+        (tmp_path / "c.json").write_text(text)
+        with pytest.raises(ValueError, match=rf"c\.json: not a COCO json file: .*{words}"):
+            register_datasets([entry])
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+    def test_encodings_of_windows_tools(self, coco, tmp_path, encoding):
+        entry = coco()
+        text = (tmp_path / "c.json").read_text(encoding="utf-8")
+        (tmp_path / "c.json").write_text(text, encoding=encoding)
+        register_datasets([entry])
+        assert DatasetCatalog.get("c")
 
     @pytest.mark.parametrize(
         "categories",

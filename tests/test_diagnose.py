@@ -148,7 +148,7 @@ def test_a_weight_that_stays_near_1_and_a_run_too_short(tmp_path):
     said = "w_cls stayed at 0.995 or above: weighting has nothing to do here."
     assert result["advice"][0] == said
     result = only(write(tmp_path / "b", FALLING[:3], SLOWLY[:3], SET_ONCE[:3]))
-    assert "1 update(s) in 60 iterations: too few" in result["advice"][0]
+    assert "1 update in 60 iterations: too few" in result["advice"][0]
 
 
 def test_a_weight_that_changes_more_often_than_it_is_logged(tmp_path):

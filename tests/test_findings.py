@@ -1,5 +1,13 @@
 """Findings are counted by kind, and the first few of each are kept and printed."""
 
+import importlib
+import re
+from pkgutil import iter_modules
+
+import pytest
+
+from alwa_d2 import data
+from alwa_d2._show import counted
 from alwa_d2.data.findings import (
     ERROR,
     KEPT,
@@ -7,6 +15,7 @@ from alwa_d2.data.findings import (
     WARNING,
     ZERO_AREA,
     Findings,
+    Kind,
     left_out,
     note_left_out,
 )
@@ -24,8 +33,40 @@ def test_counted_and_the_first_few_kept():
     assert findings.counts == {ZERO_AREA: 5}
     assert [each.file for each in findings.first[ZERO_AREA]] == ["0.xml", "1.xml", "2.xml"]
     assert findings.number(WARNING) == 5 and findings.number(ERROR) == 0
-    assert findings.summary() == "5 boxes of zero area"
+    assert findings.summary() == ("5 boxes of zero area (first: 0.xml, object 1 (dog): 3, 4, 3, 9)")
+    assert some([7]).summary().startswith("1 box of zero area (first: 7.xml")
     assert Findings().summary() == "nothing"
+
+
+@pytest.mark.parametrize(
+    "plural, one",
+    [
+        ("boxes of zero area", "box of zero area"),
+        ("classes without a box", "class without a box"),
+        ("class numbers without a class", "class number without a class"),
+        ("TIFF files of several pages", "TIFF file of several pages"),
+        ("data sets that cannot be read", "data set that cannot be read"),
+        ("more masks of another size", "more mask of another size"),
+        ("processes", "process"),
+    ],
+)
+def test_one_of_a_kind_is_in_the_singular(plural, one):
+    assert counted(1, plural) == f"1 {one}"
+    assert [counted(n, plural) for n in (0, 2, 1234)] == [
+        f"{n} {plural}" for n in ("0", "2", "1,234")
+    ]
+
+
+def test_names_of_kinds_have_a_singular():
+    """One word of them changes: a verb behind it would not."""
+    modules = [
+        importlib.import_module(f"alwa_d2.data.{m.name}") for m in iter_modules(data.__path__)
+    ]
+    kinds = {each for module in modules for each in vars(module).values() if isinstance(each, Kind)}
+    assert len(kinds) > 30
+    for kind in kinds:
+        assert counted(1, kind.name) != f"1 {kind.name}"
+        assert not re.search(r"\bthat (are|were|have|do|differ)\b", kind.name), kind.name
 
 
 def test_a_workers_findings_are_added_behind_ones_own():

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,15 +75,67 @@ def test_a_clipped_image_is_told_with_mode_and_range(tmp_path):
     assert kinds_of(path, mode="I") == []  # INPUT.FORMAT I takes them
 
 
-def test_16_bits_of_colour_are_scaled_by_pillow_and_not_refused(tmp_path):
-    """Pillow's mode is RGB then; of each value the high byte is taken."""
-    path = tmp_path / "image.png"
-    pixels = b"".join(b"\0" + struct.pack(">6H", *row) for row in ((0, 256, 65535) * 2,) * 2)
-    header = struct.pack(">2I5B", 2, 2, 16, 2, 0, 0, 0)
+PNG_COLOURS = {"L": 0, "RGB": 2, "LA": 4, "RGBA": 6}  # PNG's numbers of them
+
+
+def deep_png(path, colour, values):
+    """A PNG of 16 bits, as wide as a row of the values is long."""
+    rows = np.asarray(values, ">u2")
+    channels = len(colour)
+    pixels = b"".join(b"\0" + row.tobytes() for row in rows)
+    size = (rows.shape[1] // channels, len(rows))
+    header = struct.pack(">2I5B", *size, 16, PNG_COLOURS[colour], 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(pixels)), (b"IEND", b"")]
     path.write_bytes(png_of(chunks))
+
+
+def deep_tiff(path, values):
+    """An uncompressed TIFF of 16 bits RGB: one row."""
+    data = np.asarray(values, "<u2").tobytes()
+    width, place = len(values) // 3, 8 + 2 + 10 * 12 + 4
+    tags = [(256, 3, 1, width), (257, 3, 1, 1), (258, 3, 3, place), (259, 3, 1, 1), (262, 3, 1, 2)]
+    tags += [(273, 4, 1, place + 6), (277, 3, 1, 3), (278, 3, 1, 1), (279, 4, 1, len(data))]
+    tags += [(284, 3, 1, 1)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    path.write_bytes(head + struct.pack("<3H", 16, 16, 16) + data)
+
+
+def test_of_16_bits_a_colour_the_high_byte_is_read(tmp_path):
+    path = tmp_path / "image.png"
+    deep_png(path, "RGB", [(0, 256, 65535) * 2] * 2)
     assert read_image(str(path), "RGB")[0, 0].tolist() == [0, 1, 255]
-    assert kinds_of(path) == []
+    assert kinds_of(path) == [] and header_of(path).high_byte == 255
+
+
+@pytest.mark.parametrize(
+    "colour, values, expected",
+    [
+        ("RGB", (0, 256, 4095), 15),
+        ("LA", (4000, 65535), 15),  # opacity is no light
+        ("RGBA", (0, 300, 20_000, 65535), 78),
+        ("TIFF", (0, 256, 4095), 15),
+        ("L", (0, 255), None),  # mode I;16, which is looked at by its own rule
+    ],
+)
+def test_the_highest_value_of_16_bits_a_colour(tmp_path, colour, values, expected):
+    path = tmp_path / "image"
+    deep_tiff(path, values) if colour == "TIFF" else deep_png(path, colour, [values])
+    header = header_of(path)
+    assert header.high_byte == expected and header.faults == ()
+    if expected is not None:
+        assert read_image(str(path), "RGB").max() == expected
+    assert header_of(path, decode=True).high_byte == expected
+
+
+def test_some_of_many_images_of_16_bits_a_colour_are_decoded(tmp_path):
+    paths = [str(tmp_path / f"{number}.png") for number in range(9)]
+    for path in paths:
+        deep_png(Path(path), "RGB", [(0, 256, 4095)])
+    known = [header.high_byte for header in read_headers(paths, Reading())]
+    assert known == [15] * 3 + [None] * 6
+    known = [header.high_byte for header in read_headers(paths, Reading(decode=True))]
+    assert known == [15] * 9
 
 
 def png_of(chunks):

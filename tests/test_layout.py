@@ -152,10 +152,8 @@ for call in (
     assert done.returncode == 0, done.stderr
     messages = done.stdout.splitlines()
     assert len(messages) == 4 and len(set(messages)) == 1
-    assert (
-        "could not be loaded" in messages[0]
-        and "pip install --no-build-isolation -e ." in messages[0]
-    )
+    assert "could not be loaded" in messages[0]
+    assert "pip install --no-build-isolation" in messages[0]
 
 
 PYTHON = [REPO / name for name in ("alwa_d2", "scripts", "benchmarks")]

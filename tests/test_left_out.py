@@ -17,9 +17,9 @@ from test_datasets import VOCFolder, annotation, config, save_image, xml, xml_ob
 
 from alwa_d2.data import check_classes, register_datasets
 from alwa_d2.data.boxes import OUTSIDE, fault_of_box
-from alwa_d2.data.findings import REVERSED, ZERO_AREA, left_out
+from alwa_d2.data.findings import ERROR, REVERSED, ZERO_AREA, left_out
 from alwa_d2.data.keypoints import flip_pairs
-from alwa_d2.data.training import check_something_to_train_on
+from alwa_d2.data.preflight import NOTHING_TO_TRAIN, TOO_FEW_POINTS, check_data
 from alwa_d2.engine import COCOEvaluator, Trainer
 from alwa_d2.engine.voc_evaluation import VOCEvaluator
 
@@ -142,7 +142,7 @@ class TestVOC:
         del entry["split"]
         register_datasets([entry])
         assert [record["image_id"] for record in DatasetCatalog.get("w")] == ["one"]
-        assert "1 pictures without an XML file" in left_out("w").summary()
+        assert "1 picture without an XML file" in left_out("w").summary()
 
 
 class TestCOCO:
@@ -150,9 +150,7 @@ class TestCOCO:
         boxes = [(1, 1, 9, 9), (9, 1, -8, 9), (5, 5, 0, 9), (60, 1, 9, 9), (5, 20, 9, -9)]
         coco(*(cat(i, box) for i, box in enumerate(boxes, 1)))
         assert used(tmp_path) == [[1, 1, 9, 9]]
-        assert left_out("c").summary() == (
-            "2 boxes reversed, 1 boxes of zero area, 1 boxes outside of their image"
-        )
+        assert left_out("c").counts == {REVERSED: 2, ZERO_AREA: 1, OUTSIDE: 1}
 
     BAD = ([[1, 2, 11, 7]], [[]], [], None, "x", [[1, 2, 3, 4, 5]], {"counts": [1], "size": [9, 9]})
 
@@ -171,7 +169,7 @@ class TestCOCO:
             wants="MASK_ON",
         )
         assert used(tmp_path) == [[1, 2, 10, 5], [2, 2, 9, 9]]
-        assert left_out("c").summary() == "2 objects without a usable mask"
+        assert left_out("c").summary().startswith("2 objects without a usable mask (first: ")
         (record,) = DatasetCatalog.get("c")
         evaluator = COCOEvaluator("c", output_dir=str(tmp_path))
         for items in (record["annotations"], evaluator.truth.dataset["annotations"]):
@@ -237,27 +235,45 @@ class TestCOCO:
 
 
 class TestNothingToTrainOn:
+    """One judgement, whether the sets are looked at before a run or a loader is built of them."""
+
+    @staticmethod
+    def judged(cfg):
+        """The finding's text, from both."""
+        cfg.DATASETS.TEST = ()
+        errors = {kind: each for kind, _, each in check_data(cfg).findings.of(ERROR)}
+        kind = next(each for each in (NOTHING_TO_TRAIN, TOO_FEW_POINTS) if each in errors)
+        with pytest.raises(ValueError) as error:
+            Trainer.build_train_loader(cfg)
+        assert str(error.value) == str(errors[kind][0])
+        return str(error.value)
+
     def test_counts_and_reasons(self, coco):
         cfg = coco(cat(1, iscrowd=1), cat(2, iscrowd=1), cat(3, (9, 9, -3, 3)))
-        message = (
-            r"DATASETS.TRAIN: .* got none: c has 1 images with 2 objects, of which 2 are crowds "
-            r"\(iscrowd 1\); left out: 1 boxes reversed"
-        )
-        with pytest.raises(ValueError, match=message):
-            check_something_to_train_on(cfg)
-        with pytest.raises(ValueError, match=message):
-            Trainer.build_train_loader(cfg)
+        text = "c: 1 image, no box that is no crowd (2 crowds; left out: 1 box reversed (first: "
+        assert self.judged(cfg).startswith(text)
 
-    def test_images_with_too_few_keypoints(self, coco):
-        points = {"keypoints": [1, 1, 0, 2, 2, 0]}
+    @pytest.mark.parametrize("keeps_empty", [False, True])
+    def test_images_with_too_few_keypoints(self, coco, keeps_empty):
+        """Crowds count where images without other objects are kept, as in Detectron2."""
         category = {**CATEGORY, "keypoints": ["head", "tail"]}
-        cfg = coco(cat(1, **points), category=category, wants="KEYPOINT_ON")
-        message = r"no image has 1 labelled keypoints \(MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER"
-        with pytest.raises(ValueError, match=message):
-            check_something_to_train_on(cfg)
+        points = {"keypoints": [1, 1, 2, 2, 2, 0]}
+        crowd = cat(2, keypoints=[1, 1, 2, 2, 2, 2], iscrowd=1)
+        cfg = coco(cat(1, **points), crowd, category=category, wants="KEYPOINT_ON")
+        cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = 2
+        cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = not keeps_empty
+        cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE = 3
+        Trainer.build_train_loader(cfg)
+        cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE = 4
+        text = "c: 1 image, none with 4 labelled keypoints, at most 3 (1 crowd; left out: nothing)"
+        assert self.judged(cfg).startswith(text)
+        assert "lower MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE" in self.judged(cfg)
 
     def test_one_object_is_enough(self, coco):
-        check_something_to_train_on(coco(cat(1)))
+        cfg = coco(cat(1))
+        cfg.DATASETS.TEST = ()
+        Trainer.build_train_loader(cfg)
+        assert not check_data(cfg).findings.number(ERROR)
 
     def test_no_data_set(self):
         message = r"DATASETS\.TRAIN: expected at least one data set .* got \(\)"
@@ -322,7 +338,7 @@ class TestKeypoints:
         truth = COCOEvaluator("c", output_dir=str(tmp_path)).truth.dataset["annotations"]
         assert [item["num_keypoints"] for item in truth] == [0, 2]
         assert truth[1]["keypoints"] == self.POINTS
-        assert "1 objects without keypoints" in left_out("c").summary()
+        assert "1 object without keypoints" in left_out("c").summary()
 
     def test_keypoints_wanted_and_none_there(self, coco):
         coco(cat(1), cat(2), category=self.HAND, wants="KEYPOINT_ON")

@@ -242,9 +242,12 @@ def test_refusals(environment):
     with pytest.raises(ValueError, match="MODEL.DEVICE: expected cuda for several .* got cuda:1"):
         launch(print, arguments("MODEL.DEVICE", "cuda:1", num_gpus=2))
     on_cpu = ("MODEL.DEVICE", "cpu")
+    environment.setenv("WORLD_SIZE", "four")
+    with pytest.raises(ValueError, match="WORLD_SIZE: expected a number, got 'four'"):
+        launch(print, arguments(*on_cpu))
     environment.setenv("WORLD_SIZE", "4")
     for name, value in (("LOCAL_WORLD_SIZE", "4"), ("RANK", "0"), ("LOCAL_RANK", "0")):
-        words = f"{name}: expected a number as WORLD_SIZE is set, got ''"
+        words = rf"{name}: expected a number \(WORLD_SIZE is 4; torchrun sets both\), got ''"
         with pytest.raises(ValueError, match=words):
             launch(print, arguments(*on_cpu))
         environment.setenv(name, value)
@@ -268,10 +271,13 @@ def test_other_processes_of_the_program_go_on(environment):
         other.join()
 
 
-def test_one_process_needs_no_group(environment):
-    args = arguments("MODEL.DEVICE", "cpu")
-    assert launch(lambda given: given is args, args)
-    for name, value in next(environments(1)).items():
+@pytest.mark.parametrize("given", ["none", "one", "empty", "a launcher's"])
+def test_one_process_needs_no_group(given, environment):
+    """Whatever a launcher or the system of a cluster sets."""
+    sizes = {"one": {"WORLD_SIZE": "1"}, "empty": {"WORLD_SIZE": ""}}
+    sizes |= {"none": {}, "a launcher's": next(environments(1))}
+    for name, value in sizes[given].items():
         environment.setenv(name, str(value))
-    assert launch(lambda given: given is args, args)
+    args = arguments("MODEL.DEVICE", "cpu")
+    assert launch(lambda own: own is args, args)
     assert not torch.distributed.is_initialized()

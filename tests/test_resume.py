@@ -3,7 +3,9 @@
 import logging
 import math
 import os
+import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,9 +17,10 @@ import torch
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
 from conftest import DEVICES, REPO
-from toy import INTERVAL, read_records, toy_cfg, toy_opts, train
+from toy import INTERVAL, ToyTrainer, read_records, toy_cfg, toy_opts, train
 
-from alwa_d2.engine import RankState
+from alwa_d2.engine import Checkpointer, RankState
+from alwa_d2.errors import UserError
 
 MODELS = {
     "RetinaNet": ("AlwaRetinaNet",),
@@ -149,15 +152,21 @@ class Planted:
 
 @pytest.mark.parametrize(
     "content",
-    ["truncated", "empty", "noise", "code", "model alone", "a tensor", "a list for a model"],
+    [
+        *("truncated", "empty", "noise", "a page", "code", "model alone", "a tensor"),
+        "a list for a model",
+    ],
 )
 def test_unusable_checkpoints_are_refused_by_name(content, finished):
     path, planted = finished / "model_final.pth", finished / "planted"
-    words = "expected a checkpoint, could not read it"
     if content == "truncated":
         path.write_bytes(path.read_bytes()[:-1000])
+        words = "expected a checkpoint, got one that is cut off; copy the file again$"
     elif content == "code":
         torch.save({"model": {}, "trainer": Planted(planted)}, path)
+        words = (
+            "expected a checkpoint, got one that holds posix.mkdir, which is code to be run; save"
+        )
     elif content == "model alone":
         torch.save({"model": load(path)["model"]}, path)
         words = "expected a training's checkpoint to resume from, got one without trainer"
@@ -168,17 +177,20 @@ def test_unusable_checkpoints_are_refused_by_name(content, finished):
         torch.save({"model": [1], "trainer": {}}, path)
         words = "expected a model's state, a dictionary, got list"
     else:
-        path.write_bytes(b"" if content == "empty" else os.urandom(5000))
+        begins = {"empty": b"", "noise": b"\x00noise", "a page": b"<!DOCTYPE html>\n<html>"}
+        path.write_bytes(begins[content])
+        words = f"expected a checkpoint, got a file that begins with {re.escape(repr(begins[content]))[:20]}"
+        words = words if begins[content] else "expected a checkpoint, got an empty file$"
     with pytest.raises(ValueError, match=words) as error:
         resume(finished)
-    assert str(path) in str(error.value)
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
     assert not planted.exists()
 
 
 @pytest.mark.parametrize(
     "opts, words",
     [
-        (("AlwaGeneralizedRCNN",), "missing or of another shape, such as proposal_generator"),
+        (("AlwaGeneralizedRCNN",), "missing or of another shape: .*, such as proposal_generator"),
         (("AlwaRetinaNet", "MODEL.RETINANET.NUM_CLASSES", 5), "such as head.cls_score"),
     ],
 )
@@ -213,6 +225,40 @@ def test_a_broken_weighter_begins_anew(name, value, words, finished, caplog):
         trainer = resume(finished)
     assert len(lines(caplog)) == 1 and words in lines(caplog)[0]
     assert trainer.iter == 8 and trainer.model.loss_weighter.weight_vector.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("a.pkl", b"<!DOCTYPE html>", "got a file that begins with b'<!DOCTYPE html>'"),
+        ("a.pkl", b"", "got an empty file"),
+        ("a.pkl", pickle.dumps([1, 2]), "got one that cannot be read"),
+        ("a.pth", pickle.dumps({"a": 1}, 4), "got one that cannot be read"),
+    ],
+)
+def test_weights_to_start_from_that_are_none_are_one_line(name, content, words, tmp_path):
+    """Detectron2's own format, too."""
+    (tmp_path / name).write_bytes(content)
+    model = ToyTrainer.build_model(toy_cfg("AlwaRetinaNet", tmp_path))
+    with pytest.raises(UserError) as error:
+        Checkpointer(model).load(str(tmp_path / name), checkpointables=[])
+    line = str(error.value)
+    assert line.startswith(f"{tmp_path / name}: expected a checkpoint, {words}")
+    assert "\n" not in line and len(line) < 300 and "weights_only` set to `False" not in line
+
+
+def test_resuming_where_nothing_was_begun_says_so(tmp_path, caplog):
+    cfg = toy_cfg("AlwaRetinaNet", tmp_path, "SOLVER.MAX_ITER", 1)
+    with caplog.at_level(logging.INFO):
+        assert train(cfg, resume=True).start_iter == 0
+    words = f"--resume: no checkpoint in {tmp_path}, nothing to go on from; training begins at "
+    assert [line for line in lines(caplog) if line.startswith("--resume")] == [
+        words + "iteration 0"
+    ]
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        resume(tmp_path)
+    assert "--resume" not in caplog.text
 
 
 def test_a_checkpoint_without_random_states_says_so(finished, caplog):

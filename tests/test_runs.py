@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from run_folders import config, drawn, records, write_run
+from run_folders import config, constant, drawn, records, write_run
 
 from alwa_d2.analysis import losses_figure
 from alwa_d2.analysis.loss_names import label
@@ -12,6 +12,7 @@ from alwa_d2.analysis.run_files import flatten
 from alwa_d2.analysis.runs import load_run
 from alwa_d2.analysis.titles import headline, rule_name
 from alwa_d2.cli.main import main
+from alwa_d2.errors import UserError
 
 
 def test_names_of_losses_in_words():
@@ -55,6 +56,25 @@ def test_of_two_trainings_in_one_folder_the_last_one_counts(tmp_path, capsys):
     assert run.series["loss_cls"].tolist() == [[19, 39, 59], [5.0] * 3]
     assert run.series["bbox/AP"].tolist() == [[13], [2.0]] and "alwa/stat_cls" not in run.series
     assert run.iterations == 60 and main(["diagnose", str(folder)]) == 0
+
+
+def test_settings_of_a_resumed_run_are_its_last_ones(tmp_path, capsys):
+    """ALWA, resumed as Fixed and killed before a line was logged: it is no run of fixed weights."""
+    run = load_run(write_run(tmp_path / "a", settings=config("Fixed")))
+    assert "config.yaml: Fixed weights, but those in metrics.json move" in capsys.readouterr().err
+    assert run.fixed_weights is None
+    assert constant(tmp_path / "b", 0.5, 1.0).fixed_weights == (0.5, 1.0)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_start_that_logged_nothing_leaves_no_trace(tmp_path, capsys):
+    """Killed within the first period: an empty file, to which the next training's lines come."""
+    folder = write_run(tmp_path / "a", [])
+    with pytest.raises(UserError, match="metrics.json: empty"):
+        load_run(folder)
+    with open(folder / "metrics.json", "a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in records())
+    assert load_run(folder).iterations == 200 and capsys.readouterr().err == ""
 
 
 def test_evaluations_out_of_order_are_of_one_training(tmp_path, capsys):

@@ -109,7 +109,7 @@ def test_weights_that_are_no_checkpoint_or_another_models_are_refused(tmp_path, 
     (tmp_path / "text.pth").write_text("no checkpoint")
     torch.save({"model": {"head.weight": torch.zeros(3)}}, tmp_path / "other.pth")
     for name, message in (
-        ("text.pth", "expected a checkpoint, could not read it"),
+        ("text.pth", "expected a checkpoint, got a file that begins with b'no checkpoint'"),
         ("other.pth", "expected a checkpoint of this model to evaluate"),
     ):
         arguments = ["--config-file", CONFIG, "MODEL.WEIGHTS", str(tmp_path / name)]

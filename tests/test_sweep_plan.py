@@ -165,7 +165,7 @@ def test_our_own_sweeps(path, registered):
     spec = read_sweep(path, registered)
     five = list(range(5))
     seeds = {"bccd": [0], "weighters": [0, 1]}
-    seeds |= {"learning_rate": five, "learning_rate_adamw": five}
+    seeds |= dict.fromkeys(("learning_rate", "learning_rate_adamw", "few_images"), five)
     assert spec.seeds == seeds.get(path.stem, [0, 1, 2])
     assert all(map(spec.baseline_of, spec.cells))
     runs = make_runs(spec)

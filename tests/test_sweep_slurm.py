@@ -121,7 +121,7 @@ def test_a_stopped_sweep_finds_its_jobs_again(folder, cluster, number, capsys):
     process.send_signal(number)
     log = process.communicate(timeout=30)[1]
     if number == signal.SIGTERM:
-        assert "2 jobs go on" in log and "(scancel 100 101 ends them)" in log
+        assert "2 jobs left to Slurm" in log and "(scancel 100 101 ends them)" in log
         assert process.returncode == 128 + number
     # Nothing else may train them meanwhile.
     capsys.readouterr()
@@ -178,7 +178,7 @@ def test_what_is_not_there(folder, capsys, monkeypatch):
     assert 'Could not detect "srun"' in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "submitit", None)
     assert sweep(write(folder), *ON_SLURM) == 2
-    assert "pip install submitit" in capsys.readouterr().err
+    assert 'pip install "alwa_d2[slurm]"' in capsys.readouterr().err
 
 
 # ---- a job

@@ -166,7 +166,7 @@ def test_of_several_processes_too(voc_root, tmp_path):
     flags = (*two, "--traceback")
     code, log = train_net(voc_root, tmp_path / "c", *opts, "MODEL.WEIGHTS", "no.pth", flags=flags)
     assert code == 2 and log.splitlines()[-1].startswith("alwa-d2 train: MODEL.WEIGHTS: ")
-    assert "Traceback" in log and "resume_or_load" in log  # where it was, in the started process
+    assert "Traceback" in log and "check_is_there" in log  # where it was, in the started process
 
 
 @pytest.mark.parametrize(
@@ -177,6 +177,10 @@ def test_of_several_processes_too(voc_root, tmp_path):
         ("_BASE_: no.yaml\n", "no.yaml"),
         ("", "expected a mapping from config keys to values, got nothing"),
         ("just text", "got a scalar"),
+        (
+            "SEED: 1\nOUTPUT_DIR: !!python/object/apply:os.getcwd []",
+            "line 2: expected plain YAML, ",
+        ),
     ],
 )
 def test_broken_config_files_are_named(tmp_path, text, words, capsys, monkeypatch):

@@ -14,6 +14,7 @@ from detectron2.structures import Instances
 from detectron2.structures.boxes import matched_pairwise_iou
 from tabulate import tabulate
 
+from .._show import counted
 from ..errors import UserError
 from .anchor_labels import NOT_POSITIVE, Labeller, Sample, shifted
 from .images import progress
@@ -95,7 +96,5 @@ def format_table(rows: Sequence[Row]) -> str:
 def describe(name: str, architecture: str, samples: Sequence[Sample]) -> str:
     """What was measured, in a line; the size of a box is the root of its area."""
     sizes = torch.cat([sample.truth.gt_boxes.area() for sample in samples]).sqrt()
-    return (
-        f"{name}, {architecture}: {len(samples)} images, {len(sizes)} boxes, "
-        f"median size {sizes.median():.0f} px"
-    )
+    held = f"{counted(len(samples), 'images')}, {counted(len(sizes), 'boxes')}"
+    return f"{name}, {architecture}: {held}, median size {sizes.median():.0f} px"

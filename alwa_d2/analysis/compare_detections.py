@@ -9,6 +9,7 @@ import torch
 from detectron2.data import MetadataCatalog
 from PIL import Image
 
+from .._show import counted
 from ..data.register import registered_for_now
 from ..engine import setup_cfg
 from ..errors import UserError
@@ -50,7 +51,8 @@ class Comparison:
 
     def report(self) -> str:
         """The size of the data set, and the table of false positives."""
-        head = f"{self.dataset}: {len(self.samples[0])} images, {self.curves[0].truths} boxes"
+        images, boxes = len(self.samples[0]), self.curves[0].truths
+        head = f"{self.dataset}: {counted(images, 'images')}, {counted(boxes, 'boxes')}"
         return f"{head}\n{false_positive_table(self.curves, self.labels, self.recall)}"
 
     def draw(self, scale: float = 1.0) -> Image.Image:
@@ -61,7 +63,7 @@ class Comparison:
         for index in self.shown:
             row = zip((samples[index] for samples in self.samples), limits)
             rows.append([replace(s, found=s.found[s.found.scores >= limit]) for s, limit in row])
-        title = f"{self.dataset}: {len(rows)} of {len(self.samples[0])} images, "
+        title = f"{self.dataset}: {len(rows)} of {counted(len(self.samples[0]), 'images')}, "
         title += f"both at recall {self.recall:.3f} over all"
         if all(self.points):
             first, second = (point[1] for point in self.points)
@@ -98,8 +100,8 @@ def _check_same_data(first: Sequence[Sample], second: Sequence[Sample], name: st
     image = next(differing, None)
     if len(first) != len(second):
         raise UserError(
-            f"the runs' test sets {name} differ: {len(first)} images and {len(second)}; expected "
-            "the same images and boxes"
+            f"the runs' test sets {name} differ: {counted(len(first), 'images')} and "
+            f"{len(second):,}; expected the same images and boxes"
         )
     if image is not None:
         raise UserError(

@@ -7,7 +7,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from .loss_names import label
 from .runs import WEIGHT, Run
 
-# Okabe and Ito's palette: blue, vermillion, green, purple, orange and sky blue stay apart for
+# Okabe and Ito's palette: blue, vermilion, green, purple, orange and sky blue stay apart for
 # colour-blind readers.
 HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 KEPT = dict(color="0.75", lw=0.8, ls=":")

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from tabulate import tabulate
 
-from ..data.findings import ERROR, WARNING
 from ..data.preflight import Report, Survey
 
 MAX_CLASSES = 40  # in the table; of more, the most frequent and a few rare ones are shown
@@ -15,14 +14,7 @@ _RARE = 10
 def page(report: Report) -> str:
     """The whole page, several lines."""
     parts = [_sets(report), _layouts(report), _classes(report), report.findings.page()]
-    return "\n\n".join(part for part in [*parts, verdict(report)] if part)
-
-
-def verdict(report: Report) -> str:
-    """One line: how many errors and warnings."""
-    numbers = (report.findings.number(severity) for severity in (ERROR, WARNING))
-    words = (f"{n} {word}{'s' * (n != 1)}" for n, word in zip(numbers, (ERROR, WARNING)))
-    return ", ".join(words)
+    return "\n\n".join(part for part in [*parts, report.findings.verdict()] if part)
 
 
 def total_counts(surveys: Sequence[Survey], classes: int) -> np.ndarray:

@@ -6,10 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
+from .._show import counted
 from ..data.findings import ERROR, WARNING
 from ..data.preflight import Report, Survey
 from .curves import HUES
-from .data_page import box_sides, share, total_counts, verdict
+from .data_page import box_sides, share, total_counts
 from .fonts import legend, stand_ins
 
 MAX_CLASSES = 25  # bars that can be read
@@ -68,7 +69,8 @@ def _totals(report: Report) -> str:
         empty = share(sum(survey.empty for survey in surveys), images)
         boxes = sum(survey.boxes for survey in surveys)
         names = ", ".join(survey.name for survey in surveys)
-        texts.append(f"{use} ({names}): {images:,} images, {empty} without box, {boxes:,} boxes")
+        held = f"{counted(images, 'images')}, {empty} without box, {counted(boxes, 'boxes')}"
+        texts.append(f"{use} ({names}): {held}")
     return "\n".join(texts)
 
 
@@ -102,7 +104,7 @@ def _draw_classes(axes, report: Report) -> None:
 def _draw_findings(axes, report: Report) -> None:
     findings = report.findings
     kinds = [(kind, n) for severity in FAULTS for kind, n, _ in findings.of(severity)]
-    axes.set_title(f"What was found: {verdict(report)}")
+    axes.set_title(f"What was found: {report.findings.verdict()}")
     if not kinds:
         axes.text(0.5, 0.5, "nothing", ha="center", va="center", fontsize=14, color="0.4")
         axes.set_axis_off()

@@ -1,5 +1,6 @@
 """A finished run: what it logged, its settings, and how its losses were weighted."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from .loss_names import find_pairs, in_order
 from .run_files import read_config, read_metrics
 
 WEIGHT, STATISTIC = "alwa/weight_", "alwa/stat_"  # a loss's name follows
+_SAME = 1e-6  # weights are float32, and means over processes
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,15 @@ class Run:
     @property
     def fixed_weights(self) -> tuple[float, float] | None:
         """Weights (classification, box) of a run whose weights stay, None if they may move."""
-        if self.weighting.name != "Fixed" or not self.weighting.pairs:
+        if self.weighting.name != "Fixed" or not self.weighting.pairs or self.was_changed:
             return None
         return tuple(self.last(WEIGHT + name) for name in self.weighting.pairs[0])
+
+    @property
+    def was_changed(self) -> bool:
+        """Whether weights have moved that stay by the settings: a resumed run had others before."""
+        weights = (self.series[WEIGHT + name][1] for name in self.losses)
+        return self.weighting.name == "Fixed" and any(np.ptp(each) > _SAME for each in weights)
 
     @property
     def updates(self) -> list[int]:
@@ -133,4 +141,11 @@ def load_run(folder: str | Path) -> Run:
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         reason = f"no {error.args[0]}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{config}: expected a run's config with MODEL.ALWA; {reason}") from error
-    return Run(Path(folder).resolve().name, series, losses, settings, weighting)
+    run = Run(Path(folder).resolve().name, series, losses, settings, weighting)
+    if run.was_changed:
+        print(
+            f"warning: {config}: Fixed weights, but those in {metrics.name} move: the settings are "
+            "the last ones of a run that was resumed with others",
+            file=sys.stderr,
+        )
+    return run

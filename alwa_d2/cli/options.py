@@ -31,6 +31,13 @@ def config_path(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def key_or_value(text: str) -> str:
+    """An argument of a KEY VALUE pair; argparse takes all that follows the first for such."""
+    if text.startswith("--") or text == "-h":
+        raise argparse.ArgumentTypeError(f"options stand before KEY VALUE pairs, got {text} behind")
+    return text
+
+
 def add_config_arguments(parser, default: str | None = None) -> None:
     """
     `--config-file` and, at the end of the line, KEY VALUE pairs.
@@ -46,7 +53,7 @@ def add_config_arguments(parser, default: str | None = None) -> None:
         f"retina_alwa.yaml, voc/..., coco/...{f'; default: {default}' if default else ''}",
     ).complete = shtab.FILE  # fmt: skip
     parser.add_argument(
-        "opts", metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[],
+        "opts", metavar="KEY VALUE", nargs=argparse.REMAINDER, default=[], type=key_or_value,
         help="settings that take the place of the config's, after all options: KEY VALUE pairs "
         "such as SOLVER.BASE_LR 0.01",
     )  # fmt: skip

@@ -1,8 +1,9 @@
-"""Warnings of other packages that a user of the command can do nothing about."""
+"""What a user of the command can do nothing about: others' warnings, output that nobody reads."""
 
 import logging
 import os
 import re
+import sys
 import warnings
 
 # How the message begins, and its category. No comma and no colon, which have a meaning in
@@ -30,7 +31,31 @@ def silence() -> None:
         warnings.filterwarnings("ignore", re.escape(message), category, append=True)
     for name in CHATTER:
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.Handler.handleError = _handle_error
     # The last of the variable's filters is the first that counts.
     given = [f for f in os.environ.get("PYTHONWARNINGS", "").split(",") if f]
     ours = [f"ignore:{message}:{category.__name__}" for message, category in NOISE]
     os.environ["PYTHONWARNINGS"] = ",".join([f for f in ours if f not in given] + given)
+
+
+_log_error = logging.Handler.handleError
+
+
+def _handle_error(handler: logging.Handler, record: logging.LogRecord) -> None:
+    """Python's, which prints a traceback for each line; but where what reads the log has gone, as
+    `head` does, a training goes on without a word: its folder has the log, too."""
+    if isinstance(sys.exc_info()[1], BrokenPipeError):
+        leave_output()
+    else:
+        _log_error(handler, record)
+
+
+def leave_output() -> None:
+    """What is written from now on to an output that nobody reads any more goes nowhere."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from .._show import counted
 from .options import add_config_arguments, add_image_arguments
 
 SCORE = 0.5
@@ -32,7 +33,8 @@ def run(args) -> int:
     cfg = setup_cfg(args.config_file, args.opts)
     name = args.dataset or next(iter(cfg.DATASETS.TEST), "")
     samples = load_samples(cfg, name, args.num_images, args.score_thresh)
-    title = f"{name}: {len(samples)} images, detections scored {args.score_thresh:g} or more"
+    title = f"{name}: {counted(len(samples), 'images')}, "
+    title += f"detections scored {args.score_thresh:g} or more"
     names = MetadataCatalog.get(name).get("thing_classes", [])
     output = args.output or Path(cfg.OUTPUT_DIR, "detections.png")
     save_png(lambda s: make_sheet(samples, names, title, round(TILE * s)), output, COLOURS)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from detectron2.structures import BoxMode
 
+from .._show import counted
 from .boxes import OUTSIDE
 from .findings import ERROR, REVERSED, WARNING, ZERO_AREA, Findings, Kind
 
@@ -138,7 +139,7 @@ def _guesses(boxes: Boxes, reversed_boxes: int) -> Iterator[str]:
 def _guess_of_overhang(boxes: Boxes) -> Iterator[str]:
     """Boxes stand over their images by more than rounding: what would explain it."""
     count, total = int((boxes.overhang > _SLACK).sum()), len(boxes.corners)
-    text = f"{count} of {total} boxes stand over the border of their images"
+    text = f"{count} of {counted(total, 'boxes')} over the border of the image"
     low, extents, frame = boxes.corners[:, :2], boxes.sides, boxes.frame
     as_corners = ((extents >= low) & (extents <= frame + _SLACK)).all(axis=1)
     as_middles = ((low >= extents / 2 - _SLACK) & (low + extents / 2 <= frame + _SLACK)).all(axis=1)

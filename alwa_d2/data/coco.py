@@ -7,6 +7,7 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
+from .._show import counted
 from .checks import refuse
 from .coco_file import read_content
 from .coco_objects import ObjectReader, UnknownCategory
@@ -95,7 +96,9 @@ class COCOSet:
             return images
         chosen = self.part.of([image["file_name"] for image in images.values()])
         if not chosen:
-            raise ValueError(f"{self.name}: {self.part} holds none of the {len(images)} images")
+            raise ValueError(
+                f"{self.name}: {self.part} holds none of {counted(len(images), 'images')}"
+            )
         return {k: image for k, image in images.items() if image["file_name"] in chosen}
 
     def _find(self, index: FileIndex, name: str, findings: Findings | None) -> str | None:

@@ -32,13 +32,19 @@ def read_content(path: str) -> dict[str, Any]:
     Annotations are a list of objects; :func:`check_annotation` looks at each.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:  # Windows' tools write a byte order mark
+        with open(path, "rb") as file:
+            begin = file.read(40)
+        # Windows' tools write a byte order mark, or UTF-16.
+        with open(path, encoding=json.detect_encoding(begin)) as file:
             content = json.load(file)
         _categories(content)
         _check_images(content)
         _list(content, "annotations")
     except RecursionError as error:
         raise ValueError(f"{path}: not a COCO json file: nested too deeply") from error
+    except json.JSONDecodeError as error:
+        text = f"no JSON ({error}); it begins with {begin!r}" if begin else "the file is empty"
+        raise ValueError(f"{path}: not a COCO json file: {text}") from error
     except ValueError as error:
         raise ValueError(f"{path}: not a COCO json file: {error}") from error
     return content
@@ -183,6 +189,7 @@ def check_object(item: dict) -> None:
             '"ignore" must be 0 or missing, which Detectron2 and COCO read in different ways, got '
             f"{show(item['ignore'])}; iscrowd 1 is what neither counts"
         )
-    if box[2] > 0 and box[3] > 0 and "area" in item:  # other boxes are left out anyway
-        if not (is_number(item["area"]) and item["area"] >= 0):
-            refuse_value("area", "a number of at least 0", item["area"])
+    area = item.get("area")  # some tools write null where they do not know it
+    if box[2] > 0 and box[3] > 0 and area is not None:  # other boxes are left out anyway
+        if not (is_number(area) and area >= 0):
+            refuse_value("area", "a number of at least 0", area)

@@ -15,8 +15,9 @@ NO_MASK = Kind(
     "objects without a usable mask", WARNING, "left out; give polygons of at least 3 corners"
 )
 NO_POINTS = Kind(
-    "objects without keypoints, whose boxes are used", WARNING, "annotate the points, if they show"
-)
+    "objects without keypoints, of which the box is used", WARNING,
+    "annotate the points, if they show",
+)  # fmt: skip
 _NO_MASKS = Kind(
     "data sets without masks", ERROR, "set MODEL.MASK_ON to False, or annotate the objects' masks"
 )
@@ -113,7 +114,7 @@ class ObjectReader:
             return None
         kept = item.copy()
         kept.setdefault("iscrowd", 0)
-        # Some tools write 0 for all; COCO's small, medium and large go by it.
+        # Some tools write 0 or null for all; COCO's small, medium and large go by it.
         kept["area"] = item.get("area") or item["bbox"][2] * item["bbox"][3]
         if points is None and self._needs.keypoints:
             self._leave_out(NO_POINTS, index, item, "no keypoints", left)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 
+from .._show import counted
 from .checks import is_coordinate
 from .coco_file import refuse_value
 from .needs import Needs
@@ -77,7 +78,7 @@ def usable_keypoints(item: dict, number: int, needs: Needs) -> list[float] | Non
 def _check_points(points: list[float], number: int) -> None:
     if len(points) % 3 or (number and len(points) != 3 * number):
         expected = f"{number or 'some'} times x, y, visibility, one for each keypoint's name"
-        refuse_value("keypoints", expected, f"{len(points)} numbers")
+        refuse_value("keypoints", expected, counted(len(points), "numbers"))
     if not all(value in (0, 1, 2) for value in points[2::3]):
         refuse_value("keypoints", "x, y and visibility 0, 1 or 2", points)
 

@@ -149,7 +149,7 @@ def _complete_voc(where: str, entry: dict[str, Any]) -> dict[str, Any]:
     try:
         layout = layout_of(entry)
         key = "split"
-        if not split_ids(layout, entry["split"]):
+        if not split_ids(layout, entry["split"], tell=False):
             raise ValueError(f"{layout.annotations}: expected XML files, got none")
     except (ValueError, FileNotFoundError) as error:
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError

@@ -14,6 +14,8 @@ set's registered name either way, so that training, evaluation and checks speak 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from .._show import counted
+
 ERROR = "error"  # training or evaluation would fail or be wrong
 WARNING = "warning"  # probably not meant
 KEPT = 3  # findings of each kind that are shown
@@ -21,8 +23,9 @@ KEPT = 3  # findings of each kind that are shown
 
 @dataclass(frozen=True)
 class Kind:
-    """What findings have in common: `name` in the plural, such as "boxes of zero area", `severity`
-    ERROR or WARNING, and `remedy`, what the user may do, a phrase that can follow a semicolon."""
+    """What findings have in common: `name` in the plural, such as "boxes of zero area", of which
+    `counted` makes the singular, `severity` ERROR or WARNING, and `remedy`, what the user may do, a
+    phrase that can follow a semicolon."""
 
     name: str
     severity: str
@@ -31,9 +34,12 @@ class Kind:
 
 # Kinds that readers and checks share; those of one place stand there.
 MISSING_IMAGE = Kind("images missing", ERROR, "put the file there, or take its entry out")
+MISSING_ANNOTATION = Kind(
+    "annotation files missing", ERROR, "put the file there, or take the id out of the list"
+)
 BAD_ANNOTATION = Kind("annotations that cannot be read", ERROR, "correct the file")
 UNKNOWN_CLASS = Kind(
-    "objects of unknown classes", ERROR, 'correct the name, or add it to the entry\'s "classes"'
+    "objects of an unknown class", ERROR, 'correct the name, or add it to the entry\'s "classes"'
 )
 REVERSED = Kind("boxes reversed", WARNING, "left out; put the smaller coordinate first")
 ZERO_AREA = Kind("boxes of zero area", WARNING, "left out; draw them again or delete them")
@@ -48,9 +54,14 @@ class Finding:
     object: str
     found: str
 
-    def __str__(self) -> str:
+    @property
+    def place(self) -> str:
+        """Where, and what: the finding without its remedy."""
         where = f"{self.file}, {self.object}" if self.object else self.file
-        return f"{where}: {self.found}; {self.kind.remedy}"
+        return f"{where}: {self.found}"
+
+    def __str__(self) -> str:
+        return f"{self.place}; {self.kind.remedy}"
 
 
 @dataclass
@@ -86,9 +97,16 @@ class Findings:
                 yield kind, count, self.first[kind]
 
     def summary(self) -> str:
-        """One phrase: "3 images missing, 1 boxes of zero area", or "nothing"."""
-        parts = [f"{count} {kind.name}" for kind, count in self.counts.items()]
+        """One phrase: the number of each kind, with the first of it; or "nothing"."""
+        parts = [
+            f"{counted(count, kind.name)} (first: {self.first[kind][0].place})"
+            for kind, count in self.counts.items()
+        ]
         return ", ".join(parts) or "nothing"
+
+    def verdict(self) -> str:
+        """Such as "1 error, 0 warnings"."""
+        return ", ".join(counted(self.number(each), f"{each}s") for each in (ERROR, WARNING))
 
     def page(self) -> str:
         """Lines for a terminal: errors first, under each kind its remedy and the first few."""
@@ -97,9 +115,7 @@ class Findings:
             for kind, count, first in self.of(severity):
                 lines.append(f"{severity.upper()}: {kind.name}: {count}")
                 lines.append(f"  remedy: {kind.remedy}")
-                for each in first:
-                    where = f"{each.file}, {each.object}" if each.object else each.file
-                    lines.append(f"    {where}: {each.found}")
+                lines += [f"    {each.place}" for each in first]
                 if count > len(first):
                     lines.append(f"    ... and {count - len(first)} more")
         return "\n".join(lines)

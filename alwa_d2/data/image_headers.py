@@ -18,6 +18,7 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from .deep_colour import high_byte, is_deep
 from .findings import ERROR, MISSING_IMAGE, WARNING, Kind
 
 UNREADABLE = Kind("images that cannot be read", ERROR, "write the file anew or take it out")
@@ -40,7 +41,7 @@ PAGES = Kind("image files of several pages", WARNING, "the first page is read; s
 
 WORKERS = 8  # threads: they wait for a network's disk together; on a local one they cost nothing
 _CHUNK = 64  # images a task of a thread
-_READ_OF_MODE = 3  # images of a chunk that are decoded for the range of a wide mode
+_READ_OF_MODE = 3  # images of a chunk that are decoded for the range of 16 bits and more
 _EXIF_ORIENTATION = 0x0112
 QUARTER_TURNS = (5, 6, 7, 8)  # orientations whose width and height change places
 _PNG_TEXT = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")  # chunks that may hold an orientation
@@ -65,12 +66,14 @@ def mode_of(image_format: str) -> str:
 class Header:
     """One file: `size` (width, height) in pixels as read, after the turn by EXIF, None where it
     cannot be read; `identity` is the same for the same file, and where all was decoded for the same
-    content; `faults` are kinds with what was found."""
+    content; `faults` are kinds with what was found; `high_byte` is the highest value read of 16
+    bits a colour, None for other images and those that were not decoded for it."""
 
     size: tuple[int, int] | None
     orientation: int  # of EXIF; 1 is upright
     identity: tuple
     faults: tuple[tuple[Kind, str], ...]
+    high_byte: int | None = None
 
     @property
     def turned(self) -> bool:
@@ -101,11 +104,12 @@ def read_headers(paths: Sequence[str], reading: Reading) -> Iterator[Header]:
 
 
 def _read_chunk(paths: Sequence[str], reading: Reading) -> list[Header]:
-    headers, clipped = [], 0
+    headers, looked_at = [], 0
     for path in paths:
-        # Where some of a mode are clipped, the others are not decoded to see whether they are too.
-        header = _read(path, reading, clipped < _READ_OF_MODE)
-        clipped += any(kind == CLIPPED for kind, _ in header.faults)
+        # Where some are clipped, or of 16 bits a colour, the others are not decoded for it.
+        header = _read(path, reading, looked_at < _READ_OF_MODE)
+        looked_at += any(kind == CLIPPED for kind, _ in header.faults)
+        looked_at += header.high_byte is not None
         headers.append(header)
     return headers
 
@@ -131,6 +135,7 @@ def _read_open(file: BinaryIO, reading: Reading, look_at_range: bool) -> Header:
     try:
         with Image.open(source) as image:
             faults = [*_pages(image)]
+            look_at_colour = is_deep(image) and (look_at_range or reading.decode)
             late_text, cut = _look_at_end(image, source, status.st_size)
             if reading.decode or late_text or cut:
                 faults += _decode(image, reading)
@@ -144,7 +149,8 @@ def _read_open(file: BinaryIO, reading: Reading, look_at_range: bool) -> Header:
                 faults.append((TURNED_TWICE, f"orientation {orientation}"))
                 orientation = 1
             size = image.size[::-1] if orientation in QUARTER_TURNS else image.size
-            return Header(size, orientation, identity, tuple(faults))
+            highest = high_byte(image) if look_at_colour and not faults else None
+            return Header(size, orientation, identity, tuple(faults), highest)
     except UnidentifiedImageError:
         source.seek(0)
         begin = source.read(16)

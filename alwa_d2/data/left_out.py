@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 
+from .._show import counted
 from .findings import Findings, note_left_out
 
 logger = logging.getLogger(__name__)
@@ -18,15 +19,5 @@ def log_loaded(
     boxes = sum(len(record["annotations"]) for record in records)
     level = logging.WARNING if left.counts else logging.INFO
     logger.info("%s: %s", name, source)
-    text = "%s: %d images, %d boxes; left out: %s"
-    logger.log(level, text, name, len(records), boxes, reasons(left))
-
-
-def reasons(left: Findings) -> str:
-    """The numbers of each kind, with the first of it."""
-    parts = []
-    for kind, number in left.counts.items():
-        first = left.first[kind][0]
-        where = f"{first.file}, {first.object}" if first.object else first.file
-        parts.append(f"{number} {kind.name} (first: {where}: {first.found})")
-    return ", ".join(parts) or "nothing"
+    held = f"{counted(len(records), 'images')}, {counted(boxes, 'boxes')}"
+    logger.log(level, "%s: %s; left out: %s", name, held, left.summary())

@@ -6,13 +6,13 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
 from PIL import ImageFile
 
-from ..errors import UserError
+from ..errors import RunError
 
 _TRUNCATED = "copy the file again, or load what is there with INPUT.LOAD_TRUNCATED True"
 _REMEDY = "alwa-d2 check-data --decode looks at all images"
 
 
-class ImageError(UserError):
+class ImageError(RunError):
     """An image or its annotations that cannot be used in training or evaluation."""
 
     def __init__(self, message: str):

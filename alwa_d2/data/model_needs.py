@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
+from .._show import counted
 from .findings import ERROR, Findings, Kind
 
 NO_MASK = Kind(
@@ -12,7 +13,7 @@ NO_MASK = Kind(
     "add polygons, delete the objects, or set MODEL.MASK_ON False",
 )  # fmt: skip
 RLE_MASK = Kind(
-    "masks that are no polygons", ERROR, "set INPUT.MASK_FORMAT bitmask to use masks in RLE"
+    "masks other than polygons", ERROR, "set INPUT.MASK_FORMAT bitmask to use masks in RLE"
 )
 RLE_SIZE = Kind("masks of another size than the image", ERROR, "write masks of the image's size")
 BAD_KEYPOINTS = Kind(
@@ -20,7 +21,7 @@ BAD_KEYPOINTS = Kind(
     "add them (x, y, visibility each), or set MODEL.KEYPOINT_ON False",
 )  # fmt: skip
 KEYPOINT_SETTING = Kind(
-    "settings of keypoints that do not fit", ERROR,
+    "ill-fitting settings of keypoints", ERROR,
     "correct the setting or the data set, or set MODEL.KEYPOINT_ON False",
 )  # fmt: skip
 
@@ -69,8 +70,8 @@ def _keypoint_fault(item: dict, length: int) -> tuple[Kind, str] | None:
     if len(points) == length:
         return None
     return BAD_KEYPOINTS, (
-        f"expected {length // 3} keypoints (MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS), {length} "
-        f"numbers, got {len(points)}"
+        f"expected {counted(length // 3, 'keypoints')} (MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS), "
+        f"{length} numbers, got {len(points)}"
     )
 
 
@@ -88,7 +89,7 @@ def check_keypoint_settings(cfg: CfgNode, findings: Findings) -> None:
             findings.add(KEYPOINT_SETTING, name, "", text)
         elif len(names) != number:
             text = (
-                f"{len(names)} keypoints ({', '.join(names)}), and "
+                f"{counted(len(names), 'keypoints')} ({', '.join(names)}), and "
                 f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {number}"
             )
             findings.add(KEYPOINT_SETTING, name, "", text)
@@ -96,6 +97,7 @@ def check_keypoint_settings(cfg: CfgNode, findings: Findings) -> None:
     coco = [n for n in cfg.DATASETS.TEST if MetadataCatalog.get(n).evaluator_type == "coco"]
     if coco and len(given or [0] * 17) != number:  # by default pycocotools takes COCO's 17
         text = (
-            f"{len(given)} numbers for {number} keypoints (MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS)"
+            f"{counted(len(given), 'numbers')} for {counted(number, 'keypoints')} "
+            "(MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS)"
         )
         findings.add(KEYPOINT_SETTING, "TEST.KEYPOINT_OKS_SIGMAS", "", text)

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 _MAX_COMPARED = 40_000
 _MAX_SEARCHES = 3
 
+_told: set[str] = set()  # folders whose names are written otherwise, told of in this process
+
 
 def files_below(folder: str, suffix: str = "") -> Iterator[str]:
     """Paths of the files below `folder` from there on, with "/", in sorted order.
@@ -55,7 +57,6 @@ class FileIndex:
         self.folder = folder
         self._suffix = suffix
         self._searches_left = _MAX_SEARCHES
-        self._has_told = False
 
     @cached_property
     def names(self) -> list[str]:
@@ -83,8 +84,8 @@ class FileIndex:
 
     def find(self, name: str) -> str | None:
         """The file that is meant by `name`: the one of that name, or the only one whose name
-        differs in Unicode form, case, kind of slashes or %-signs alone (one log line tells of the
-        first such file)."""
+        differs in Unicode form, case, kind of slashes or %-signs alone (one log line a process
+        tells of the first such file)."""
         if os.path.isfile(os.path.join(self.folder, name)):
             return posixpath.normpath(name)  # ./a is a
         found = self._written_otherwise.get(plain(name).casefold(), [])
@@ -92,8 +93,8 @@ class FileIndex:
             found = [each for each in found if plain(each) == plain(name)]
         if len(found) != 1:
             return None
-        if not self._has_told:
-            self._has_told = True
+        if self.folder not in _told:
+            _told.add(self.folder)
             text = "%s: %a is taken for %a, which is written otherwise; others likewise"
             logger.warning(text, self.folder, found[0], name)
         return found[0]

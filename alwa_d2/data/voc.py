@@ -12,7 +12,7 @@ from functools import cache
 
 from PIL import Image
 
-from .._show import show
+from .._show import counted, show
 from .checks import MAX_PIXELS, is_coordinate
 from .image_headers import QUARTER_TURNS, orientation_of
 from .names import files_below
@@ -118,7 +118,7 @@ def names_in(folder: str) -> tuple[str, ...]:
     for file in files:
         names.update(obj.name for obj in read_annotation(os.path.join(folder, file)).objects)
     if not names:
-        got = f"{len(files)} XML files without any" if files else "no XML file"
+        got = f"{counted(len(files), 'XML files')} without any" if files else "no XML file"
         raise ValueError(f"{folder}: expected annotated objects, got {got}")
     return tuple(sorted(names))
 

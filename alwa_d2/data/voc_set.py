@@ -8,10 +8,18 @@ from functools import cache
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from .._show import show
+from .._show import counted, show
 from .boxes import fault_of_box
 from .checks import refuse
-from .findings import BAD_ANNOTATION, MISSING_IMAGE, UNKNOWN_CLASS, WARNING, Findings, Kind
+from .findings import (
+    BAD_ANNOTATION,
+    MISSING_ANNOTATION,
+    MISSING_IMAGE,
+    UNKNOWN_CLASS,
+    WARNING,
+    Findings,
+    Kind,
+)
 from .left_out import log_loaded
 from .names import FileIndex, files_below, plain
 from .parts import Part
@@ -107,7 +115,9 @@ class VOCSet:
             return ids
         chosen = self.part.of(ids)
         if not chosen:
-            raise ValueError(f"{self.name}: {self.part} holds none of the {len(ids)} images")
+            raise ValueError(
+                f"{self.name}: {self.part} holds none of {counted(len(ids), 'images')}"
+            )
         return [image_id for image_id in ids if image_id in chosen]
 
     def images(
@@ -123,7 +133,7 @@ class VOCSet:
                 annotation = read_annotation(path)
             except FileNotFoundError as error:
                 found = f"{str(error).removeprefix(f'{path}: ')}; {annotations.hint(name)}"
-                refuse(findings, BAD_ANNOTATION, path, "", found, FileNotFoundError)
+                refuse(findings, MISSING_ANNOTATION, path, "", found, FileNotFoundError)
                 continue
             except ValueError as error:
                 found = str(error).removeprefix(f"{path}: ")

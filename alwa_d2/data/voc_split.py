@@ -6,13 +6,12 @@ import re
 from collections.abc import Callable
 
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import log_first_n
 
-from .._show import show
+from .._show import counted, show
 from .checks import is_below
 from .names import files_below
 from .voc_layout import Layout, find_layout
-
-logger = logging.getLogger(__name__)
 
 MAX_SPLIT = 64 * 2**20  # characters of a split file: millions of ids
 # VOC's lists for one class: 1 where an image has an object of it, 0 a difficult one, -1 none.
@@ -28,10 +27,11 @@ def read_split(root: str, split: str) -> list[str]:
     return split_ids(find_layout(root), split)
 
 
-def split_ids(layout: Layout, split: str | None) -> list[str]:
+def split_ids(layout: Layout, split: str | None, tell: bool = True) -> list[str]:
     """Image ids of a split of a layout, of all XML files where `split` is None.
 
-    Of VOC's lists for one class, "id -1", "id 1", the images with 1 and 0 are taken.
+    Of VOC's lists for one class, "id -1", "id 1", the images with 1 and 0 are taken. With `tell`
+    the log says once a process what of the list is not used.
     """
     path = layout.annotations if split is None else layout.split_file(split)
     if os.path.isdir(path):
@@ -42,14 +42,16 @@ def split_ids(layout: Layout, split: str | None) -> list[str]:
     def is_id(line: str) -> bool:
         return os.path.isfile(os.path.join(layout.annotations, line + ".xml"))
 
-    ids = _without_flags(path, lines, is_id)
+    ids, note = _without_flags(path, lines, is_id)
     for image_id in ids:
         if not is_below(image_id):
             expected = "image ids that are file names in the root's folders, in UTF-8"
             raise ValueError(f"{path}: expected {expected}, got {show(image_id)}")
     unique = list(dict.fromkeys(ids))
-    if len(unique) < len(ids):
-        logger.warning("%s: %d repeated image ids are used once", path, len(ids) - len(unique))
+    if repeated := len(ids) - len(unique):
+        note += f"{';' if note else ':'} used once: {counted(repeated, 'repeated image ids')}"
+    if note and tell:
+        log_first_n(logging.WARNING, path + note, name=__name__, key="message")
     return unique
 
 
@@ -65,19 +67,19 @@ def _read_lines(path: str) -> list[str]:
     return lines
 
 
-def _without_flags(path: str, lines: list[str], is_id: Callable[[str], bool]) -> list[str]:
-    """The ids of `lines`, which may be a list for one class; "my cat 1" may also be an id."""
+def _without_flags(
+    path: str, lines: list[str], is_id: Callable[[str], bool]
+) -> tuple[list[str], str]:
+    """The ids of `lines`, which may be a list for one class, and then a note that says so; "my cat
+    1" may also be an id."""
     matches = [_FLAGGED.fullmatch(line) for line in lines]
     if not all(matches) or all(map(is_id, lines)):
-        return lines
+        return lines, ""
     ids = [match[1] for match in matches if match[2] != "-1"]
-    logger.warning(
-        "%s: a list for one class (id, and -1, 0 or 1): %d images with 1 or 0 are used, %d with -1 "
-        "are left out",
-        path,
-        len(ids),
-        len(lines) - len(ids),
-    )
     if not ids:
         raise ValueError(f"{path}: expected ids with 1 or 0 in a list for one class, got -1 alone")
-    return ids
+    note = (
+        f": a list for one class (id, and -1, 0 or 1); used: {counted(len(ids), 'images')} with 1 "
+        f"or 0; left out: {len(lines) - len(ids):,} with -1"
+    )
+    return ids, note

@@ -2,11 +2,14 @@
 
 import logging
 import os
+import re
+import zipfile
 
 import torch
 
+from .._show import counted
 from ..detectron2_private import OpenCheckpointer
-from ..errors import UserError
+from ..errors import UserError, explain
 from ..weighting import begins_anew
 
 logger = logging.getLogger(__name__)
@@ -37,8 +40,7 @@ class Checkpointer(OpenCheckpointer):
         """
         self._resumes = checkpointables is None
         self._path = path
-        if not _is_there(path):
-            raise UserError(f"MODEL.WEIGHTS: expected a checkpoint, got {path}, which is no file")
+        check_is_there(path)
         try:
             return super().load(path, checkpointables)
         except OSError as error:  # a download's, too
@@ -52,8 +54,7 @@ class Checkpointer(OpenCheckpointer):
         Raises:
             UserError: no file, one that is no checkpoint, or one that does not fit
         """
-        if not path:
-            raise UserError("MODEL.WEIGHTS: expected the checkpoint of a trained model, got ''")
+        check_weights_given(path)
         self._purpose = "to evaluate"
         try:
             self.load(path, checkpointables=[])
@@ -61,15 +62,13 @@ class Checkpointer(OpenCheckpointer):
             self._purpose = ""
 
     def read_file(self, path):
-        try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # of many types, for a file that may hold anything
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            message = f"{path}: expected a checkpoint, could not read it ({reason})"
-            raise UserError(message) from error
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(loaded, dict):
             raise UserError(f"{path}: expected a dictionary, got {type(loaded).__name__}")
         return loaded
+
+    def refuse_file(self, path, error):
+        raise UserError(f"{path}: expected a checkpoint, got {_kind_of(path, error)}") from error
 
     def check_content(self, path, checkpoint):
         if not isinstance(checkpoint["model"], dict):
@@ -92,8 +91,9 @@ class Checkpointer(OpenCheckpointer):
         purpose = "to resume from" if self._resumes else self._purpose
         if purpose and foreign:
             raise UserError(
-                f"{self._path}: expected a checkpoint of this model {purpose}; {len(foreign)} "
-                f"tensors are missing or of another shape, such as {', '.join(foreign[:NAMED])}"
+                f"{self._path}: expected a checkpoint of this model {purpose}; missing or of "
+                f"another shape: {counted(len(foreign), 'tensors')}, such as "
+                f"{', '.join(foreign[:NAMED])}"
             )
         self._drop_weighters(incompatible.unexpected_keys)
 
@@ -109,6 +109,35 @@ class Checkpointer(OpenCheckpointer):
             logger.info(f"The checkpoint's {', '.join(names)}, not in this model, is left out.")
 
 
-def _is_there(path: str) -> bool:
-    """Whether a file is there; of addresses, and of no path at all, it cannot be said."""
-    return not path or "://" in path or os.path.isfile(path.partition("?")[0])
+def check_is_there(path: str) -> None:
+    """Refuses a path of no file; of addresses, and of no path at all, it cannot be said."""
+    if path and "://" not in path and not os.path.isfile(path.partition("?")[0]):
+        raise UserError(f"MODEL.WEIGHTS: expected a checkpoint, got {path}, which is no file")
+
+
+def check_weights_given(path: str) -> None:
+    """Refuses an evaluation without a checkpoint, before anything is built for it."""
+    if not path:
+        raise UserError("MODEL.WEIGHTS: expected the checkpoint of a trained model, got ''")
+    check_is_there(path)
+
+
+def _kind_of(path: str, error: Exception) -> str:
+    """What a file is that could not be loaded as a checkpoint. PyTorch's own text is long, and
+    recommends to run what is in the file."""
+    with open(path, "rb") as file:
+        begin = file.read(16)
+    if not begin:
+        return "an empty file"
+    if not begin.startswith((b"PK", b"\x80")):  # a zip archive, a pickle
+        return f"a file that begins with {begin!r}"
+    if begin.startswith(b"PK") and not zipfile.is_zipfile(path):
+        return "one that is cut off; copy the file again"
+    if held := re.search(r"GLOBAL (\S+)", str(error)):
+        return (
+            f"one that holds {held[1]}, which is code to be run; save tensors, numbers and texts "
+            'alone, such as {"model": model.state_dict()}'
+        )
+    detail = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+    reason = detail[1] if detail else explain(error).partition(". ")[0]
+    return f"one that cannot be read ({reason})"

@@ -5,6 +5,7 @@ import time
 
 from detectron2.config import CfgNode
 
+from .._show import counted
 from ..data.findings import ERROR, WARNING, Findings
 from ..data.preflight import Report, check_data
 from ..errors import UserError
@@ -46,7 +47,7 @@ def _look(cfg: CfgNode, training: bool) -> None:
     if not errors:
         return
     first = next(report.findings.of(ERROR))[2][0]
-    more = f" ({errors} errors in all, told in the log)" if errors > 1 else ""
+    more = f" ({counted(errors, 'errors')} in all, told in the log)" if errors > 1 else ""
     raise UserError(
         f"{first}{more}; alwa-d2 check-data shows all, DATASETS.CHECK False goes on all the same"
     )
@@ -55,17 +56,18 @@ def _look(cfg: CfgNode, training: bool) -> None:
 def _log(report: Report, seconds: float) -> None:
     findings: Findings = report.findings
     for kind, count, first in findings.of(WARNING):
-        where = f"{first[0].file}, {first[0].object}" if first[0].object else first[0].file
-        text = "%d %s; %s (first: %s: %s)"
-        logger.warning(text, count, kind.name, kind.remedy, where, first[0].found)
+        what = counted(count, kind.name)
+        logger.warning("%s; %s (first: %s)", what, kind.remedy, first[0].place)
     for kind, count, first in findings.of(ERROR):
         for each in first:
             logger.error("%s", each)
         if count > len(first):
-            logger.error("... and %d more %s", count - len(first), kind.name)
+            logger.error("... and %s", counted(count - len(first), f"more {kind.name}"))
     sets = {survey.name: survey for survey in (*report.training, *report.test)}
-    parts = [f"{name} {s.images:,} images, {s.boxes:,} boxes" for name, s in sets.items()]
+    parts = [
+        f"{name} {counted(s.images, 'images')}, {counted(s.boxes, 'boxes')}"
+        for name, s in sets.items()
+    ]
     logger.info(
-        "Data sets looked at in %.1f s: %s; %d errors, %d warnings", seconds, "; ".join(parts),
-        findings.number(ERROR), findings.number(WARNING),
-    )  # fmt: skip
+        "Data sets looked at in %.1f s: %s; %s", seconds, "; ".join(parts), findings.verdict()
+    )

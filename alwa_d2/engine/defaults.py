@@ -31,7 +31,7 @@ def merged_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     if config_file:
         with user_errors(config_file), _nearest_keys(cfg):
             _check_file(config_file)
-            cfg.merge_from_file(config_file)
+            _merge_file(cfg, config_file)
     opts = list(opts)
     with user_errors(), _nearest_keys(cfg):
         for place in range(1, len(opts), 2):  # yacs reads Python's lists, not JSON's null and true
@@ -39,6 +39,15 @@ def merged_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
                 opts[place] = parse_entries(opts[place])
         cfg.merge_from_list(opts)
     return cfg
+
+
+def _merge_file(cfg: CfgNode, path: str) -> None:
+    """Detectron2's, but for YAML that makes objects of Python, which could run any code."""
+    try:
+        cfg.merge_from_file(path, allow_unsafe=False)
+    except yaml.constructor.ConstructorError as error:
+        place = f"line {error.problem_mark.line + 1}"
+        raise UserError(f"{place}: expected plain YAML, {error.problem}") from error
 
 
 def _check_file(path: str) -> None:

@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from torch import distributed as dist
 from torch.multiprocessing import ProcessRaisedException
 
+from .._show import counted
 from ..errors import UserError, user_errors
 from .defaults import merged_cfg
 
@@ -78,7 +79,7 @@ def _start(main: Callable, args, on_cpu: bool, timeout: timedelta):
         # Its message is a process's traceback, of which a mistake of the user's is the last line.
         if mistakes.empty():
             raise
-        raise UserError(mistakes.get()) from error
+        raise mistakes.get() from error
     finally:
         _end([child for child in multiprocessing.active_children() if child not in others])
 
@@ -127,8 +128,8 @@ def _on_cpu(args) -> bool:
     found = torch.cuda.device_count()
     if args.num_gpus > max(found, 1):
         raise UserError(
-            f"--num-gpus {args.num_gpus}: found {found} GPUs (MODEL.DEVICE cpu runs as many "
-            "processes on the CPU)"
+            f"--num-gpus {args.num_gpus}: found {counted(found, 'GPUs')} (MODEL.DEVICE cpu runs "
+            "as many processes on the CPU)"
         )
     return found == 0
 
@@ -166,7 +167,10 @@ def _number(*names: str, default: str = "") -> int:
     """The first of these variables of the environment that is there."""
     value = next((os.environ[name] for name in names if name in os.environ), default)
     if not value.isdecimal():
-        raise UserError(f"{names[0]}: expected a number as WORLD_SIZE is set, got '{value}'")
+        reason = ""
+        if names[0] != "WORLD_SIZE":
+            reason = f" (WORLD_SIZE is {os.environ['WORLD_SIZE']}; torchrun sets both)"
+        raise UserError(f"{names[0]}: expected a number{reason}, got '{value}'")
     return int(value)
 
 
@@ -174,7 +178,7 @@ def _run_started(main: Callable, args, mistakes) -> None:
     try:
         _run(main, args)
     except UserError as error:
-        mistakes.put(str(error))
+        mistakes.put(error)
         raise
 
 

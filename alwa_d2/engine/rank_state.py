@@ -8,6 +8,7 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from .._show import counted
 from ..detectron2_private import start_data_loader
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class RankState(HookBase):
             self._restore(ranks[comm.get_rank()])
         elif self.trainer.start_iter > 0:
             logger.info(
-                f"The checkpoint has the state of {len(ranks)} processes, not of "
+                f"The checkpoint has the state of {counted(len(ranks), 'processes')}, not of "
                 f"{comm.get_world_size()}: random states begin anew, windows and normaliser are "
                 "the main process's."
             )

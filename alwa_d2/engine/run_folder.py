@@ -54,7 +54,7 @@ def prepare(cfg: CfgNode, resume: bool) -> None:
 def _prepare(cfg: CfgNode, resume: bool) -> None:
     folder = Path(cfg.OUTPUT_DIR)
     if resume:
-        checkpoint = _last_checkpoint(folder)
+        checkpoint = last_checkpoint(folder)
         done = _iterations_done(checkpoint) if checkpoint else 0
         if done >= cfg.SOLVER.MAX_ITER:
             raise NothingToTrain(
@@ -73,8 +73,12 @@ def _prepare(cfg: CfgNode, resume: bool) -> None:
     clear(folder)
 
 
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The file that `last_checkpoint` names; None if there is no such note."""
+def last_checkpoint(folder: Path) -> Path | None:
+    """The file that `last_checkpoint` names; None if there is no such note.
+
+    Raises:
+        UserError: the note names no file
+    """
     note = folder / "last_checkpoint"
     if not note.exists():
         return None

@@ -1,14 +1,20 @@
 """Values of Detectron2's settings, looked at before its own code stumbles over them."""
 
 import difflib
+import math
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import (
+    ANCHOR_GENERATOR_REGISTRY,
     BACKBONE_REGISTRY,
     META_ARCH_REGISTRY,
     PROPOSAL_GENERATOR_REGISTRY,
+    ROI_BOX_HEAD_REGISTRY,
     ROI_HEADS_REGISTRY,
+    ROI_KEYPOINT_HEAD_REGISTRY,
+    ROI_MASK_HEAD_REGISTRY,
+    RPN_HEAD_REGISTRY,
 )
 from PIL import ImageMode
 
@@ -36,8 +42,13 @@ _CHOICES = {
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm"),
     "MODEL.RESNETS.DEPTH": (18, 34, 50, 101, 152),
+    "MODEL.RESNETS.RES5_DILATION": (1, 2),
     "MODEL.RESNETS.NORM": _NORMS,
     "MODEL.FPN.NORM": _NORMS,
+    "MODEL.FPN.FUSE_TYPE": ("sum", "avg"),
+    "MODEL.RETINANET.NORM": _NORMS,
+    "MODEL.ROI_BOX_HEAD.NORM": _NORMS,
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign", "ROIPool", "ROIAlignRotated"),
 }
 # Key -> the lowest value with a meaning.
 _LEAST = {
@@ -45,14 +56,74 @@ _LEAST = {
     "SOLVER.IMS_PER_BATCH": 1,
     "DATALOADER.NUM_WORKERS": 0,
     "INPUT.MIN_SIZE_TEST": 0,  # 0 leaves images as they are
+    **dict.fromkeys(("INPUT.MAX_SIZE_TRAIN", "INPUT.MAX_SIZE_TEST"), 1),
+    **dict.fromkeys(("SOLVER.BASE_LR", "SOLVER.MOMENTUM", "SOLVER.WEIGHT_DECAY"), 0),
+    **dict.fromkeys(("SOLVER.GAMMA", "SOLVER.WARMUP_ITERS", "SOLVER.WARMUP_FACTOR"), 0),
+    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 0,
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 1,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 1,
+    "MODEL.RESNETS.WIDTH_PER_GROUP": 1,
+    "MODEL.RESNETS.NUM_GROUPS": 1,
+    "MODEL.FPN.OUT_CHANNELS": 1,
+    "MODEL.RETINANET.NUM_CLASSES": 1,
+    "MODEL.RETINANET.NUM_CONVS": 1,
+    "MODEL.RETINANET.TOPK_CANDIDATES_TEST": 1,
+    "MODEL.RETINANET.NMS_THRESH_TEST": 0,
+    "MODEL.RETINANET.FOCAL_LOSS_GAMMA": 0,
+    "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA": 0,
+    "MODEL.FCOS.NUM_CLASSES": 1,
+    "MODEL.FCOS.NUM_CONVS": 1,
+    "MODEL.FCOS.TOPK_CANDIDATES_TEST": 1,
+    "MODEL.FCOS.NMS_THRESH_TEST": 0,
+    "MODEL.FCOS.FOCAL_LOSS_GAMMA": 0,
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 1,
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 1,
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": 1,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 1,
+    "MODEL.RPN.NMS_THRESH": 0,
+    "MODEL.RPN.SMOOTH_L1_BETA": 0,
+    "MODEL.ROI_HEADS.NUM_CLASSES": 1,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 1,
+    "MODEL.ROI_HEADS.NMS_THRESH_TEST": 0,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 0,
+    "MODEL.ROI_BOX_HEAD.NUM_CONV": 0,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 1,
+    "MODEL.ROI_BOX_HEAD.CONV_DIM": 1,
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 1,
+    "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 1,
+    "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": 1,
+    "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": 1,
+    "MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION": 1,
 }
+# From 0 to 1.
+_SHARES = (
+    *("MODEL.RPN.POSITIVE_FRACTION", "MODEL.ROI_HEADS.POSITIVE_FRACTION"),
+    *("MODEL.RETINANET.SCORE_THRESH_TEST", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
+    *("MODEL.FCOS.SCORE_THRESH_TEST", "MODEL.ANCHOR_GENERATOR.OFFSET"),
+)
+# Between 0 and 1: the logarithm of p / (1 - p) is taken.
+_PROBABILITIES = ("MODEL.RETINANET.PRIOR_PROB", "MODEL.FCOS.PRIOR_PROB")
+# One name or more.
+_NAMES = (
+    *("MODEL.RESNETS.OUT_FEATURES", "MODEL.RETINANET.IN_FEATURES", "MODEL.FCOS.IN_FEATURES"),
+    *("MODEL.RPN.IN_FEATURES", "MODEL.ROI_HEADS.IN_FEATURES"),
+)
+# One number above 0 or more, of all feature maps or of each.
+_POSITIVE = ("MODEL.ANCHOR_GENERATOR.SIZES", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS")
 _REGISTRIES = {
     "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
     "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
     "MODEL.PROPOSAL_GENERATOR.NAME": PROPOSAL_GENERATOR_REGISTRY,
     "MODEL.ROI_HEADS.NAME": ROI_HEADS_REGISTRY,
+    "MODEL.ANCHOR_GENERATOR.NAME": ANCHOR_GENERATOR_REGISTRY,
+    "MODEL.RPN.HEAD_NAME": RPN_HEAD_REGISTRY,
+    "MODEL.ROI_BOX_HEAD.NAME": ROI_BOX_HEAD_REGISTRY,
+    "MODEL.ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
+    "MODEL.ROI_KEYPOINT_HEAD.NAME": ROI_KEYPOINT_HEAD_REGISTRY,
 }
-_NO_PROPOSALS = "PrecomputedProposals"  # stands for none, and is in no registry
+_NONE = ("PrecomputedProposals", "")  # stand for none, and are in no registry
 
 
 def check_settings(cfg: CfgNode) -> None:
@@ -70,8 +141,8 @@ def check_settings(cfg: CfgNode) -> None:
     for key, least in _LEAST.items():
         if (value := _value(cfg, key)) < least:
             raise _refusal(key, f"at least {least}", value)
-    if not cfg.INPUT.MIN_SIZE_TRAIN:
-        raise _refusal("INPUT.MIN_SIZE_TRAIN", "one size or more", cfg.INPUT.MIN_SIZE_TRAIN)
+    _check_ranges(cfg)
+    _check_sizes(cfg)
     batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
     if reference and batch % reference:
         expected = f"a number that divides SOLVER.IMS_PER_BATCH {batch}"
@@ -82,7 +153,7 @@ def check_settings(cfg: CfgNode) -> None:
     if cfg.MODEL.LOAD_PROPOSALS and len(sets) != len(files):
         expected = f"a file for each of DATASETS.TRAIN {sets} (MODEL.LOAD_PROPOSALS is True)"
         raise _refusal("DATASETS.PROPOSAL_FILES_TRAIN", expected, files)
-    for part in ("RETINANET", "RPN"):
+    for part in ("RETINANET", "RPN", "ROI_HEADS"):
         _check_matching(cfg, part)
     _check_channels(cfg)
 
@@ -97,9 +168,71 @@ def _refusal(key: str, expected: str, value: Any) -> UserError:
     return UserError(f"{key}: expected {expected}, got {value!r}")
 
 
+def _are_numbers(values: Any, above: float = -math.inf) -> bool:
+    """Whether a list or tuple holds numbers above a bound, and nothing else."""
+    numbers = isinstance(values, list | tuple) and all(type(v) in (int, float) for v in values)
+    return numbers and all(value > above for value in values)
+
+
+def _check_ranges(cfg: CfgNode) -> None:
+    for key in _SHARES:
+        if not 0 <= (value := _value(cfg, key)) <= 1:
+            raise _refusal(key, "0 to 1", value)
+    for key in _PROBABILITIES:
+        if not 0 < (value := _value(cfg, key)) < 1:
+            raise _refusal(key, "a number between 0 and 1", value)
+    in_fpn = ("MODEL.FPN.IN_FEATURES",) if "fpn" in cfg.MODEL.BACKBONE.NAME else ()
+    for key in (*_NAMES, *in_fpn):
+        if not (value := _value(cfg, key)):
+            raise _refusal(key, "one feature map or more", value)
+    for key in _POSITIVE:
+        value = _value(cfg, key)
+        groups = value if value and isinstance(value[0], list | tuple) else [value]
+        if not all(group and _are_numbers(group, above=0) for group in groups):
+            raise _refusal(key, "for each feature map one number above 0 or more", value)
+    for part in ("RETINANET", "RPN", "ROI_BOX_HEAD"):
+        value = cfg.MODEL[part].BBOX_REG_WEIGHTS
+        if len(value) not in (4, 5) or not _are_numbers(value, above=0):
+            expected = "four numbers above 0 (five for rotated boxes)"
+            raise _refusal(f"MODEL.{part}.BBOX_REG_WEIGHTS", expected, value)
+    if not all(value == -1 or value > 0 for value in cfg.MODEL.RPN.CONV_DIMS):
+        expected = "channels of each layer, -1 for as many as come in"
+        raise _refusal("MODEL.RPN.CONV_DIMS", expected, cfg.MODEL.RPN.CONV_DIMS)
+    head = cfg.MODEL.ROI_BOX_HEAD
+    if head.NAME == "FastRCNNConvFCHead" and head.NUM_FC + head.NUM_CONV == 0:
+        raise _refusal("MODEL.ROI_BOX_HEAD.NUM_FC", "at least 1, where NUM_CONV is 0", head.NUM_FC)
+    steps = cfg.SOLVER.STEPS
+    if not _are_numbers(steps) or sorted(steps) != list(steps):
+        raise _refusal("SOLVER.STEPS", "iterations in their order", steps)
+
+
+def _check_sizes(cfg: CfgNode) -> None:
+    """Sizes that images are resized to and cropped to."""
+    sizes = cfg.INPUT.MIN_SIZE_TRAIN
+    sizes = sizes if isinstance(sizes, list | tuple) else (sizes,)  # Detectron2 takes a number, too
+    if not sizes or not _are_numbers(sizes, above=-1):
+        raise _refusal("INPUT.MIN_SIZE_TRAIN", "one size or more", cfg.INPUT.MIN_SIZE_TRAIN)
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and not (
+        len(sizes) == 2 and sizes[0] < sizes[1]
+    ):
+        expected = "the lowest and the highest size (MIN_SIZE_TRAIN_SAMPLING is range)"
+        raise _refusal("INPUT.MIN_SIZE_TRAIN", expected, sizes)
+    size, kind = cfg.INPUT.CROP.SIZE, cfg.INPUT.CROP.TYPE
+    fits = len(size) == 2 and _are_numbers(size, above=0)
+    if kind.startswith("relative"):
+        fits, expected = fits and max(size) <= 1, "two shares of the image, above 0 and up to 1"
+    else:
+        fits = fits and all(side == int(side) for side in size)
+        expected = "two whole numbers of pixels"
+        if kind == "absolute_range":
+            fits, expected = fits and size[0] <= size[1], f"{expected}, the lower one first"
+    if cfg.INPUT.CROP.ENABLED and not fits:
+        raise _refusal("INPUT.CROP.SIZE", f"{expected} (INPUT.CROP.TYPE {kind})", size)
+
+
 def _check_registered(cfg: CfgNode, key: str, registry) -> None:
     name = _value(cfg, key)
-    if name in registry or name == _NO_PROPOSALS:
+    if name in registry or name in _NONE:
         return
     near = difflib.get_close_matches(str(name), [known for known, _ in registry], n=3)
     raise _refusal(
@@ -110,6 +243,10 @@ def _check_registered(cfg: CfgNode, key: str, registry) -> None:
 def _check_matching(cfg: CfgNode, part: str) -> None:
     """IoU thresholds part the anchors, and each part has a label."""
     thresholds, labels = cfg.MODEL[part].IOU_THRESHOLDS, cfg.MODEL[part].IOU_LABELS
+    if not thresholds or not _are_numbers(thresholds) or sorted(thresholds) != list(thresholds):
+        raise _refusal(f"MODEL.{part}.IOU_THRESHOLDS", "numbers that do not fall", thresholds)
+    if not set(labels) <= {-1, 0, 1}:
+        raise _refusal(f"MODEL.{part}.IOU_LABELS", "labels of -1, 0 and 1", labels)
     if len(labels) != len(thresholds) + 1:
         raise _refusal(
             f"MODEL.{part}.IOU_LABELS", f"one more than the IOU_THRESHOLDS {thresholds}", labels
@@ -125,6 +262,8 @@ def _check_channels(cfg: CfgNode) -> None:
         if len(value) not in numbers:
             expected = f"a number for each of the {channels} channels of INPUT.FORMAT {form}"
             raise _refusal(f"MODEL.{key}", expected, value)
+    if not _are_numbers(cfg.MODEL.PIXEL_STD, above=0):
+        raise _refusal("MODEL.PIXEL_STD", "numbers above 0", cfg.MODEL.PIXEL_STD)
 
 
 def _channels(form: str) -> int:

@@ -1,13 +1,15 @@
 """What every process of a training, or of an evaluation, does."""
 
+from pathlib import Path
+
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
 from ..errors import UserError, user_errors
-from .checkpoint import Checkpointer
+from .checkpoint import Checkpointer, check_is_there, check_weights_given
 from .data_check import check_before_run
 from .defaults import setup
-from .run_folder import NothingToTrain
+from .run_folder import NothingToTrain, last_checkpoint
 from .test_time_augmentation import augmented_results
 from .trainer import Trainer
 
@@ -25,6 +27,7 @@ def train_model(args):
 
     Raises:
         UserError: anything that goes wrong before the first iteration or image
+        RunError: an image that cannot be read when its turn comes
     """
     if args.eval_only:
         return _evaluate(args)
@@ -35,6 +38,9 @@ def train_model(args):
             if comm.is_main_process():
                 print(done)
             return None
+        Trainer.check_train_sets(cfg)
+        if not (args.resume and last_checkpoint(Path(cfg.OUTPUT_DIR))):
+            check_is_there(cfg.MODEL.WEIGHTS)
         trainer = Trainer(cfg)
     resumes = args.resume and trainer.checkpointer.has_checkpoint()
     with user_errors("--resume" if resumes else "MODEL.WEIGHTS"):
@@ -51,14 +57,14 @@ def _evaluate(args):
                 "of DATASETS.REGISTER or one that Detectron2 knows"
             )
         Trainer.check_evaluators(cfg)
+        resumed = last_checkpoint(Path(cfg.OUTPUT_DIR)) if args.resume else None
+        weights = str(resumed or cfg.MODEL.WEIGHTS)
+        check_weights_given(weights)
         check_before_run(cfg, training=False)
         model = Trainer.build_model(cfg)
         checkpointer = Checkpointer(model, save_dir=cfg.OUTPUT_DIR)
     with user_errors("MODEL.WEIGHTS"):
-        resumes = args.resume and checkpointer.has_checkpoint()
-        checkpointer.load_all_weights(
-            checkpointer.get_checkpoint_file() if resumes else cfg.MODEL.WEIGHTS
-        )
+        checkpointer.load_all_weights(weights)
     results = Trainer.test(cfg, model)
     results = {**(results or {}), **augmented_results(Trainer, cfg, model)}
     if comm.is_main_process():

@@ -16,7 +16,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..config import scale_iterations
 from ..data.mapper import build_mapper
-from ..data.training import check_something_to_train_on, check_train_sets_named
+from ..data.preflight import nothing_to_train_on
 from ..detectron2_private import TrainerOfParts, remove_hooks, writers_of
 from ..errors import UserError
 from .amp import MixedPrecisionTrainer
@@ -108,6 +108,11 @@ class Trainer(TrainerOfParts):
         super().resume_or_load(resume)
         model = self.checkpointer.model
         resumed = resume and self.checkpointer.has_checkpoint()
+        if resume and not resumed:
+            logger.warning(
+                f"--resume: no checkpoint in {self.cfg.OUTPUT_DIR}, nothing to go on from; "
+                "training begins at iteration 0"
+            )
         if not resumed and hasattr(model, "reset_loss_state") and model.reset_loss_state():
             logger.info(
                 f"Training starts anew from {self.cfg.MODEL.WEIGHTS}: its loss weights, window and "
@@ -125,13 +130,23 @@ class Trainer(TrainerOfParts):
 
     @classmethod
     def build_train_loader(cls, cfg):
-        """Detectron2's; ValueError with counts and reasons where there is nothing to train on."""
-        check_train_sets_named(cfg)
+        """Detectron2's; UserError with counts and reasons where there is nothing to train on."""
+        cls.check_train_sets(cfg)
         try:
             return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
-        except (AssertionError, ValueError):  # the latter under python -O
-            check_something_to_train_on(cfg)
+        except (AssertionError, ValueError) as error:  # the latter under python -O
+            if (reason := nothing_to_train_on(cfg)) is not None:
+                raise UserError(reason) from error
             raise
+
+    @staticmethod
+    def check_train_sets(cfg):
+        """Refuses a training without data sets, at which Detectron2 fails without a word."""
+        if not cfg.DATASETS.TRAIN:
+            raise UserError(
+                "DATASETS.TRAIN: expected at least one data set to train on, got (); name one, of "
+                "DATASETS.REGISTER or one that Detectron2 knows (--eval-only needs none)"
+            )
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):

@@ -15,7 +15,6 @@ from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
 from ..data.findings import Findings
-from ..data.left_out import reasons
 from ..data.voc_layout import find_layout
 from ..data.voc_set import VOCSet
 from ..detectron2_private import OpenVOCEvaluator
@@ -104,7 +103,7 @@ class VOCEvaluator(OpenVOCEvaluator):
             for obj in source.objects(image, left, Findings()):
                 boxes[ids[obj.name]][image.image_id].append((*obj.box, obj.difficult))
         if left.counts:
-            logger.info(f"{self._name}: left out of the evaluation: {reasons(left)}")
+            logger.info(f"{self._name}: left out of the evaluation: {left.summary()}")
         return [_collect(of_class) for of_class in boxes]
 
     def _summarize(self, aps: np.ndarray) -> dict[str, float]:

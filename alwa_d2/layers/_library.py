@@ -3,26 +3,22 @@
 Importing `alwa_d2` works without the extension; calling one of its ops then raises one message.
 """
 
-import importlib
+from typing import Any
 
-import torch  # noqa: F401  (the extension links against the libraries that torch has loaded)
+import torch
 
-try:
-    importlib.import_module("alwa_d2._C")
-    _load_error = None
-except ImportError as error:
-    _load_error = error
+from .. import built
+
+_load_error = built.load()
 
 
 def require_ops() -> None:
     """Raises a RuntimeError with cause and remedy where the extension is not loaded."""
     if _load_error is not None:
         raise RuntimeError(
-            f"alwa_d2's compiled extension could not be loaded: {_load_error}. Build it for the "
-            f"PyTorch in use ({torch.__version__}) with `pip install --no-build-isolation -e .` in "
-            "the project's folder. The same losses in plain PyTorch, slower, are in "
-            "alwa_d2.layers.reference."
-        ) from _load_error
+            f"alwa_d2's compiled extension could not be loaded: {_load_error}. {built.REMEDY}. "
+            "The same losses in plain PyTorch, slower, are in alwa_d2.layers.reference."
+        )
 
 
 def differentiable_once(op: str) -> None:
@@ -32,5 +28,5 @@ def differentiable_once(op: str) -> None:
         torch.library.register_autograd(f"alwa_d2::{op}_backward", _refuse_second_derivative)
 
 
-def _refuse_second_derivative(ctx, *grads):
+def _refuse_second_derivative(ctx: Any, *grads: Any) -> None:
     torch.ops.alwa_d2._refuse_derivative()

@@ -1,5 +1,6 @@
 """Statistics of a batch's per-anchor losses."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -60,7 +61,7 @@ register_dataclass(LossStats, serialized_type_name="alwa_d2.layers.LossStats")
 torch.serialization.add_safe_globals([LossStats])
 
 
-def split_scale(scale) -> tuple[Tensor | None, float]:
+def split_scale(scale: float | Tensor | None) -> tuple[Tensor | None, float]:
     """The ops' pair (scale tensor or None, factor) for a `scale` that is a number, tensor or None.
 
     Raises:
@@ -78,7 +79,7 @@ def split_scale(scale) -> tuple[Tensor | None, float]:
     raise TypeError(f"scale: expected a float or a 0-dim tensor, got {type(scale).__name__}")
 
 
-def as_levels(x) -> list[Tensor]:
+def as_levels(x: Tensor | Sequence[Tensor]) -> list[Tensor]:
     """A tensor or a sequence of level tensors as the list that the ops take."""
     return [x] if isinstance(x, Tensor) else list(x)
 

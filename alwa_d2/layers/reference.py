@@ -6,6 +6,7 @@ they are slow, use much memory and check no arguments.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,9 +14,13 @@ from torch import Tensor
 from .loss_stats import LossStats, as_levels, reduced_dtype, split_scale
 
 SCALE_CLAMP = math.log(1000.0 / 16)
+Levels = Tensor | Sequence[Tensor]
 
 
-def box_loss(pred, target, kind, reduction="none", beta=1.0, eps=1e-7) -> Tensor:
+def box_loss(
+    pred: Tensor, target: Tensor, kind: str, reduction: str = "none", beta: float = 1.0,
+    eps: float = 1e-7,
+) -> Tensor:  # fmt: skip
     dtype = torch.promote_types(pred.dtype, target.dtype)
     compute = reduced_dtype(pred.to(dtype))
     losses = _pair_losses(pred.to(compute), target.to(compute), kind, beta, eps)
@@ -28,9 +33,10 @@ def box_loss(pred, target, kind, reduction="none", beta=1.0, eps=1e-7) -> Tensor
 
 
 def dense_box_loss(
-    anchors, deltas, gt_boxes, labels, kind, *, num_classes=None,
-    box_weights=(1.0, 1.0, 1.0, 1.0), beta=1.0, eps=1e-7, scale=None,
-):  # fmt: skip
+    anchors: Tensor, deltas: Levels, gt_boxes: Tensor, labels: Tensor, kind: str, *,
+    num_classes: int | None = None, box_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    beta: float = 1.0, eps: float = 1e-7, scale: float | Tensor | None = None,
+) -> tuple[Tensor, LossStats]:  # fmt: skip
     fg_mask = labels if num_classes is None else (labels >= 0) & (labels < num_classes)  # (N, R)
     deltas = _flat(deltas, fg_mask.shape[1])
     compute = reduced_dtype(deltas)
@@ -45,7 +51,10 @@ def dense_box_loss(
     return _scaled_sum(losses, scale)
 
 
-def dense_focal_loss(logits, labels, *, alpha=0.25, gamma=2.0, scale=None):
+def dense_focal_loss(
+    logits: Levels, labels: Tensor, *, alpha: float = 0.25, gamma: float = 2.0,
+    scale: float | Tensor | None = None,
+) -> tuple[Tensor, LossStats]:  # fmt: skip
     if isinstance(logits, Tensor) and logits.dim() == 2:
         logits, labels = logits[None], labels[None]
     logits = _flat(logits, labels.shape[1])
@@ -67,9 +76,10 @@ sigmoid_focal_loss = dense_focal_loss
 
 @torch.no_grad()
 def label_anchors(
-    anchors, gt_boxes, gt_classes=None, *, thresholds=(0.4, 0.5), labels=(0, -1, 1),
-    allow_low_quality_matches=True, background, foreground=None,
-):  # fmt: skip
+    anchors: Tensor, gt_boxes: Sequence[Tensor], gt_classes: Sequence[Tensor] | None = None, *,
+    thresholds: Sequence[float] = (0.4, 0.5), labels: Sequence[int] = (0, -1, 1),
+    allow_low_quality_matches: bool = True, background: int, foreground: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     n, r = len(gt_boxes), len(anchors)
     out_labels = torch.full((n, r), background, device=anchors.device)
     out_boxes = anchors.new_zeros(n, r, 4)
@@ -93,7 +103,10 @@ def label_anchors(
 
 
 @torch.no_grad()
-def loss_scales(num_foreground, normalizer, weights=(), *, momentum=0.9, update=True):
+def loss_scales(
+    num_foreground: Tensor, normalizer: Tensor, weights: Sequence[Tensor] = (), *,
+    momentum: float = 0.9, update: bool = True,
+) -> Tensor:  # fmt: skip
     if update:
         normalizer.mul_(momentum).add_(num_foreground.clamp(min=1), alpha=1 - momentum)
     return torch.stack([*weights, torch.ones_like(normalizer)]) / normalizer
@@ -108,13 +121,13 @@ def stats_of(losses: Tensor) -> LossStats:
     return LossStats(torch.cat([sums, ends]))
 
 
-def _scaled_sum(losses, scale):
+def _scaled_sum(losses: Tensor, scale: float | Tensor | None) -> tuple[Tensor, LossStats]:
     scale, factor = split_scale(scale)
     total = losses.sum() * factor
     return total if scale is None else (total * scale).to(total.dtype), stats_of(losses)
 
 
-def _flat(x, num_anchors) -> Tensor:
+def _flat(x: Levels, num_anchors: int) -> Tensor:
     """(N, R, K) from levels: (N, HWA, K), or (N, A * K, H, W) in the order (level, H, W, A)."""
     levels = as_levels(x)
     if levels[0].dim() == 3:
@@ -130,7 +143,7 @@ def _flat(x, num_anchors) -> Tensor:
     return torch.cat(flat, dim=1)
 
 
-def _pairwise_iou(boxes, others) -> Tensor:
+def _pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """(P, Q) IoUs of (P, 4) with (Q, 4) boxes, each operation rounded; 0 without overlap."""
     first = torch.maximum(boxes[:, None, :2], others[:, :2])
     second = torch.minimum(boxes[:, None, 2:], others[:, 2:])
@@ -139,7 +152,7 @@ def _pairwise_iou(boxes, others) -> Tensor:
     return torch.where(inter > 0, inter / (area[:, None] + other_area - inter), 0)
 
 
-def _decode(anchors, deltas, weights) -> Tensor:
+def _decode(anchors: Tensor, deltas: Tensor, weights: Tensor) -> Tensor:
     """XYXY boxes (P, 4) from deltas, as Detectron2's `Box2BoxTransform.apply_deltas`."""
     extents = anchors[:, 2:] - anchors[:, :2]
     shift, size = (deltas / weights).split(2, dim=1)
@@ -148,7 +161,7 @@ def _decode(anchors, deltas, weights) -> Tensor:
     return torch.cat([centres - half, centres + half], dim=1)
 
 
-def _encode(anchors, boxes, weights) -> Tensor:
+def _encode(anchors: Tensor, boxes: Tensor, weights: Tensor) -> Tensor:
     """Deltas (P, 4) from XYXY boxes; extents of 0 count as the smallest normal number."""
     extents = anchors[:, 2:] - anchors[:, :2]
     target = boxes[:, 2:] - boxes[:, :2]
@@ -157,7 +170,7 @@ def _encode(anchors, boxes, weights) -> Tensor:
     return torch.cat([shift / extents, ratio.log()], dim=1) * weights
 
 
-def _pair_losses(pred, target, kind, beta, eps) -> Tensor:
+def _pair_losses(pred: Tensor, target: Tensor, kind: str, beta: float, eps: float) -> Tensor:
     if kind in ("l1", "smooth_l1"):
         return _smooth_l1(pred, target, beta if kind == "smooth_l1" else 0.0)
     (x1, y1, x2, y2), (x1t, y1t, x2t, y2t) = _corners(pred), _corners(target)
@@ -187,19 +200,19 @@ def _pair_losses(pred, target, kind, beta, eps) -> Tensor:
     return 1 - iou + distance + alpha * v
 
 
-def _corners(boxes):
+def _corners(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """x1, y1, x2, y2, the second corner moved to the first where it lies before it."""
     x1, y1, x2, y2 = boxes.unbind(-1)
     return x1, y1, torch.where(x2 < x1, x1, x2), torch.where(y2 < y1, y1, y2)
 
 
-def _angle(w, h) -> Tensor:
+def _angle(w: Tensor, h: Tensor) -> Tensor:
     """atan2(w, h), with gradient 0 at w = h = 0."""
     empty = (w == 0) & (h == 0)
     return torch.atan2(torch.where(empty, 0, w), torch.where(empty, 1, h))
 
 
-def _smooth_l1(pred, target, beta) -> Tensor:
+def _smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
     n = (pred - target).abs()
     if beta < 1e-5:
         return n.sum(-1)

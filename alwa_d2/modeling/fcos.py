@@ -1,5 +1,7 @@
 """FCOS with fused losses and a loss weighter."""
 
+from typing import Any
+
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
@@ -9,9 +11,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..config import check_added
 from ..layers import box_loss, dense_focal_loss
-from ..weighting import LossWeighter
+from ..weighting import ALWA, LossWeighter
 from .anchors import cat_anchors, keep_anchors_of
-from .groups import build_one_weighter, check_weighed
+from .groups import MakeWeighter, build_one_weighter, check_weighed, make_weighter
 from .normalizer import LossNormalizer
 
 PAIR = ("loss_fcos_cls", "loss_fcos_loc")
@@ -31,17 +33,24 @@ class AlwaFCOS(LossNormalizer, FCOS):
     normalizer_start = 300.0  # Detectron2's
 
     @configurable
-    def __init__(self, *, loss_weighter: LossWeighter, sync_normalizer: bool = False, **kwargs):
+    def __init__(
+        self,
+        *,
+        loss_weighter: LossWeighter | MakeWeighter = ALWA,
+        sync_normalizer: bool = False,
+        **kwargs: Any,
+    ) -> None:
         """
         Args:
-            loss_weighter: weighs two or all of loss_fcos_cls, loss_fcos_loc and loss_fcos_ctr
+            loss_weighter: weighs two or all of loss_fcos_cls, loss_fcos_loc and loss_fcos_ctr; or a
+                class, or a `partial` of one, which is called with the names of the first two
             sync_normalizer: whether the processes average their numbers of foreground anchors
             kwargs: see Detectron2's :class:`FCOS`
         """
         super().__init__(**kwargs)
         keep_anchors_of(self.anchor_generator)
-        self.loss_weighter = loss_weighter
-        loss_weighter.attach(self)
+        self.loss_weighter = make_weighter("loss_weighter", loss_weighter, PAIR)
+        self.loss_weighter.attach(self)
         self.init_normalizer(sync_normalizer)
 
     @classmethod

@@ -1,7 +1,7 @@
 """Which losses are weighed together: MODEL.LOSS_WEIGHTER.LOSSES."""
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from .._show import show
 from ..config import check_added
@@ -10,6 +10,8 @@ from ..weighting import LossWeighter, build_loss_weighter, weighter_class
 logger = logging.getLogger(__name__)
 
 Pair = tuple[str, str]  # names of a classification loss and of a box-regression loss
+# What makes a weighter of the names of its losses: a class, or `functools.partial` of one.
+MakeWeighter = Callable[..., LossWeighter]
 KEY, OLD_KEY = "MODEL.LOSS_WEIGHTER.LOSSES", "MODEL.ALWA.PAIRS"
 
 
@@ -52,6 +54,28 @@ def build_one_weighter(cfg, model: str, pair: Pair, others: Sequence[str] = ()) 
         key, given = _given(cfg)
         raise ValueError(f"{key}: expected one pair for {model}, {list(pair)}, got {given}")
     return weighters[0]
+
+
+def make_weighter(
+    where: str, given: LossWeighter | MakeWeighter, keys: Sequence[str]
+) -> LossWeighter:
+    """
+    The weighter that a model's constructor was given, or that what it was given makes.
+
+    Args:
+        where: the constructor's argument, for the message
+        keys: names of the losses of a weighter that has still to be made
+
+    Raises:
+        ValueError: neither a weighter nor what makes one
+    """
+    made = given(*keys) if callable(given) and not isinstance(given, LossWeighter) else given
+    if not isinstance(made, LossWeighter):
+        raise ValueError(
+            f"{where}: expected a LossWeighter, or a class or function that makes one of the names "
+            f"of its losses, got {show(given)}"
+        )
+    return made
 
 
 def check_weighed(weighters: Iterable[LossWeighter], losses: Collection[str], every=False) -> None:

@@ -1,6 +1,7 @@
 """Faster, Mask, Keypoint and Cascade R-CNN with loss weighters."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import configurable
@@ -8,9 +9,9 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from torch import nn
 
-from ..weighting import LoadsStockCheckpoints, LossWeighter
+from ..weighting import ALWA, LoadsStockCheckpoints, LossWeighter
 from .fast_rcnn import AlwaFastRCNNOutputLayers
-from .groups import Pair, build_loss_weighters, check_weighed
+from .groups import MakeWeighter, Pair, build_loss_weighters, check_weighed, make_weighter
 
 
 @META_ARCH_REGISTRY.register()
@@ -30,21 +31,33 @@ class AlwaGeneralizedRCNN(LoadsStockCheckpoints, GeneralizedRCNN):
 
     @configurable
     def __init__(
-        self, *, loss_weighters: Sequence[LossWeighter], all_losses: bool = False, **kwargs
-    ):
+        self,
+        *,
+        loss_weighters: Sequence[LossWeighter] | MakeWeighter = ALWA,
+        all_losses: bool = False,
+        **kwargs: Any,
+    ) -> None:
         """
         Args:
-            loss_weighters: one for each group of losses; no loss is in two of them
+            loss_weighters: one for each group of losses; no loss is in two of them. Or a class, or
+                a `partial` of one, which is called with the names of each pair that the model has
             all_losses: whether a loss that is in none of them is refused, in the first iteration
             kwargs: see Detectron2's :class:`GeneralizedRCNN`
         """
         super().__init__(**kwargs)
         AlwaFastRCNNOutputLayers.replace_in(self.roi_heads)
         # By name, so that a checkpoint with other groups does not get into these.
-        self.loss_weighters = nn.ModuleDict({"-".join(w.keys): w for w in loss_weighters})
+        weighters = self._make(loss_weighters)
+        self.loss_weighters = nn.ModuleDict({"-".join(w.keys): w for w in weighters})
         self.all_losses = all_losses
-        for weighter in loss_weighters:
+        for weighter in weighters:
             weighter.attach(self)
+
+    def _make(self, given: Sequence[LossWeighter] | MakeWeighter) -> list[LossWeighter]:
+        if isinstance(given, Sequence) and not isinstance(given, str):
+            return [make_weighter("loss_weighters", weighter, ()) for weighter in given]
+        pairs = default_pairs(self.proposal_generator, self.roi_heads)
+        return [make_weighter("loss_weighters", given, pair) for pair in pairs]
 
     @classmethod
     def from_config(cls, cfg):

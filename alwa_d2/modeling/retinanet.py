@@ -1,14 +1,16 @@
 """RetinaNet with fused losses and a loss weighter."""
 
+from typing import Any
+
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import RetinaNet
 
 from ..layers import dense_box_loss, dense_focal_loss
-from ..weighting import LossWeighter
+from ..weighting import ALWA, LossWeighter
 from .anchors import cat_anchors, keep_anchors_of
 from .box_loss_kind import check_box_loss_kind
-from .groups import build_one_weighter, check_weighed
+from .groups import MakeWeighter, build_one_weighter, check_weighed, make_weighter
 from .labels import labels_by
 from .normalizer import LossNormalizer
 
@@ -37,10 +39,17 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
     normalizer_start = 100.0  # Detectron2's
 
     @configurable
-    def __init__(self, *, loss_weighter: LossWeighter, sync_normalizer: bool = False, **kwargs):
+    def __init__(
+        self,
+        *,
+        loss_weighter: LossWeighter | MakeWeighter = ALWA,
+        sync_normalizer: bool = False,
+        **kwargs: Any,
+    ) -> None:
         """
         Args:
-            loss_weighter: weighs "loss_cls" and "loss_box_reg"
+            loss_weighter: weighs "loss_cls" and "loss_box_reg"; or a class, or a `partial` of one,
+                which is called with these two names
             sync_normalizer: whether the processes average their numbers of foreground anchors
             kwargs: see Detectron2's :class:`RetinaNet`; `box_reg_loss_type` is one of l1,
                 smooth_l1, iou, giou, diou, ciou
@@ -48,8 +57,8 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
         super().__init__(**kwargs)
         check_box_loss_kind("RETINANET", self.box_reg_loss_type)
         keep_anchors_of(self.anchor_generator)
-        self.loss_weighter = loss_weighter
-        loss_weighter.attach(self)
+        self.loss_weighter = make_weighter("loss_weighter", loss_weighter, PAIR)
+        self.loss_weighter.attach(self)
         self.init_normalizer(sync_normalizer)
 
     @classmethod

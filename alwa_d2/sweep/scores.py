@@ -5,6 +5,7 @@ import io
 import os
 from pathlib import Path
 
+from .._show import counted
 from ..analysis.runs import WEIGHT
 from ..errors import UserError
 from .record import FINISHED, MISSING, Result
@@ -82,7 +83,7 @@ def check_kept(sweep: Sweep, results: list[Result]) -> None:
     lost = [run for run in missing if run.hash in known and not run.folder.exists()]
     if lost:
         raise UserError(
-            f"{path} has {len(lost)} finished runs whose folders are gone, such as "
+            f"{path} has {counted(len(lost), 'finished runs')} whose folders are gone, such as "
             f"{lost[0].folder.name}; keep their scores with --results {path}, or remove the "
             "file to train them again"
         )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .._show import counted
 from ..errors import UserError
 from .local import OUTPUT, begin, cores, end, last_lines, train_command
 from .record import MISSING, Result, ended_well, read_record, write_record
@@ -66,7 +67,7 @@ def make_executor(folder: Path, parameters: dict[str, Any]):
     try:
         import submitit
     except ImportError as error:
-        needed = "needs submitit: pip install submitit"
+        needed = 'needs submitit: pip install "alwa_d2[slurm]"'
         raise UserError(f"--cluster slurm: {needed}") from error
     try:
         executor = submitit.SlurmExecutor(folder)
@@ -186,6 +187,6 @@ class Slurm:
             return ""
         ids = " ".join(job.job.job_id for job in running)
         return (
-            f"; {len(running)} jobs go on, and the same command waits for them (scancel {ids} "
-            "ends them)"
+            f"; {counted(len(running), 'jobs')} left to Slurm, and the same command waits for all "
+            f"of them (scancel {ids} ends them)"
         )

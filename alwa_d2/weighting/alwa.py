@@ -1,21 +1,21 @@
 """Adaptive Loss Weight Adjustment (arXiv 2103.09488)."""
 
 import logging
-from numbers import Integral
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._show import show
+from .alwa_options import check_options
 from .alwa_statistics import VARIANTS, detrended
-from .base import Constant, LossWeighter, is_real
-from .processes import average
+from .base import LossWeighter, Stats
+from .constant import Constant
+from .processes import Group, average
 from .registry import LOSS_WEIGHTER_REGISTRY
 
 logger = logging.getLogger(__name__)
 
-RULES = ("authors", "balance")
-MAX_INTERVAL = 1_000_000  # the window is held in memory and in every checkpoint, 16 bytes each
 MIN_WEIGHT = 0.01  # the default
 # Names of buffers in checkpoints that were written before they got their present names.
 OLD_NAMES = {"weight": "weight_vector", "statistic": "statistic_vector"}
@@ -24,33 +24,6 @@ OLD_NAMES = {"weight": "weight_vector", "statistic": "statistic_vector"}
 def _is_capturing(x: Tensor) -> bool:
     """Whether a CUDA graph is being recorded."""
     return x.is_cuda and torch.cuda.is_current_stream_capturing()
-
-
-def _check(variant, rule, interval, min_weight, freeze_after, detrend, smoothing) -> None:
-    """Raises ValueError for values, also of other types, that ALWA has no meaning for."""
-    if variant not in tuple(VARIANTS):  # compared, not hashed: it may be anything
-        _refuse("variant", f"one of {', '.join(VARIANTS)}", variant)
-    if rule not in RULES:
-        _refuse("rule", f"one of {', '.join(RULES)}", rule)
-    if not isinstance(interval, Integral) or interval < 2:
-        _refuse("interval", "an integer of at least 2", interval)
-    if interval > MAX_INTERVAL:
-        _refuse("interval", f"at most {MAX_INTERVAL} iterations", interval)
-    if not is_real(min_weight) or not 0 < min_weight <= 1:
-        _refuse("min_weight", "0 < weight <= 1", min_weight)
-    if not isinstance(freeze_after, Integral) or freeze_after < 0:
-        _refuse("freeze_after", "an integer of at least 0", freeze_after)
-    if not isinstance(detrend, bool):
-        _refuse("detrend", "True or False", detrend)
-    if detrend and interval < 3:  # of two losses a straight line leaves nothing
-        _refuse("interval", "at least 3 iterations with DETREND", interval)
-    if not is_real(smoothing) or not 0 <= smoothing < 1:
-        _refuse("smoothing", "0 <= smoothing < 1", smoothing)
-
-
-def _refuse(name: str, expected: str, got) -> None:
-    key = f"MODEL.ALWA.{name.upper()}"
-    raise ValueError(f"{name} ({key}): expected {expected}, got {show(got)}")
 
 
 @LOSS_WEIGHTER_REGISTRY.register()
@@ -84,15 +57,30 @@ class ALWA(LossWeighter):
         f"MODEL.ALWA.{key}"
         for key in "VARIANT RULE INTERVAL MIN_WEIGHT FREEZE_AFTER DETREND SMOOTHING".split()
     )
-    variant, rule, interval = Constant(), Constant(), Constant()
-    min_weight, freeze_after = Constant(), Constant()
-    detrend, smoothing = Constant(), Constant()
+    variant, rule, interval = Constant[str](), Constant[str](), Constant[int]()
+    min_weight, freeze_after = Constant[float](), Constant[int]()
+    detrend, smoothing = Constant[bool](), Constant[float]()
+    window: Tensor
+    slot: Tensor
+    window_start: Tensor
+    weight_vector: Tensor
+    statistic_vector: Tensor
+    first_nonfinite: Tensor
 
     def __init__(
-        self, cls_key="loss_cls", reg_key="loss_box_reg", *others,
-        variant="ALWA_2", rule="balance", interval=100, min_weight=MIN_WEIGHT, freeze_after=0,
-        detrend=False, smoothing=0.0, process_group=None,
-    ):  # fmt: skip
+        self,
+        cls_key: str = "loss_cls",
+        reg_key: str = "loss_box_reg",
+        *others: str,
+        variant: str = "ALWA_2",
+        rule: str = "balance",
+        interval: int = 100,
+        min_weight: float = MIN_WEIGHT,
+        freeze_after: int = 0,
+        detrend: bool = False,
+        smoothing: float = 0.0,
+        process_group: Group = None,
+    ) -> None:
         """
         Args:
             cls_key, reg_key: names of the classification and the box-regression loss
@@ -117,7 +105,10 @@ class ALWA(LossWeighter):
                 f"classification with a box loss, got {len(self.keys)}: {', '.join(self.keys)}. "
                 'MODEL.LOSS_WEIGHTER.LOSSES "pairs" gives it pairs.'
             )
-        _check(variant, rule, interval, min_weight, freeze_after, detrend, smoothing)
+        check_options(
+            variant=variant, rule=rule, interval=interval, min_weight=min_weight,
+            freeze_after=freeze_after, detrend=detrend, smoothing=smoothing,
+        )  # fmt: skip
         self.variant = variant
         self.rule = rule
         self.interval = int(interval)
@@ -143,7 +134,7 @@ class ALWA(LossWeighter):
         }
 
     @classmethod
-    def from_config(cls, cfg) -> dict:
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
         keys = cfg.MODEL.ALWA
         return {
             "variant": keys.VARIANT,
@@ -186,11 +177,11 @@ class ALWA(LossWeighter):
         """S of the last full window: NaN before the first."""
         return dict(zip(self.keys, self.statistic_vector.clone().unbind(), strict=True))
 
-    def observe(self, losses: dict[str, Tensor], stats=None) -> None:
+    def observe(self, losses: Mapping[str, Tensor], stats: Stats = None) -> None:
         super().observe(losses, stats)
         if not self.observing:
             return
-        seen, _ = self.observed
+        seen = self._seen()
         row = tuple(seen[key] for key in self.keys)
         if torch.compiler.is_compiling() or _is_capturing(self.window):
             # What is compiled or replayed later cannot know the slot when it is recorded.
@@ -255,8 +246,9 @@ class ALWA(LossWeighter):
         return {"count": torch.full_like(self.slot, self._count), **super().shared_state()}
 
     def _load_from_state_dict(
-        self, state_dict, prefix, metadata, strict, missing, unexpected, errors
-    ):
+        self, state_dict: dict[str, Tensor], prefix: str, metadata: Any, strict: bool,
+        missing: list[str], unexpected: list[str], errors: list[str],
+    ) -> None:  # fmt: skip
         """Takes the window, its counters and its length as one unit, or begins a new window."""
         for old, new in OLD_NAMES.items():
             if prefix + old in state_dict:

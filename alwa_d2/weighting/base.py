@@ -1,6 +1,6 @@
 """What a loss weighter is."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from .._show import show
-from .processes import check_agreement
+from .constant import Constant
+from .processes import Group, check_agreement
 
 PAIR = ("loss_cls", "loss_box_reg")
+Stats = Mapping[str, Any] | None  # key -> alwa_d2.layers.LossStats
 
 
 def is_real(value: Any) -> bool:
@@ -36,30 +38,6 @@ def scale_to_sum(weights: Tensor, sum_to: float = 0, present: Tensor | None = No
     total = weights.sum()
     share = weights * (mean * present.sum() / torch.where(total > 0, total, 1))
     return torch.where(present & (total > 0), share, mean)
-
-
-class Constant:
-    """An attribute that is set once, when its object is made; later changes are refused."""
-
-    def __set_name__(self, owner, name):
-        self._name = name
-
-    def __get__(self, instance, owner=None):
-        if instance is None:
-            return self
-        try:
-            return instance.__dict__[self._name]
-        except KeyError:
-            raise AttributeError(self._name) from None
-
-    def __set__(self, instance, value):
-        if self._name in instance.__dict__:
-            kind = type(instance).__name__
-            raise AttributeError(
-                f"{kind}.{self._name} cannot be changed: what was observed belongs to "
-                f"{show(instance.__dict__[self._name])}. Build a new {kind} instead."
-            )
-        instance.__dict__[self._name] = value
 
 
 class LossWeighter(nn.Module):
@@ -90,15 +68,15 @@ class LossWeighter(nn.Module):
             until then counts as one iteration, with the mean of each loss.
     """
 
-    known_before: ClassVar[bool] = True
+    known_before: bool = True
     config_keys: ClassVar[tuple[str, ...] | None] = None
     rank_buffers: tuple[str, ...] = ()
     learning_rate: float | None = None
-    keys = Constant()
+    keys = Constant[tuple[str, ...]]()
     # A detector that is scripted for inference has no use for its weighter.
     __jit_unused_properties__ = ["weights", "statistics", "observing", "cls_key", "reg_key"]
 
-    def __init__(self, *keys: str, process_group=None):
+    def __init__(self, *keys: str, process_group: Group = None) -> None:
         """
         Args:
             keys: of the losses, at least two; none: "loss_cls" and "loss_box_reg"
@@ -124,17 +102,17 @@ class LossWeighter(nn.Module):
         self.keys = keys
         self.process_group = process_group
         self.auto_step = True
-        self.observed = None
+        self.observed: tuple[dict[str, Tensor], Stats] | None = None
         self._batches = 0  # observed since the last step
         self._agreed = False  # whether the processes' states were compared
 
     @classmethod
-    def from_config(cls, cfg) -> dict[str, Any]:
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
         """Keyword arguments of a Detectron2 config."""
         return {}
 
     @classmethod
-    def build(cls, cfg, keys) -> "LossWeighter":
+    def build(cls, cfg: Any, keys: Sequence[str]) -> "LossWeighter":
         """The weighter of some losses that a config describes."""
         return cls(*keys, **cls.from_config(cfg))
 
@@ -142,7 +120,7 @@ class LossWeighter(nn.Module):
         """Called by the model that it is in, when that is built; for methods that look into it."""
 
     @classmethod
-    def named_losses(cls, cfg) -> list[str]:
+    def named_losses(cls, cfg: Any) -> list[str]:
         """Losses that the config gives settings of their own; each must be weighed by something."""
         return []
 
@@ -190,7 +168,7 @@ class LossWeighter(nn.Module):
             weighted[key] = loss * weight.to(loss.dtype)
         return weighted
 
-    def observe(self, losses: Mapping[str, Tensor], stats=None) -> None:
+    def observe(self, losses: Mapping[str, Tensor], stats: Stats = None) -> None:
         """
         Takes in this iteration's unweighted losses. Does nothing in eval mode or without gradients.
 
@@ -203,9 +181,15 @@ class LossWeighter(nn.Module):
         seen = {key: self._loss(losses, key) for key in self.keys}
         self._batches = 1 if self.auto_step else self._batches + 1
         if self._batches > 1:
-            mean, _ = self.observed
+            mean = self._seen()
             seen = {key: mean[key] + (x - mean[key]) / self._batches for key, x in seen.items()}
         self.observed = (seen, stats)
+
+    def _seen(self) -> dict[str, Tensor]:
+        """The unweighted losses of the observed iteration."""
+        if self.observed is None:
+            raise RuntimeError(f"{type(self).__name__}: expected `observe` before `step`")
+        return self.observed[0]
 
     def step(self) -> None:
         """
@@ -237,7 +221,7 @@ class LossWeighter(nn.Module):
         return self.training and torch.is_grad_enabled()
 
     @torch.jit.unused
-    def forward(self, losses: Mapping[str, Tensor], stats=None) -> dict[str, Tensor]:
+    def forward(self, losses: Mapping[str, Tensor], stats: Stats = None) -> dict[str, Tensor]:
         """
         An iteration at once: the losses weighted, then `observe` and `step`. In eval mode the
         losses come back as they are and nothing changes.
@@ -255,7 +239,7 @@ class LossWeighter(nn.Module):
         self.take_in(losses, stats)
         return weighted
 
-    def take_in(self, losses: Mapping[str, Tensor], stats=None) -> None:
+    def take_in(self, losses: Mapping[str, Tensor], stats: Stats = None) -> None:
         """`observe`, and `step` where that is not left to the training loop."""
         if self.observing:
             self.observe(losses, stats)
@@ -273,7 +257,7 @@ class LossWeighter(nn.Module):
     def extra_repr(self) -> str:
         return ", ".join(filter(None, (", ".join(self.keys), self.settings())))
 
-    def _loss(self, losses, key, detach=True) -> Tensor:
+    def _loss(self, losses: Mapping[str, Tensor], key: str, detach: bool = True) -> Tensor:
         if key not in losses:
             raise KeyError(f"losses: expected the key '{key}', got {sorted(losses)}")
         loss = losses[key]
@@ -283,10 +267,10 @@ class LossWeighter(nn.Module):
             raise TypeError(f"losses['{key}']: expected a floating-point 0-dim tensor, got {got}")
         return loss.detach() if detach else loss
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LossWeighter":
         """Takes the state to another device, but leaves its dtypes where the model's are cast."""
 
-        def keep_dtype(x):
+        def keep_dtype(x: Tensor) -> Tensor:
             y = fn(x)
             return y if y.dtype == x.dtype else x.to(y.device)
 

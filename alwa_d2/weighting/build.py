@@ -1,12 +1,14 @@
 """How a config builds loss weighters."""
 
+from typing import Any
+
 from .._show import show
 from ..config import check_added
 from .base import LossWeighter
 from .registry import LOSS_WEIGHTER_REGISTRY
 
 
-def weighter_class(cfg) -> type[LossWeighter]:
+def weighter_class(cfg: Any) -> type[LossWeighter]:
     """
     The class that `cfg.MODEL.LOSS_WEIGHTER.NAME` names.
 
@@ -23,7 +25,7 @@ def weighter_class(cfg) -> type[LossWeighter]:
     return LOSS_WEIGHTER_REGISTRY.get(name)
 
 
-def build_loss_weighter(cfg, *keys: str) -> LossWeighter:
+def build_loss_weighter(cfg: Any, *keys: str) -> LossWeighter:
     """
     The weighter that `cfg.MODEL.LOSS_WEIGHTER.NAME` names, of these losses.
 

@@ -1,6 +1,6 @@
 """Settings that differ from loss to loss."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .._show import show
@@ -14,7 +14,7 @@ def is_by_loss(value: Any) -> bool:
     )
 
 
-def by_loss(where: str, value: list) -> dict[str, Any]:
+def by_loss(where: str, value: Sequence[Any]) -> dict[str, Any]:
     """
     Name -> setting.
 
@@ -34,13 +34,13 @@ def by_loss(where: str, value: list) -> dict[str, Any]:
 
 def for_each(
     where: str, given: Any, keys: Iterable[str], fits: Callable[[Any], bool], expected: str
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """
     The settings by name, checked.
 
     Args:
         where: argument and config key, for the message
-        given: name -> setting
+        given: name -> setting, in a mapping of any kind, as LazyConfigs have their own
         keys: the weighter's losses
         fits: whether a setting can be used
         expected: the same in words
@@ -48,7 +48,7 @@ def for_each(
     Raises:
         ValueError: a loss that the weighter does not weigh, or a setting that does not fit
     """
-    if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
         raise ValueError(f"{where}: expected {expected}, got {show(given)}")
     for name, setting in given.items():
         if name not in keys:

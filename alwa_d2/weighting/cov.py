@@ -1,11 +1,14 @@
 """Weights by coefficient of variation (Groenendijk et al., WACV 2021, arXiv 2009.01717)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from .base import scale_to_sum
 from .following import SUM_KEY, Following, is_present
 from .options import number
+from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY
 
 KEY = "MODEL.LOSS_WEIGHTER.COV"
@@ -23,8 +26,14 @@ class CoV(Following):
     """
 
     config_keys = (SUM_KEY, f"{KEY}.DECAY")
+    seen: Tensor
+    mean_loss: Tensor
+    mean_ratio: Tensor
+    variance: Tensor
 
-    def __init__(self, *keys: str, decay=0.0, sum_to=0, process_group=None):
+    def __init__(
+        self, *keys: str, decay: float = 0.0, sum_to: float = 0, process_group: Group = None
+    ) -> None:
         """
         Args:
             keys, process_group: see :class:`LossWeighter`
@@ -44,7 +53,7 @@ class CoV(Following):
         self.register_buffer("variance", self._vector(0.0))  # of the ratios, population
 
     @classmethod
-    def from_config(cls, cfg) -> dict:
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
         given = cfg.MODEL.LOSS_WEIGHTER
         return {"decay": given.COV.DECAY, "sum_to": given.SUM_TO}
 

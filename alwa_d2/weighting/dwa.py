@@ -1,11 +1,14 @@
 """Dynamic weight average (Liu, Johns and Davison, CVPR 2019, arXiv 1803.10704)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from .base import scale_to_sum
 from .following import SUM_KEY, Following, is_present
 from .options import number, whole
+from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY
 
 KEY = "MODEL.LOSS_WEIGHTER.DWA"
@@ -22,8 +25,16 @@ class DWA(Following):
     """
 
     config_keys = (SUM_KEY, f"{KEY}.WINDOW", f"{KEY}.TEMPERATURE")
+    previous: Tensor
 
-    def __init__(self, *keys: str, window=100, temperature=2.0, sum_to=0, process_group=None):
+    def __init__(
+        self,
+        *keys: str,
+        window: int = 100,
+        temperature: float = 2.0,
+        sum_to: float = 0,
+        process_group: Group = None,
+    ) -> None:
         """
         Args:
             keys, process_group: see :class:`LossWeighter`
@@ -42,7 +53,7 @@ class DWA(Following):
         self.register_buffer("previous", self._vector(torch.nan))
 
     @classmethod
-    def from_config(cls, cfg) -> dict:
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
         given = cfg.MODEL.LOSS_WEIGHTER.DWA
         return {
             "window": given.WINDOW,

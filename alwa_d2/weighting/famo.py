@@ -1,11 +1,14 @@
 """Fast adaptive multitask optimization (Liu et al., NeurIPS 2023, arXiv 2306.03792)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from .base import scale_to_sum
 from .following import FLOOR, SUM_KEY, Following, is_present, mean_of_batches
 from .options import number
+from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY
 
 KEY = "MODEL.LOSS_WEIGHTER.FAMO"
@@ -27,8 +30,19 @@ class FAMO(Following):
     """
 
     config_keys = (SUM_KEY, f"{KEY}.LR", f"{KEY}.DECAY")
+    logits: Tensor
+    moments: Tensor
+    updates: Tensor
+    previous: Tensor
 
-    def __init__(self, *keys: str, lr=0.025, decay=1e-3, sum_to=0, process_group=None):
+    def __init__(
+        self,
+        *keys: str,
+        lr: float = 0.025,
+        decay: float = 1e-3,
+        sum_to: float = 0,
+        process_group: Group = None,
+    ) -> None:
         """
         Args:
             keys, process_group: see :class:`LossWeighter`
@@ -47,10 +61,11 @@ class FAMO(Following):
         self.register_buffer("moments", torch.zeros(2, len(self.keys), dtype=torch.float64))
         self.register_buffer("updates", torch.zeros((), dtype=torch.float64))
         self.register_buffer("previous", self._vector(torch.nan))  # the last losses that were there
-        self._shared = None  # this iteration's losses, the mean over batches and processes
+        # This iteration's losses, the mean over batches and processes.
+        self._shared: Tensor | None = None
 
     @classmethod
-    def from_config(cls, cfg) -> dict:
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
         given = cfg.MODEL.LOSS_WEIGHTER
         return {"lr": given.FAMO.LR, "decay": given.FAMO.DECAY, "sum_to": given.SUM_TO}
 

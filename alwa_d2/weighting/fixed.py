@@ -1,5 +1,6 @@
 """Weights that do not change."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from .._show import show
 from .base import LossWeighter, is_real
 from .by_loss import by_loss, for_each, is_by_loss
+from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY
 
 LARGEST = torch.finfo(torch.float32).max  # of the losses: a larger weight is infinity to them
@@ -26,13 +28,19 @@ class Fixed(LossWeighter):
     """The same weights throughout; 1 for all is a detector without loss weighting."""
 
     config_keys = (KEY,)
+    _weights: Tensor
 
-    def __init__(self, *keys: str, weights=ALL_1, process_group=None):
+    def __init__(
+        self,
+        *keys: str,
+        weights: Sequence[float] | Mapping[str, float] = ALL_1,
+        process_group: Group = None,
+    ) -> None:
         """
         Args:
             keys, process_group: see :class:`LossWeighter`
-            weights: list or tuple, as many as keys and in their order, or name -> weight, where a
-                loss without one has 1; at least 0, and finite as float32
+            weights: a sequence, as many as keys and in their order, or name -> weight, where a loss
+                without one has 1; at least 0, and finite as float32
 
         Raises:
             ValueError: anything else
@@ -43,13 +51,13 @@ class Fixed(LossWeighter):
         values = torch.tensor(self._values, dtype=torch.float64)  # (n,)
         self.register_buffer("_weights", values, persistent=False)
 
-    def _check(self, weights) -> tuple[float, ...]:
+    def _check(self, weights: Any) -> tuple[float, ...]:
         where = f"weights ({KEY})"
-        if isinstance(weights, dict) and all(isinstance(name, str) for name in weights):
+        if isinstance(weights, Mapping) and all(isinstance(name, str) for name in weights):
             expected = "a finite number of at least 0"
             given = for_each(where, weights, self.keys, is_weight, expected)
             return tuple(float(given.get(key, 1)) for key in self.keys)
-        is_list = isinstance(weights, (list, tuple)) and len(weights) == len(self.keys)
+        is_list = isinstance(weights, Sequence) and len(weights) == len(self.keys)
         if not (is_list and all(map(is_weight, weights))):
             count = "two" if len(self.keys) == 2 else len(self.keys)
             raise ValueError(
@@ -59,12 +67,12 @@ class Fixed(LossWeighter):
         return tuple(map(float, weights))
 
     @classmethod
-    def named_losses(cls, cfg) -> list[str]:
+    def named_losses(cls, cfg: Any) -> list[str]:
         given = cfg.MODEL.LOSS_WEIGHTER.WEIGHTS
         return [name for name, _ in given] if is_by_loss(given) else []
 
     @classmethod
-    def build(cls, cfg, keys) -> "Fixed":
+    def build(cls, cfg: Any, keys: Sequence[str]) -> "Fixed":
         given = cfg.MODEL.LOSS_WEIGHTER.WEIGHTS
         if given and is_by_loss(given):
             named = by_loss(KEY, given)

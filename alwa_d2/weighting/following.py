@@ -1,12 +1,14 @@
 """What weighters have in common whose weights follow from their losses by a formula."""
 
 import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .base import LossWeighter
-from .processes import average
+from .processes import Group, average
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +27,7 @@ def is_present(losses: Tensor) -> Tensor:
     return losses.isfinite() & (losses > 0)
 
 
-def in_order(losses: dict[str, Tensor], keys) -> Tensor:
+def in_order(losses: Mapping[str, Tensor], keys: Iterable[str]) -> Tensor:
     """The losses' values, (n,) float64."""
     return torch.stack([losses[key].double() for key in keys])
 
@@ -33,7 +35,7 @@ def in_order(losses: dict[str, Tensor], keys) -> Tensor:
 def mean_of_batches(weighter: LossWeighter, before: Tensor | None, new: Tensor) -> Tensor:
     """The mean over an iteration's batches; `before` is that of those that it has had so far."""
     count = 0 if weighter.auto_step else weighter._batches
-    return before + (new - before) / (count + 1) if count else new
+    return new if before is None or not count else before + (new - before) / (count + 1)
 
 
 class Following(LossWeighter):
@@ -47,8 +49,11 @@ class Following(LossWeighter):
     """
 
     rank_buffers: tuple[str, ...] = ()
+    weight_vector: Tensor
+    total: Tensor
+    slot: Tensor
 
-    def __init__(self, *keys: str, interval: int, process_group=None):
+    def __init__(self, *keys: str, interval: int, process_group: Group = None) -> None:
         super().__init__(*keys, process_group=process_group)
         self.interval = interval
         self.known_before = interval > 0
@@ -75,7 +80,7 @@ class Following(LossWeighter):
     def weights(self) -> dict[str, Tensor]:
         return dict(zip(self.keys, self.weight_vector.clone().unbind(), strict=True))
 
-    def weigh(self, losses) -> dict[str, Tensor]:
+    def weigh(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self.observing and not self.known_before:
             values = in_order({key: self._loss(losses, key) for key in self.keys}, self.keys)
             average(values, self.process_group)
@@ -93,7 +98,7 @@ class Following(LossWeighter):
         super().step()
         if not (self.observing and self.interval):
             return
-        self.total.add_(in_order(self.observed[0], self.keys))
+        self.total.add_(in_order(self._seen(), self.keys))
         self._count += 1
         if self._count == self.interval:
             self._count = 0
@@ -119,7 +124,7 @@ class Following(LossWeighter):
         count = torch.tensor(self._count).to(self.weight_vector.device)
         return {"count": count, **super().shared_state()}
 
-    def _load_from_state_dict(self, *args):
+    def _load_from_state_dict(self, *args: Any) -> None:
         """A window that is longer than this one's begins anew; see `torch.nn.Module`."""
         super()._load_from_state_dict(*args)
         if not self.interval:

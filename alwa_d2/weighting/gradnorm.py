@@ -1,15 +1,17 @@
 """GradNorm (Chen et al., ICML 2018, arXiv 1711.02257)."""
 
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._show import show
 from .base import LossWeighter, scale_to_sum
 from .following import in_order, is_present, mean_of_batches
 from .options import number, whole
-from .processes import average
+from .processes import Group, average
 from .registry import LOSS_WEIGHTER_REGISTRY
 
 KEY = "MODEL.LOSS_WEIGHTER.GRADNORM"
@@ -39,11 +41,20 @@ class GradNorm(LossWeighter):
 
     known_before = False  # the losses' gradients are needed
     config_keys = tuple(f"{KEY}.{key}" for key in ("ALPHA", "LR", "WINDOW", "PARAMETERS"))
+    weight_vector: Tensor
+    first_losses: Tensor
+    seen: Tensor
 
     def __init__(
-        self, *keys: str, alpha=1.5, lr=0.025, window=20, parameters=FPN_OUTPUTS, shared=(),
-        process_group=None,
-    ):  # fmt: skip
+        self,
+        *keys: str,
+        alpha: float = 1.5,
+        lr: float = 0.025,
+        window: int = 20,
+        parameters: str = FPN_OUTPUTS,
+        shared: Iterable[Tensor] = (),
+        process_group: Group = None,
+    ) -> None:
         """
         Args:
             keys, process_group: see :class:`LossWeighter`
@@ -72,10 +83,10 @@ class GradNorm(LossWeighter):
         self.register_buffer("weight_vector", ones)
         self.register_buffer("first_losses", torch.zeros_like(ones))  # mean of those seen so far
         self.register_buffer("seen", torch.zeros_like(ones))  # iterations in that mean
-        self._norms = None  # (n,) of this iteration, the mean over its batches
+        self._norms: Tensor | None = None  # (n,) of this iteration, the mean over its batches
 
     @classmethod
-    def from_config(cls, cfg) -> dict:
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
         given = cfg.MODEL.LOSS_WEIGHTER.GRADNORM
         return {
             "alpha": given.ALPHA,
@@ -84,7 +95,7 @@ class GradNorm(LossWeighter):
             "parameters": given.PARAMETERS,
         }
 
-    def attach(self, model) -> None:
+    def attach(self, model: nn.Module) -> None:
         self._shared = [x for name, x in model.named_parameters() if self._pattern.search(name)]
         if not self._shared:
             raise ValueError(
@@ -101,7 +112,7 @@ class GradNorm(LossWeighter):
     def weights(self) -> dict[str, Tensor]:
         return dict(zip(self.keys, self.weight_vector.clone().unbind(), strict=True))
 
-    def weigh(self, losses) -> dict[str, Tensor]:
+    def weigh(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self.observing:
             each = [self._norm(self._loss(losses, key, detach=False)) for key in self.keys]
             norms = torch.stack(each).to(self.weight_vector)
@@ -125,7 +136,7 @@ class GradNorm(LossWeighter):
         super().step()
         if not self.observing or self._norms is None:
             return
-        values = torch.stack([self._norms, in_order(self.observed[0], self.keys)])  # (2, n)
+        values = torch.stack([self._norms, in_order(self._seen(), self.keys)])  # (2, n)
         self._norms = None
         average(values, self.process_group)
         self._update(*values.unbind())

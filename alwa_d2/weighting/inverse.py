@@ -1,6 +1,8 @@
 """Weights that are larger the smaller a loss is."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from .base import is_real, scale_to_sum
 from .by_loss import by_loss, for_each, is_by_loss
 from .following import FLOOR, SUM_KEY, Following, is_present
 from .options import number, one_of
+from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY
 
 KEY = "MODEL.LOSS_WEIGHTER.INVERSE"
@@ -32,11 +35,17 @@ class Inverse(Following):
     """
 
     config_keys = (SUM_KEY, f"{KEY}.FORM", f"{KEY}.TARGET", f"{KEY}.TEMPERATURE")
+    _share: Tensor
 
     def __init__(
-        self, *keys: str, form="reciprocal", target=None, temperature=1.0, sum_to=0,
-        process_group=None,
-    ):  # fmt: skip
+        self,
+        *keys: str,
+        form: str = "reciprocal",
+        target: Mapping[str, float] | None = None,
+        temperature: float = 1.0,
+        sum_to: float = 0,
+        process_group: Group = None,
+    ) -> None:
         """
         Args:
             keys, process_group: see :class:`LossWeighter`
@@ -60,12 +69,12 @@ class Inverse(Following):
         self.register_buffer("_share", share, persistent=False)
 
     @classmethod
-    def named_losses(cls, cfg) -> list[str]:
+    def named_losses(cls, cfg: Any) -> list[str]:
         given = cfg.MODEL.LOSS_WEIGHTER.INVERSE.TARGET
         return [name for name, _ in given] if is_by_loss(given) else []
 
     @classmethod
-    def build(cls, cfg, keys) -> "Inverse":
+    def build(cls, cfg: Any, keys: Sequence[str]) -> "Inverse":
         given = cfg.MODEL.LOSS_WEIGHTER.INVERSE
         if not is_by_loss(given.TARGET):
             raise ValueError(f"{KEY}.TARGET: expected a list of [loss, share], got {given.TARGET}")
@@ -109,5 +118,5 @@ class Inverse(Following):
         return torch.where(present, each * present.sum() * share * mean / losses, each)
 
 
-def _is_share(value) -> bool:
+def _is_share(value: Any) -> bool:
     return is_real(value) and 0 < value < math.inf

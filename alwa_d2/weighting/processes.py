@@ -1,18 +1,25 @@
 """What the processes of a training have in common."""
 
+from typing import TYPE_CHECKING, Optional
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from .base import LossWeighter
 
-def count_processes(group) -> int:
+Group = Optional["dist.ProcessGroup"]
+
+
+def count_processes(group: Group) -> int:
     """Of a group, or of all for None; 1 where this process is in none."""
     if not (dist.is_available() and dist.is_initialized()):
         return 1
     return max(dist.get_world_size(group), 1)
 
 
-def average(x: Tensor, group) -> None:
+def average(x: Tensor, group: Group) -> None:
     """Replaces `x` by its mean over the processes, in place, in one collective if there are any."""
     size = count_processes(group)
     if size > 1:
@@ -20,7 +27,7 @@ def average(x: Tensor, group) -> None:
         x.div_(size)
 
 
-def check_agreement(weighter) -> None:
+def check_agreement(weighter: "LossWeighter") -> None:
     """
     Compares the processes' states in one small collective.
 
@@ -28,7 +35,7 @@ def check_agreement(weighter) -> None:
     end, where that process would wait for the others forever.
 
     Args:
-        weighter: a :class:`LossWeighter`; its `shared_state` is compared
+        weighter: its `shared_state` is compared
 
     Raises:
         RuntimeError: they are not the same; on all processes

@@ -1,15 +1,24 @@
 """The names of loss weighters, as configs give them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, overload
+
+T = TypeVar("T", bound=type)
 
 
 class Registry:
     """Name -> class. Used as the registries of Detectron2 are, whose package it does not need."""
 
-    def __init__(self):
-        self._obj_map: dict[str, type] = {}
+    def __init__(self) -> None:
+        self._obj_map: dict[str, Any] = {}
 
-    def register(self, cls: type | None = None):
+    @overload
+    def register(self, cls: None = None) -> Callable[[T], T]: ...
+
+    @overload
+    def register(self, cls: T) -> T: ...
+
+    def register(self, cls: Any = None) -> Any:
         """
         Registers a class under its name: `@REGISTRY.register()` above it, or `register(cls)`.
 
@@ -20,13 +29,13 @@ class Registry:
             return self._add
         return self._add(cls)
 
-    def _add(self, cls: type) -> type:
+    def _add(self, cls: T) -> T:
         if cls.__name__ in self:
             raise ValueError(f"{cls.__name__}: expected a new name, it is registered already")
         self._obj_map[cls.__name__] = cls
         return cls
 
-    def get(self, name: str) -> type:
+    def get(self, name: str) -> Any:
         """
         Raises:
             KeyError: there is no such name; says which there are
@@ -38,7 +47,7 @@ class Registry:
     def __contains__(self, name: str) -> bool:
         return name in self._obj_map
 
-    def __iter__(self) -> Iterator[tuple[str, type]]:
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
         return iter(list(self._obj_map.items()))
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 import math
 import random
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from .base import LossWeighter
 from .following import SUM_KEY
 from .options import number, whole
+from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY
 
 
@@ -23,8 +25,12 @@ class RLW(LossWeighter):
     """
 
     config_keys = (SUM_KEY,)
+    iteration: Tensor
+    _weights: Tensor
 
-    def __init__(self, *keys: str, seed=0, sum_to=0, process_group=None):
+    def __init__(
+        self, *keys: str, seed: int = 0, sum_to: float = 0, process_group: Group = None
+    ) -> None:
         """
         Args:
             keys, process_group: see :class:`LossWeighter`
@@ -44,7 +50,7 @@ class RLW(LossWeighter):
         self._draw()
 
     @classmethod
-    def from_config(cls, cfg) -> dict:
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
         # Detectron2 takes a seed below 0 for "any", which would differ from process to process.
         return {"seed": max(cfg.SEED, 0), "sum_to": cfg.MODEL.LOSS_WEIGHTER.SUM_TO}
 
@@ -81,7 +87,7 @@ class RLW(LossWeighter):
         count = torch.tensor(self._count).to(self.iteration.device)
         return {"count": count, **super().shared_state()}
 
-    def _load_from_state_dict(self, *args):
+    def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
         self._count = int(self.iteration)
         self._draw()

@@ -1,5 +1,6 @@
 """Weights that follow a plan."""
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from numbers import Integral
 from typing import Any
@@ -10,17 +11,19 @@ from torch import Tensor
 from .base import LossWeighter
 from .by_loss import by_loss, for_each, is_by_loss
 from .fixed import is_weight
+from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY
 
 KEY = "MODEL.LOSS_WEIGHTER.SCHEDULE"
+Course = Sequence[tuple[int, float]]
 EXPECTED = "a list of [iteration, weight], iterations rising from 0 on, finite weights from 0 on"
 
 
 def _is_course(value: Any) -> bool:
     """Whether a value is such a list, with at least one point."""
-    if not isinstance(value, (list, tuple)) or not value:
+    if not isinstance(value, Sequence) or not value:
         return False
-    if not all(isinstance(point, (list, tuple)) and len(point) == 2 for point in value):
+    if not all(isinstance(point, Sequence) and len(point) == 2 for point in value):
         return False
     iterations = [iteration for iteration, _ in value]
     if not all(isinstance(x, Integral) and not isinstance(x, bool) for x in iterations):
@@ -39,8 +42,15 @@ class Schedule(LossWeighter):
     """
 
     config_keys = (KEY,)
+    iteration: Tensor
+    _first: Tensor
+    _starts: Tensor
+    _lengths: Tensor
+    _slopes: Tensor
 
-    def __init__(self, *keys: str, points=None, process_group=None):
+    def __init__(
+        self, *keys: str, points: Mapping[str, Course] | None = None, process_group: Group = None
+    ) -> None:
         """
         Args:
             keys, process_group: see :class:`LossWeighter`
@@ -75,16 +85,16 @@ class Schedule(LossWeighter):
         return first, starts, lengths, slopes
 
     @classmethod
-    def named_losses(cls, cfg) -> list[str]:
+    def named_losses(cls, cfg: Any) -> list[str]:
         return list(cls._points_of(cfg))
 
     @classmethod
-    def build(cls, cfg, keys) -> "Schedule":
+    def build(cls, cfg: Any, keys: Sequence[str]) -> "Schedule":
         points = cls._points_of(cfg)
         return cls(*keys, points={key: points[key] for key in keys if key in points})
 
     @staticmethod
-    def _points_of(cfg) -> dict[str, Any]:
+    def _points_of(cfg: Any) -> dict[str, Any]:
         given = cfg.MODEL.LOSS_WEIGHTER.SCHEDULE
         if not is_by_loss(given):
             raise ValueError(f"{KEY}: expected a list of [loss, {EXPECTED}], got {given}")

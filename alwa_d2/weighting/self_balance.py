@@ -1,10 +1,13 @@
 """The box loss brought to the size of the classification loss."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from .following import FLOOR, Following, is_present
 from .options import number, whole
+from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY
 
 KEY = "MODEL.LOSS_WEIGHTER.SELFBALANCE"
@@ -25,7 +28,9 @@ class SelfBalance(Following):
 
     config_keys = (f"{KEY}.PERIOD", f"{KEY}.RATIO")
 
-    def __init__(self, *keys: str, period=0, ratio=1.0, process_group=None):
+    def __init__(
+        self, *keys: str, period: int = 0, ratio: float = 1.0, process_group: Group = None
+    ) -> None:
         """
         Args:
             keys, process_group: see :class:`LossWeighter`
@@ -40,7 +45,7 @@ class SelfBalance(Following):
         self.ratio = number(f"ratio ({KEY}.RATIO)", ratio, above=0)
 
     @classmethod
-    def from_config(cls, cfg) -> dict:
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
         given = cfg.MODEL.LOSS_WEIGHTER.SELFBALANCE
         return {"period": given.PERIOD, "ratio": given.RATIO}
 

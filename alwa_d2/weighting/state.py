@@ -1,5 +1,8 @@
 """Which tensors of a model may be missing in a checkpoint."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 
 from .base import LossWeighter
@@ -28,10 +31,12 @@ class LoadsStockCheckpoints:
     Detectron2's checkpointer calls it, does not count as missing what its own models have not got.
     """
 
-    def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
-        result = super().load_state_dict(state_dict, strict, assign)
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        result = super().load_state_dict(state_dict, strict, assign)  # type: ignore[misc]
         if not strict:
-            own = [key for key in result.missing_keys if begins_anew(self, key)]
+            own = [key for key in result.missing_keys if begins_anew(self, key)]  # type: ignore[arg-type]
             for key in own:
                 result.missing_keys.remove(key)
         return result

@@ -1,6 +1,8 @@
 """Weights learnt with the model (Kendall, Gal and Cipolla, CVPR 2018, arXiv 1705.07115)."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 from .base import LossWeighter
 from .following import is_present
 from .options import number
+from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY
 
 KEY = "MODEL.LOSS_WEIGHTER.UNCERTAINTY"
@@ -34,7 +37,14 @@ class Uncertainty(LossWeighter):
     known_before = False
     config_keys = (f"{KEY}.REVISED", f"{KEY}.LR", f"{KEY}.START")
 
-    def __init__(self, *keys: str, revised=False, lr=1e-3, start=1.0, process_group=None):
+    def __init__(
+        self,
+        *keys: str,
+        revised: bool = False,
+        lr: float = 1e-3,
+        start: float = 1.0,
+        process_group: Group = None,
+    ) -> None:
         """
         Args:
             keys, process_group: see :class:`LossWeighter`
@@ -58,7 +68,7 @@ class Uncertainty(LossWeighter):
         return math.sqrt(1 / (2 * self.start)) if self.revised else -math.log(2 * self.start)
 
     @classmethod
-    def from_config(cls, cfg) -> dict:
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
         given = cfg.MODEL.LOSS_WEIGHTER.UNCERTAINTY
         return {"revised": given.REVISED, "lr": given.LR, "start": given.START}
 
@@ -77,7 +87,7 @@ class Uncertainty(LossWeighter):
         values = self._weights().detach().double()
         return dict(zip(self.keys, values.unbind(), strict=True))
 
-    def weigh(self, losses) -> dict[str, Tensor]:
+    def weigh(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         weights = self._weights()
         scale = self.loss_scale
         term = scale.square().log1p() if self.revised else scale / 2

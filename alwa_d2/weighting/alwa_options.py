@@ -1,0 +1,41 @@
+"""What ALWA's options may be."""
+
+from numbers import Integral
+from typing import Any, NoReturn
+
+from .._show import show
+from .alwa_statistics import VARIANTS
+from .base import is_real
+
+RULES = ("authors", "balance")
+MAX_INTERVAL = 1_000_000  # the window is held in memory and in every checkpoint, 16 bytes each
+
+
+def check_options(
+    *, variant: Any, rule: Any, interval: Any, min_weight: Any, freeze_after: Any, detrend: Any,
+    smoothing: Any,
+) -> None:  # fmt: skip
+    """Raises ValueError for values, also of other types, that ALWA has no meaning for."""
+    if variant not in tuple(VARIANTS):  # compared, not hashed: it may be anything
+        _refuse("variant", f"one of {', '.join(VARIANTS)}", variant)
+    if rule not in RULES:
+        _refuse("rule", f"one of {', '.join(RULES)}", rule)
+    if not isinstance(interval, Integral) or interval < 2:
+        _refuse("interval", "an integer of at least 2", interval)
+    if int(interval) > MAX_INTERVAL:
+        _refuse("interval", f"at most {MAX_INTERVAL} iterations", interval)
+    if not is_real(min_weight) or not 0 < min_weight <= 1:
+        _refuse("min_weight", "0 < weight <= 1", min_weight)
+    if not isinstance(freeze_after, Integral) or freeze_after < 0:
+        _refuse("freeze_after", "an integer of at least 0", freeze_after)
+    if not isinstance(detrend, bool):
+        _refuse("detrend", "True or False", detrend)
+    if detrend and interval < 3:  # of two losses a straight line leaves nothing
+        _refuse("interval", "at least 3 iterations with DETREND", interval)
+    if not is_real(smoothing) or not 0 <= smoothing < 1:
+        _refuse("smoothing", "0 <= smoothing < 1", smoothing)
+
+
+def _refuse(name: str, expected: str, got: Any) -> NoReturn:
+    key = f"MODEL.ALWA.{name.upper()}"
+    raise ValueError(f"{name} ({key}): expected {expected}, got {show(got)}")

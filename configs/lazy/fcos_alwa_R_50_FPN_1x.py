@@ -1,0 +1,11 @@
+"""Detectron2's FCOS R50-FPN 1x with ALWA: one line differs."""
+
+from detectron2.model_zoo import get_config
+
+from alwa_d2.modeling import AlwaFCOS
+
+_zoo = get_config("COCO-Detection/fcos_R_50_FPN_1x.py")
+model, dataloader, train = _zoo.model, _zoo.dataloader, _zoo.train
+optimizer, lr_multiplier = _zoo.optimizer, _zoo.lr_multiplier
+
+model._target_ = AlwaFCOS
