@@ -23,10 +23,13 @@ _PARTS = {part.name for part in pkgutil.iter_modules(__path__) if not part.name.
 
 if TYPE_CHECKING:  # what __getattr__ gives
     from . import analysis as analysis
+    from . import built as built
     from . import cli as cli
     from . import data as data
     from . import engine as engine
+    from . import environment as environment
     from . import errors as errors
+    from . import known_problems as known_problems
     from . import layers as layers
     from . import model_zoo as model_zoo
     from . import modeling as modeling

@@ -20,7 +20,7 @@ SWITCHES = (
     "TORCH_CUDA_ARCH_LIST", "MAX_JOBS",
 )  # fmt: skip
 WITHOUT_TORCH = "sys.modules['torch'] = None"
-PINNED = re.compile(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.]+(; python_version (<|>=) \"3\.\d+\")?")
+PINNED = re.compile(r"[A-Za-z0-9_.-]+(\[[a-z]+\])?==[A-Za-z0-9_.]+(; python_version (<|>=) \"3\.\d+\")?")
 
 
 def make_toolkit(folder, version=13000):
@@ -261,7 +261,8 @@ def test_a_record_lies_beside_the_library(setup_py, monkeypatch, tmp_path):
 
     monkeypatch.setattr(BuildExtension, "run", lambda self: None)
     extension, build_ext = setup_py.extension(torch, False, False)
-    command = build_ext(Distribution({"name": "alwa_d2", "ext_modules": [extension]}))
+    project = Distribution({"name": "alwa_d2", "ext_modules": [extension]})
+    command = build_ext(project, use_ninja=False)
     command.ensure_finalized()
     command.get_ext_fullpath = lambda name: str(tmp_path / "_C.cpython-39.so")
     command.run()
