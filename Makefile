@@ -61,11 +61,11 @@ format: $(LINTERS)
 	find csrc -name '*.h' -o -name '*.c*' | xargs $(VENV)/bin/clang-format -i
 
 docs: $(EXTENSION) $(DOCS)
-	$(RUN) -m sphinx -q -W --keep-going -b html docs build/docs
+	$(RUN) -W ignore -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "wrote build/docs/index.html"
 
 docs-links: $(EXTENSION) $(DOCS)
-	$(RUN) -m sphinx -q -b linkcheck docs build/docs-links
+	$(RUN) -W ignore -m sphinx -q -b linkcheck docs build/docs-links
 
 bench: $(EXTENSION)
 	$(RUN) benchmarks/bench_losses.py $(BENCH_ARGS)
