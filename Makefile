@@ -5,6 +5,7 @@
 #   make test-all     those that take long too: half an hour more
 #   make lint         checks style, formatting and spelling of the files, and the types in Python
 #   make format       puts the formatting right
+#   make docs         the site of docs/, in build/docs; make docs-links asks the links that lead out of it
 #   make bench        times the losses and a training step against their peers; minutes; BENCH_ARGS="--sizes coco
 #                     --kept" and the like go to benchmarks/bench_losses.py
 #   make env          only the environment
@@ -30,11 +31,12 @@ RUN := $(VENV)/bin/python
 PACKAGES := $(VENV)/.packages-ready
 EXTENSION := $(VENV)/.extension-ready
 LINTERS := $(VENV)/.linters-ready
+DOCS := $(VENV)/.docs-ready
 # Folders too: their time changes when a file comes or goes.
 SOURCES := setup.py pyproject.toml $(shell find csrc -type d -o -name '*.h' -o -name '*.c*')
 
-.PHONY: demo test test-all lint format bench env wheel sdist test-install sanitize gpu-check gpu-wheels
-.PHONY: clean
+.PHONY: demo test test-all lint format docs docs-links bench env wheel sdist test-install sanitize
+.PHONY: gpu-check gpu-wheels clean
 .DELETE_ON_ERROR:
 
 demo: $(EXTENSION)
@@ -57,6 +59,13 @@ format: $(LINTERS)
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 	find csrc -name '*.h' -o -name '*.c*' | xargs $(VENV)/bin/clang-format -i
+
+docs: $(EXTENSION) $(DOCS)
+	$(RUN) -W ignore -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo "wrote build/docs/index.html"
+
+docs-links: $(EXTENSION) $(DOCS)
+	$(RUN) -W ignore -m sphinx -q -b linkcheck docs build/docs-links
 
 bench: $(EXTENSION)
 	$(RUN) benchmarks/bench_losses.py $(BENCH_ARGS)
@@ -100,4 +109,8 @@ $(EXTENSION): $(PACKAGES) $(SOURCES)
 
 $(LINTERS): $(PACKAGES) requirements-dev.txt
 	$(RUN) -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(DOCS): $(PACKAGES) requirements-docs.txt
+	$(RUN) -m pip install -q --disable-pip-version-check -r requirements-docs.txt
 	touch $@

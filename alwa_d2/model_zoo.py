@@ -15,7 +15,7 @@ def list_configs(pattern: str = "**/*.yaml") -> list[str]:
     """Names of all configs, such as "voc/retinanet_giou_R_50_FPN.yaml", sorted.
 
     Args:
-        pattern: "lazy/*.py" for LazyConfigs
+        pattern: `"lazy/*.py"` for LazyConfigs
     """
     folder = _folder()
     return sorted(path.relative_to(folder).as_posix() for path in folder.glob(pattern))

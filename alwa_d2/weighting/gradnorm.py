@@ -27,7 +27,7 @@ class GradNorm(LossWeighter):
     Of each loss L, g is the norm of its gradient at parameters which all losses share, taken
     together: in Detectron2's models the weights of all FPN output convolutions. With r = L / L(0)
     by the mean of that over the losses, the target for w g is mean(w g) r^alpha; w takes a gradient
-    step down |w g - target|, the target held, and is scaled so that the sum stays the number of
+    step down `|w g - target|`, the target held, and is scaled so that the sum stays the number of
     losses. L(0) is a mean over the first `window` iterations in which a loss was present (see
     :func:`is_present`); before, and in an iteration where one is not, no weight changes. With
     several processes g and L are means over them.
