@@ -160,7 +160,10 @@ def threads() -> str:
     variable = os.environ.get("OMP_NUM_THREADS")
     asked = f"OMP_NUM_THREADS={variable}" if variable else "OMP_NUM_THREADS is not set"
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{torch.get_num_threads()} of PyTorch, {allowed} processors may be used; {asked}"
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    waiting = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
+    words = "; ".join([asked, *waiting])
+    return f"{torch.get_num_threads()} of PyTorch, {allowed} processors may be used; {words}"
 
 
 def gpus() -> str:

@@ -127,7 +127,7 @@ def test_files(check, *stems):
 
 
 def parity(check):
-    """Tests that have a device; those of building, emulation and host reads need no GPU.
+    """Tests that run on a GPU, but for those of `graphs`.
 
     Files that name no device are not even imported: they may need packages that are not here.
     """
@@ -135,7 +135,7 @@ def parity(check):
     files = [path for path in test_files(check, "*") if not others.search(str(path))]
     word = re.compile(r"\b(cuda|device|DEVICES)\b")
     files = [path for path in files if word.search((check.root / path).read_text())]
-    return run_tests(check, files, "-k", "cuda", "-m", "not long")
+    return run_tests(check, files, "-m", "gpu and not long")
 
 
 def graphs(check):
@@ -147,7 +147,7 @@ def sanitize(tool):
 
     def run(check):
         files = test_files(check, *SMALL_TESTS)
-        choice = ("-k", "cuda and not compile", "-m", "not slow and not long")
+        choice = ("-k", "not compile", "-m", "gpu and not slow and not long")
         if check.rehearse:
             return run_tests(check, files, *choice)
         home = check.environ.get("CUDA_HOME", "/usr/local/cuda")

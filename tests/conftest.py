@@ -22,12 +22,19 @@ TOLERANCE = {
     torch.bfloat16: dict(rtol=1e-2, atol=1e-3),
 }
 
+NEEDS_GPU = "needs a GPU"
 DEVICES = [
     "cpu",
-    pytest.param(
-        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-    ),
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason=NEEDS_GPU)),
 ]
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    """Marks the tests that are skipped without a GPU, for `-m gpu`."""
+    for item in items:
+        if any(mark.kwargs.get("reason") == NEEDS_GPU for mark in item.iter_markers("skipif")):
+            item.add_marker("gpu")
 
 
 def has_cuda_kernels(device):

@@ -20,7 +20,9 @@ SWITCHES = (
     "TORCH_CUDA_ARCH_LIST", "MAX_JOBS",
 )  # fmt: skip
 WITHOUT_TORCH = "sys.modules['torch'] = None"
-PINNED = re.compile(r"[A-Za-z0-9_.-]+(\[[a-z]+\])?==[A-Za-z0-9_.]+(; python_version (<|>=) \"3\.\d+\")?")
+PINNED = re.compile(
+    r"[A-Za-z0-9_.-]+(\[[a-z]+\])?==[A-Za-z0-9_.]+(; python_version (<|>=) \"3\.\d+\")?"
+)
 
 
 def make_toolkit(folder, version=13000):

@@ -375,3 +375,28 @@ def test_config_arguments_take_names_and_all_that_follows():
     args = parser.parse_args(given)
     assert args.config_file == str(REPO / "configs" / "voc" / "faster_rcnn_R_50_FPN.yaml")
     assert args.opts == ["SOLVER.BASE_LR", "-1e-3"]
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({}, "1000"),
+        ({"GOMP_SPINCOUNT": "5"}, "5"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_threads_wait_asleep_unless_the_user_says_how(given, expected):
+    """Said before PyTorch is loaded, which reads it then."""
+    code = (
+        "import os, sys, alwa_d2_command\n"
+        "assert alwa_d2_command.run_command(['plot', 'no_such_folder']) == 2\n"
+        "print(os.environ.get('GOMP_SPINCOUNT'))\n"
+    )
+    early = "import sys, alwa_d2_command; assert 'torch' not in sys.modules"
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))} | given
+    for program in (early, code):
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environ, cwd=REPO, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(expected)]

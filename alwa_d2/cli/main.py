@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 import traceback
@@ -120,9 +121,20 @@ def broken_package(error: Exception) -> str | None:
     return f"{name} is installed, but cannot be imported ({explain(error)}); install it anew"
 
 
+def spin_briefly() -> None:
+    """Has OpenMP's threads wait asleep after a short while, if the user has not said how they wait.
+
+    GCC's, which PyTorch's wheels bring, else keep their cores busy: beside other work training
+    takes twice as long, and alone it is not faster (docs/faq.md). Read when PyTorch is loaded.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 def run_command(arguments: list[str] | None = None) -> int:
     """:func:`main` for a process of its own: others' warnings are left out, and what reads its
     output may go, as `head` does."""
+    spin_briefly()
     silence()
     try:
         try:
