@@ -133,7 +133,7 @@ def parity(check):
     """
     others = re.compile(r"test_build|test_cuda\b|test_gpu_check|test_no_host_reads")
     files = [path for path in test_files(check, "*") if not others.search(str(path))]
-    word = re.compile(r"\b(cuda|device|DEVICES)\b")
+    word = re.compile(rf"\b(device|DEVICES|{NEEDS_GPU})\b")
     files = [path for path in files if word.search((check.root / path).read_text())]
     return run_tests(check, files, "-m", "gpu and not long")
 
