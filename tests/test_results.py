@@ -167,3 +167,14 @@ def test_the_short_page_has_the_scores_of_the_notes():
     assert len(scores) == 17
     for score in scores:
         assert f"| {score} |" in PAGE, score
+
+
+def test_the_beginning_of_the_weighters_comparison():
+    """docs/weighting.md's rows, each beside the label that the sweep has for it."""
+    cells = read("weighters", ("box loss", "weighting"), seeds=(0, 1))
+    page = (REPO / "docs" / "weighting.md").read_text(encoding="utf-8")
+    rows = page.rpartition("| AP, two seeds |")[2].strip().splitlines()[1:]
+    found = [row.split("|")[2].strip() for row in rows]
+    assert sorted(found) == sorted(mean_and_sd(cell) for cell in cells.values())
+    assert found[0] == mean_and_sd(cells["giou", "Fixed 1:1"])
+    assert f"{2 * len(cells)} of the first step's 252 runs" in page

@@ -18,6 +18,7 @@ from alwa_d2.data.shapes import default_root
 from alwa_d2.sweep.plan import hash_settings, make_runs
 from alwa_d2.sweep.read import read_sweep
 
+BEGUN = ("weighters",)  # of whose runs only some have been done
 SWEEPS = sorted((REPO / "sweeps").glob("*.yaml"))
 
 
@@ -174,7 +175,7 @@ def test_our_own_sweeps(path, registered):
     assert os.path.relpath(spec.output) == os.path.join("output", "sweeps", path.stem)
 
 
-@pytest.mark.parametrize("name", ["bccd", "many_classes", "table1", "table2"])
+@pytest.mark.parametrize("name", ["bccd", "many_classes", "table1", "table2", "weighters"])
 def test_published_results_are_found_by_their_hashes(name):
     """--results docs/results/NAME.csv must find every run, whatever became of code and configs."""
     with open(REPO / "docs" / "results" / f"{name}.csv", encoding="utf-8", newline="") as file:
@@ -186,6 +187,8 @@ def test_published_results_are_found_by_their_hashes(name):
         for seed, digest in zip(spec.seeds, hash_settings(spec, cell))
     ]
     hint = "has the config a new key, or another default? config.py has HASHED_KEYS for the former"
-    assert {digest for digest, _ in runs} == published.keys(), hint
-    for digest, labels in runs:
-        assert labels.items() <= published[digest].items()
+    labels = dict(runs)
+    assert published.keys() <= labels.keys(), hint
+    assert name in BEGUN or len(published) == len(labels)
+    for digest, row in published.items():
+        assert labels[digest].items() <= row.items()
