@@ -116,7 +116,8 @@ def test_pages_run(page, tmp_path, datasets):
     shim.parent.mkdir()
     shim.write_text(SHIM.format(python=sys.executable, short=SHORT))
     shim.chmod(0o755)
-    (tmp_path / "configs").symlink_to(REPO / "configs")
+    for name in ("configs", "docs", "sweeps"):
+        (tmp_path / name).symlink_to(REPO / name)
     path = f"{shim.parent}{os.pathsep}{os.environ['PATH']}"
     env = os.environ | {"PATH": path, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
     env["DETECTRON2_DATASETS"] = datasets

@@ -43,22 +43,29 @@ def lines_of(axes):
 
 
 def test_differences_by_hand():
-    """Differences 1, 2, 3: mean 2, standard error 1 / sqrt(3); t with two degrees of freedom has
-    the quantile (2p - 1) / sqrt(2 p (1 - p)) at p."""
+    """Differences 1, 2, 3 and -1, 0, 2: squares 2 and 14 / 3 around their means, so a variance of
+    5 / 3 with four degrees of freedom, for which Student's t has closed forms."""
     spec, results = make(
         {labels(w="1:1"): [10, 10, 10], labels(w="a"): [11, 12, 13], labels(w="b"): [9, 10, 12]},
         {"w": "1:1"},
     )
     a, b = compare(spec, results)
     assert (a.cell.name, a.mean) == ("a", 2) and b.mean == pytest.approx(1 / 3)
+    error = math.sqrt(5 / 3 / 3)
 
     def quantile(p):
-        return (2 * p - 1) / math.sqrt(2 * p * (1 - p))
+        root = math.sqrt(4 * p * (1 - p))
+        return 2 * math.sqrt(math.cos(math.acos(root) / 3) / root - 1)
 
-    for interval, p in ((a.alone, 0.975), (a.together, 1 - 0.05 / 2 / 2)):
-        reach = quantile(p) / math.sqrt(3)
-        assert interval == pytest.approx((2 - reach, 2 + reach), rel=1e-9)
-    assert a.p == pytest.approx(1 - (12 / 14) ** 0.5, rel=1e-9)
+    def outside(t):
+        x = t / math.sqrt(1 + t * t / 4)
+        return 1 - 2 * (3 / 8) * x * (1 - x * x / 12)
+
+    for item in (a, b):
+        for interval, p in ((item.alone, 0.975), (item.together, 1 - 0.05 / 2 / 2)):
+            reach = quantile(p) * error
+            assert interval == pytest.approx((item.mean - reach, item.mean + reach), rel=1e-9)
+        assert item.p == pytest.approx(outside(item.mean / error), rel=1e-9)
     assert (a.p_together, b.p_together) == pytest.approx((2 * a.p, b.p))
 
 
@@ -76,12 +83,13 @@ def test_what_cannot_be_compared_is_left_out():
             labels(w="1:1"): [10, 11, 13],
             labels(w="two seeds"): [11, 12, None],
             labels(w="no number"): [11, 12, math.nan],
-            labels(w="no variance"): [11, 12, 14],
             labels(w="three"): [10, 12, 13],
         },
         {"w": "1:1"},
     )
     assert [item.cell.name for item in compare(spec, results)] == ["three"]
+    scores = {labels(w="1:1"): [0.1, 0.2, 0.3], labels(w="no variance"): [0.4, 0.5, 0.6]}
+    assert compare(*make(scores, {"w": "1:1"})) == []
 
 
 def test_a_panel_for_each_baseline_and_lines_in_the_order_of_means():

@@ -18,7 +18,7 @@ from sweep_stub import (  # noqa: F401 (a fixture)
     write,
 )
 
-from alwa_d2.sweep.paired import difference, paired_test
+from alwa_d2.sweep.paired import difference, paired_p
 from alwa_d2.sweep.record import FINISHED, Result
 from alwa_d2.sweep.sweep import Cell, Run, Sweep
 from alwa_d2.sweep.table import to_markdown
@@ -31,18 +31,18 @@ def test_paired_p_is_that_of_students_own_example():
     first = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
     second = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
     differences = [b - a for a, b in zip(first, second)]
-    assert paired_test(differences).pvalue == pytest.approx(0.00283289, abs=1e-8)
-    assert paired_test([-d for d in differences]).pvalue == pytest.approx(0.00283289, abs=1e-8)
+    assert paired_p(differences) == pytest.approx(0.00283289, abs=1e-8)
+    assert paired_p([-d for d in differences]) == pytest.approx(0.00283289, abs=1e-8)
 
 
 def test_paired_p_with_two_degrees_of_freedom():
     """There p = 1 - |t| / sqrt(t^2 + 2): differences 1, 2, 3 have t = 2 sqrt(3)."""
-    assert paired_test([1, 2, 3]).pvalue == pytest.approx(1 - (12 / 14) ** 0.5, rel=1e-12)
+    assert paired_p([1, 2, 3]) == pytest.approx(1 - (12 / 14) ** 0.5, rel=1e-12)
 
 
 def test_no_p_without_three_pairs_or_without_variance():
-    assert paired_test([]) is paired_test([1.0, 2.0]) is None
-    assert paired_test([0.1 + 0.2, 0.3, 0.3]) is paired_test([0.0] * 3) is None
+    assert paired_p([]) is paired_p([1.0, 2.0]) is None
+    assert paired_p([0.1 + 0.2, 0.3, 0.3]) is paired_p([0.0] * 3) is None
     assert difference({0: 1.0, 1: 3.0}, {1: 1.5, 2: 9.0}) == "+1.5 (–)"
     assert difference({0: 1.0}, {1: 1.0}) == "–"
 

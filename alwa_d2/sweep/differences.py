@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .paired import paired_test
+from .paired import MIN_PAIRS, NO_VARIANCE
 from .record import FINISHED, Result
 from .sweep import Cell, Sweep
 
@@ -21,7 +21,7 @@ class Difference:
     mean: float
     alone: Interval  # 95 % confidence interval of this one mean
     together: Interval  # the same for all means of the table at once (Bonferroni)
-    p: float  # two-sided, of Student's paired t-test
+    p: float  # two-sided
     p_together: float  # corrected for the number of comparisons (Holm)
 
 
@@ -33,29 +33,52 @@ def first_scores(sweep: Sweep, results: list[Result], cell: Cell) -> dict[int, f
 
 
 def compare(sweep: Sweep, results: list[Result]) -> list[Difference]:
-    """All cells with three seeds or more in common with their baseline, in the sweep's order; those
-    whose differences do not vary have no t-test and are left out."""
-    tests = {}
+    """
+    All cells with three seeds or more in common with their baseline, in the sweep's order.
+
+    Three to five seeds of a cell tell little of how much its differences vary. So one standard
+    deviation is taken for all cells, pooled over them, with Student's t of as many degrees of
+    freedom as it has.
+
+    Returns:
+        nothing where no difference varies at all
+    """
+    from scipy.stats import t
+
+    found = {}
     for index, cell in enumerate(sweep.cells):
         base = sweep.baseline_of(cell)
         if base is None or base is cell:
             continue
         own, other = (first_scores(sweep, results, which) for which in (cell, base))
         differences = [own[seed] - other[seed] for seed in own if seed in other]
-        test = paired_test(differences)
-        if test is not None:
-            tests[index] = statistics.fmean(differences), test
-    corrected = holm({index: float(test.pvalue) for index, (_, test) in tests.items()})
+        if len(differences) >= MIN_PAIRS:
+            found[index] = differences
+    freedom = sum(len(each) - 1 for each in found.values())
+    squares = sum(statistics.variance(each) * (len(each) - 1) for each in found.values())
+    spread = math.sqrt(squares / max(freedom, 1))
+    if not spread > NO_VARIANCE * max((abs(d) for each in found.values() for d in each), default=0):
+        return []
+
+    means = {index: statistics.fmean(each) for index, each in found.items()}
+    errors = {index: spread / math.sqrt(len(each)) for index, each in found.items()}
+    p = {index: float(2 * t.sf(abs(means[index]) / errors[index], freedom)) for index in found}
+    corrected = holm(p)
+
+    def interval(index: int, level: float) -> Interval:
+        reach = float(t.ppf((1 + level) / 2, freedom)) * errors[index]
+        return means[index] - reach, means[index] + reach
+
     return [
         Difference(
             cell=sweep.cells[index],
-            mean=mean,
-            alone=tuple(test.confidence_interval(LEVEL)),
-            together=tuple(test.confidence_interval(1 - (1 - LEVEL) / len(tests))),
-            p=float(test.pvalue),
+            mean=means[index],
+            alone=interval(index, LEVEL),
+            together=interval(index, 1 - (1 - LEVEL) / len(found)),
+            p=p[index],
             p_together=corrected[index],
         )
-        for index, (mean, test) in tests.items()
+        for index in found
     ]
 
 

@@ -80,7 +80,7 @@ def draw_differences(sweep: Sweep, results: list[Result]) -> Figure:
     for item in found:
         names.setdefault(_pick(item.cell.labels, own), []).append(item.mean)
     rows = sorted(names, key=lambda name: -statistics.fmean(names[name]))
-    size = (2.2 + COLUMN * len(panels), 1.6 + LINE * len(rows))
+    size = (2.2 + COLUMN * len(panels), 2.0 + LINE * len(rows))
     figure = Figure(figsize=size, layout="constrained")
     columns = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
     for axes, panel in zip(columns, panels):
@@ -95,7 +95,8 @@ def draw_differences(sweep: Sweep, results: list[Result]) -> Figure:
         axes.set_xlabel(f"difference in {metric_name(sweep)}")
     columns[0].set_yticks(range(len(rows)), [" ".join(name) for name in rows])
     columns[0].set_ylim(len(rows) - 0.4, -0.6)
-    columns[0].legend(handles=_legend(len(found)), fontsize=8, loc="lower left")
+    style = dict(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    figure.legend(handles=_legend(len(found)), **style)
     return figure
 
 
@@ -168,5 +169,6 @@ def draw_curves(sweep: Sweep, results: list[Result], axis: str) -> Figure:
         axes.minorticks_off()
     axes.set(xlabel=axis, ylabel=f"{metric_name(sweep)}, mean over seeds (dots: each seed)")
     axes.grid(color="0.92", lw=0.6)
-    axes.legend(fontsize=9, title="a ring is a curve's best")
+    if others:
+        axes.legend(fontsize=9, title="a ring is a curve's best")
     return figure

@@ -15,16 +15,15 @@ def mean_and_sd(values: list[float]) -> str:
     return f"{statistics.fmean(values):.1f} ± {sd}"
 
 
-def paired_test(differences: list[float]):
-    """SciPy's result of Student's paired t-test, two-sided; None for fewer than three pairs or no
-    variance."""
+def paired_p(differences: list[float]) -> float | None:
+    """Two-sided p of Student's paired t-test; None for fewer than three pairs or no variance."""
     from scipy.stats import ttest_1samp  # of the differences, it is ttest_rel
 
     if len(differences) < MIN_PAIRS:
         return None
     if not statistics.stdev(differences) > NO_VARIANCE * max(map(abs, differences)):
         return None
-    return ttest_1samp(differences, 0.0)
+    return float(ttest_1samp(differences, 0.0).pvalue)
 
 
 def difference(own: dict[int, float], base: dict[int, float]) -> str:
@@ -32,9 +31,6 @@ def difference(own: dict[int, float], base: dict[int, float]) -> str:
     differences = [value - base[seed] for seed, value in own.items() if seed in base]
     if not differences:
         return NONE
-    test = paired_test(differences)
-    return f"{statistics.fmean(differences):+.1f} ({NONE if test is None else p_text(test.pvalue)})"
-
-
-def p_text(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    p = paired_p(differences)
+    digits = NONE if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    return f"{statistics.fmean(differences):+.1f} ({digits})"
