@@ -2,7 +2,6 @@
 
 import math
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .paired import MIN_PAIRS, NO_VARIANCE
@@ -21,8 +20,6 @@ class Difference:
     mean: float
     alone: Interval  # 95 % confidence interval of this one mean
     together: Interval  # the same for all means of the table at once (Bonferroni)
-    p: float  # two-sided
-    p_together: float  # corrected for the number of comparisons (Holm)
 
 
 def first_scores(sweep: Sweep, results: list[Result], cell: Cell) -> dict[int, float]:
@@ -62,8 +59,6 @@ def compare(sweep: Sweep, results: list[Result]) -> list[Difference]:
 
     means = {index: statistics.fmean(each) for index, each in found.items()}
     errors = {index: spread / math.sqrt(len(each)) for index, each in found.items()}
-    p = {index: float(2 * t.sf(abs(means[index]) / errors[index], freedom)) for index in found}
-    corrected = holm(p)
 
     def interval(index: int, level: float) -> Interval:
         reach = float(t.ppf((1 + level) / 2, freedom)) * errors[index]
@@ -75,18 +70,6 @@ def compare(sweep: Sweep, results: list[Result]) -> list[Difference]:
             mean=means[index],
             alone=interval(index, LEVEL),
             together=interval(index, 1 - (1 - LEVEL) / len(found)),
-            p=p[index],
-            p_together=corrected[index],
         )
         for index in found
     ]
-
-
-def holm(values: Mapping[int, float]) -> dict[int, float]:
-    """p of each comparison -> p such that one below 0.05 among all of them is as rare as that
-    (Holm 1979)."""
-    corrected, largest = {}, 0.0
-    for rank, (index, p) in enumerate(sorted(values.items(), key=lambda item: item[1])):
-        largest = max(largest, min(1.0, (len(values) - rank) * p))
-        corrected[index] = largest
-    return corrected
