@@ -119,12 +119,13 @@ def test_files_that_are_no_sweeps(folder, capsys, text, words):
 
 
 def test_the_example_of_the_docs(tmp_path):
-    text = (REPO / "docs" / "experiments.md").read_text().split("```yaml\n")[1].split("```")[0]
-    (tmp_path / "a.yaml").write_text(text)
+    page = (REPO / "docs" / "experiments.md").read_text().partition("### The file")[2]
+    (tmp_path / "a.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
     spec = read_sweep(tmp_path / "a.yaml", [])
     names = ["giou 1:1", "giou ALWA", "ciou 1:1", "giou 0.5:1"]
     assert [cell.name for cell in spec.cells] == names
     assert len(make_runs(spec)) == 12
+    assert spec.best.seeds == [3, 4, 5]
 
 
 @pytest.fixture
