@@ -123,6 +123,7 @@ _REGISTRIES = {
     "MODEL.ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
     "MODEL.ROI_KEYPOINT_HEAD.NAME": ROI_KEYPOINT_HEAD_REGISTRY,
 }
+GROUPS = 32  # of Detectron2's "GN"
 _NONE = ("PrecomputedProposals", "")  # stand for none, and are in no registry
 
 
@@ -156,6 +157,7 @@ def check_settings(cfg: CfgNode) -> None:
     for part in ("RETINANET", "RPN", "ROI_HEADS"):
         _check_matching(cfg, part)
     _check_channels(cfg)
+    _check_maps(cfg)
 
 
 def _value(cfg: CfgNode, key: str) -> Any:
@@ -264,6 +266,24 @@ def _check_channels(cfg: CfgNode) -> None:
             raise _refusal(f"MODEL.{key}", expected, value)
     if not _are_numbers(cfg.MODEL.PIXEL_STD, above=0):
         raise _refusal("MODEL.PIXEL_STD", "numbers above 0", cfg.MODEL.PIXEL_STD)
+
+
+def _check_maps(cfg: CfgNode) -> None:
+    """Anchors for each feature map; channels that GroupNorm can part into its groups."""
+    name = cfg.MODEL.META_ARCHITECTURE
+    part = "RETINANET" if "RetinaNet" in name else "RPN" if "RCNN" in name else None
+    maps = cfg.MODEL[part].IN_FEATURES if part else ()
+    for key in _POSITIVE if part else ():
+        if isinstance((value := _value(cfg, key))[0], list | tuple) and len(value) not in (
+            1,
+            len(maps),
+        ):
+            expected = f"one list for all or for each of MODEL.{part}.IN_FEATURES {maps}"
+            raise _refusal(key, expected, value)
+    channels = cfg.MODEL.FPN.OUT_CHANNELS
+    if cfg.MODEL.FPN.NORM == "GN" and "fpn" in cfg.MODEL.BACKBONE.NAME and channels % GROUPS:
+        expected = f"a multiple of {GROUPS}, the groups of MODEL.FPN.NORM GN"
+        raise _refusal("MODEL.FPN.OUT_CHANNELS", expected, channels)
 
 
 def _channels(form: str) -> int:
