@@ -1,6 +1,7 @@
 """A sweep's second step: the best cell of each kind on other seeds."""
 
 import csv
+import shlex
 from pathlib import Path
 
 import pytest
@@ -89,13 +90,20 @@ def test_what_lacks_a_seed_is_not_chosen(folder):
     assert {row["weights"] for row in best_rows(folder)} == {"1", "2"}
 
 
-def test_results_from_elsewhere_choose_too(folder, tmp_path):
+def test_results_from_elsewhere_choose_too(folder, tmp_path, capsys):
     path = write(folder, **TWO_STEPS)
     assert sweep(path) == 0
+    capsys.readouterr()
     kept = [tmp_path / "first.csv", tmp_path / "second.csv"]
     (folder / "out" / "results.csv").rename(kept[0])
     (folder / "out" / "best" / "results.csv").rename(kept[1])
     arguments = [word for file in kept for word in ("--results", str(file))]
+    assert sweep(path, "--output", "third", *arguments[:2], "--print-commands") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 9
+    words = shlex.split(printed[0].partition("-m alwa_d2 sweep ")[2])
+    assert sweep(*words) == 0
+    assert len(list(folder.glob("third/best/*/run.json"))) == 1
     assert sweep(path, "--output", "other", *arguments) == 0
     assert not list(folder.glob("other/**/run.json"))
     assert (folder / "other" / "best" / "results.csv").read_text().count("finished") == 9
@@ -106,6 +114,7 @@ def test_results_from_elsewhere_choose_too(folder, tmp_path):
     [
         ([], "best: expected a mapping with of (a key that all cells set) and seeds, got []"),
         ({"of": KEY}, "best: expected a mapping with of"),
+        ({"of": [KEY], "seeds": [2]}, "best.of: expected a text"),
         ({"of": "MODEL.X", "seeds": [2]}, "best.of: expected a key that all cells set, got 'MODEL.X'"),
         ({"of": KEY, "seeds": [1, 2]}, "best.seeds: expected other seeds than those that the choice is made by, got [1, 2]"),
         ({"of": KEY, "seeds": [2, 2]}, "best.seeds: expected at least one, each of them once"),
@@ -118,3 +127,9 @@ def test_mistakes_are_named(best, message, tmp_path):
     with pytest.raises(UserError) as error:
         read_sweep(Path(path), [])
     assert message in str(error.value)
+
+
+def test_without_a_baseline_all_would_be_the_best(tmp_path):
+    path = write(tmp_path, **TWO_STEPS | {"baseline": {}})
+    with pytest.raises(UserError, match="baseline: expected one with best, got none"):
+        read_sweep(Path(path), [])

@@ -2,7 +2,10 @@
 
 import math
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+import numpy as np
 
 from .paired import MIN_PAIRS, NO_VARIANCE
 from .record import FINISHED, Result
@@ -33,43 +36,61 @@ def compare(sweep: Sweep, results: list[Result]) -> list[Difference]:
     """
     All cells with three seeds or more in common with their baseline, in the sweep's order.
 
-    Three to five seeds of a cell tell little of how much its differences vary. So one standard
-    deviation is taken for all cells, pooled over them, with Student's t of as many degrees of
-    freedom as it has.
+    Three to five seeds of a cell tell little of how much its scores vary. So one standard deviation
+    is taken for all runs: of what is left when the means of cells and of seeds are taken out, as in
+    an analysis of variance of two factors, with Student's t of as many degrees of freedom.
 
     Returns:
-        nothing where no difference varies at all
+        nothing where nothing varies
     """
     from scipy.stats import t
 
-    found = {}
+    scores = [first_scores(sweep, results, cell) for cell in sweep.cells]
+    found, blocks = {}, {}  # place of a cell -> differences; of a baseline -> rows of scores
     for index, cell in enumerate(sweep.cells):
         base = sweep.baseline_of(cell)
         if base is None or base is cell:
             continue
-        own, other = (first_scores(sweep, results, which) for which in (cell, base))
+        place = next(i for i, other in enumerate(sweep.cells) if other is base)
+        own, other = scores[index], scores[place]
         differences = [own[seed] - other[seed] for seed in own if seed in other]
         if len(differences) >= MIN_PAIRS:
             found[index] = differences
-    freedom = sum(len(each) - 1 for each in found.values())
-    squares = sum(statistics.variance(each) * (len(each) - 1) for each in found.values())
-    spread = math.sqrt(squares / max(freedom, 1))
-    if not spread > NO_VARIANCE * max((abs(d) for each in found.values() for d in each), default=0):
+            block = blocks.setdefault(place, [list(other.values())])
+            if own.keys() >= other.keys():
+                block.append([own[seed] for seed in other])
+    spread, freedom = _pool(blocks.values())
+    if not found or not spread:
         return []
 
-    means = {index: statistics.fmean(each) for index, each in found.items()}
-    errors = {index: spread / math.sqrt(len(each)) for index, each in found.items()}
-
     def interval(index: int, level: float) -> Interval:
-        reach = float(t.ppf((1 + level) / 2, freedom)) * errors[index]
-        return means[index] - reach, means[index] + reach
+        mean, count = statistics.fmean(found[index]), len(found[index])
+        reach = float(t.ppf((1 + level) / 2, freedom)) * spread * math.sqrt(2 / count)
+        return mean - reach, mean + reach
 
     return [
         Difference(
             cell=sweep.cells[index],
-            mean=means[index],
+            mean=statistics.fmean(differences),
             alone=interval(index, LEVEL),
             together=interval(index, 1 - (1 - LEVEL) / len(found)),
         )
-        for index in found
+        for index, differences in found.items()
     ]
+
+
+def _pool(blocks: Iterable[list[list[float]]]) -> tuple[float, int]:
+    """
+    Standard deviation of a run and its degrees of freedom, from blocks of scores, cells by seeds.
+
+    Returns:
+        a deviation of 0 where there is none but for rounding
+    """
+    squares, freedom, largest = 0.0, 0, 0.0
+    for block in map(np.array, blocks):
+        rest = block - block.mean(axis=0) - block.mean(axis=1, keepdims=True) + block.mean()
+        squares += float((rest**2).sum())
+        freedom += (block.shape[0] - 1) * (block.shape[1] - 1)
+        largest = max(largest, float(abs(block).max()))
+    spread = math.sqrt(squares / max(freedom, 1))
+    return (spread if spread > NO_VARIANCE * largest else 0.0), freedom

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from ..analysis.curves import HUES
 from ..errors import UserError
 from .differences import Difference, compare, first_scores
+from .paired import MIN_PAIRS
 from .record import Result
 from .sweep import Cell, Labels, Sweep
 
@@ -30,6 +31,10 @@ def check_picture(sweep: Sweep, axis: str | None) -> None:
     if axis is None:
         if not sweep.baseline:
             raise UserError(f"{sweep.path}: baseline: expected one for --figure, got none")
+        seeds = (sweep.best or sweep).seeds
+        if len(seeds) < MIN_PAIRS:
+            expected = f"expected {MIN_PAIRS} or more for --figure"
+            raise UserError(f"{sweep.path}: seeds: {expected}, got {seeds}")
         return
     axes = list(sweep.cells[0].labels)
     if axis not in axes:

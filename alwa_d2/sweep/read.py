@@ -117,16 +117,22 @@ def read_sweep(path: Path, opts: list[str]) -> Sweep:
         reader.fail("baseline", "labels of one of the cells", baseline)
     output = Path(reader.text("output", content["output"]))
     reused = [Path(folder) for folder in reuse]
-    best = _read_best(reader, content.get("best"), cells, seeds)
+    best = _read_best(reader, content, cells, seeds)
     return Sweep(path, config, output, reused, cells, seeds, baseline, metrics, best)
 
 
-def _read_best(reader: _Reader, value: Any, cells: list[Cell], seeds: list[int]) -> Best | None:
+def _read_best(
+    reader: _Reader, content: dict[str, Any], cells: list[Cell], seeds: list[int]
+) -> Best | None:
+    value = content.get("best")
     if value is None:
         return None
     expected = "with of (a key that all cells set) and seeds"
     if reader.mapping("best", value, expected).keys() != {"of", "seeds"}:
         reader.fail("best", f"a mapping {expected}", value)
+    if not content.get("baseline"):
+        raise UserError(f"{reader.path}: baseline: expected one with best, got none")
+    reader.text("best.of", value["of"])
     if not all(value["of"] in cell.settings for cell in cells):
         reader.fail("best.of", "a key that all cells set", value["of"])
     if set(reader.seeds("best.seeds", value["seeds"])) & set(seeds):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import RunError, UserError
 from .best import second_step
 from .local import Local
 from .lock import locked
@@ -81,6 +81,7 @@ def commands(request: Request) -> list[str]:
     sees these folders."""
     words = [sys.executable, "-m", "alwa_d2", "sweep", str(request.path.resolve()), *request.opts]
     words += [] if request.output is None else ["--output", str(request.output)]
+    words += [word for path in request.elsewhere for word in ("--results", str(path))]
     there, lines = shlex.quote(os.getcwd()), []
     for sweep, runs in steps(request):
         results = read_all(request, sweep, runs)
@@ -105,6 +106,8 @@ def draw(picture: Picture | None, sweep: Sweep, results: list[Result]) -> None:
     """Writes the picture, if one is asked for."""
     if picture is None:
         return
+    if sweep.best is not None:
+        raise RunError(f"{sweep.path}: --figure: the first step has not ended, see results.md")
     from ..analysis.pictures import rasterise, save_png
     from .figures import draw_curves, draw_differences
 
