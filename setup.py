@@ -22,6 +22,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import site
 import subprocess
@@ -164,11 +165,13 @@ def tagging(local):
 
 def describe(torch, with_cuda, compiler):
     """What a library was built for; alwa_d2/built.py reads it."""
-    done = subprocess.run([compiler, "--version"], capture_output=True, text=True)
-    archs = os.environ.get("TORCH_CUDA_ARCH_LIST") or ";".join(
-        "{}.{}".format(*torch.cuda.get_device_capability(gpu))
-        for gpu in range(torch.cuda.device_count())
-    )
+    words = [*shlex.split(compiler), "--version"]  # such as "ccache g++"
+    done = subprocess.run(words, capture_output=True, text=True)
+    # Without a list PyTorch takes those of the GPUs in sight, and the last one's PTX.
+    gpus = range(torch.cuda.device_count())
+    seen = sorted({torch.cuda.get_device_capability(gpu) for gpu in gpus})
+    archs = os.environ.get("TORCH_CUDA_ARCH_LIST") or ";".join(map("{0[0]}.{0[1]}".format, seen))
+    archs += "+PTX" * ("TORCH_CUDA_ARCH_LIST" not in os.environ)
     return {
         "torch": torch.__version__,
         "cuda": torch.version.cuda if with_cuda else None,

@@ -5,6 +5,9 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+# Where a package is not called like what is imported.
+PYPI_NAMES = {"PIL": "pillow", "yaml": "pyyaml", "cv2": "opencv-python-headless"}
+
 
 class UserError(ValueError):
     """A mistake on the command line or an unusable file; its message is one sentence."""
@@ -64,3 +67,9 @@ def _place(error: Exception) -> str:
         return ""
     last = frames[-1]
     return f" ({Path(last.filename).name}, line {last.lineno}: {last.line})"
+
+
+def pip_install(module: str) -> str:
+    """The command that installs the package of a module that could not be imported."""
+    name = module.partition(".")[0]
+    return f"pip install {PYPI_NAMES.get(name, name)}"

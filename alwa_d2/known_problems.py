@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import built, environment
-from .errors import explain
+from .errors import explain, pip_install
 
 OLDEST_TORCH = (2, 4)
 INSTALLING = "docs/installing.md"
@@ -179,8 +179,9 @@ def detectron2() -> Iterator[Finding]:
         if error is None or getattr(error, "name", None) == "pkg_resources":
             continue
         remedy = f"install Detectron2 again: {INSTALLING}"
-        if isinstance(error, ModuleNotFoundError) and not error.name.startswith("detectron2"):
-            remedy = f"pip install {error.name.partition('.')[0]}"
+        missing = isinstance(error, ModuleNotFoundError) and error.name
+        if missing and not missing.startswith("detectron2"):
+            remedy = pip_install(missing)
         yield Finding(f"Detectron2 is broken: importing {name}: {explain(error)}", remedy)
         return
     error = importing(f"{__package__}.modeling")

@@ -47,7 +47,7 @@ def unpack_wheels(check):
     shutil.rmtree(site, ignore_errors=True)
     asked = [check.python, "-c", HAS, "detectron2", *wheels]
     has = json.loads(last_line(check.execute(asked)))
-    # Detectron2's model zoo imports pkg_resources, which setuptools 81 dropped.
+    # Detectron2's model zoo imports pkg_resources, which setuptools 82 dropped.
     if int(has.get("setuptools", "0").split(".")[0]) > 80:
         del has["setuptools"]
     if "detectron2" in has:

@@ -281,9 +281,9 @@ def test_the_record_names_cuda_and_architectures(setup_py, monkeypatch):
     record = setup_py.describe(torch, True, "true")
     assert (record["cuda"], record["archs"]) == ("13.0", "8.0;9.0+PTX")
     monkeypatch.delenv("TORCH_CUDA_ARCH_LIST")  # as with GPUs in sight: theirs
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: (8, gpu))
-    assert setup_py.describe(torch, True, "true")["archs"] == "8.0;8.1"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: (9 - gpu // 2, 0))
+    assert setup_py.describe(torch, True, "env true")["archs"] == "8.0;9.0+PTX"
 
 
 def test_a_source_archive_has_all_that_is_needed_to_build_and_test(tmp_path):

@@ -37,6 +37,10 @@ def changed(*pairs):
         (("SOLVER.MAX_ITER", 0), "SOLVER.MAX_ITER: expected at least 1, got 0"),
         (("SOLVER.IMS_PER_BATCH", 0), "SOLVER.IMS_PER_BATCH: expected at least 1, got 0"),
         (("SOLVER.LR_SCHEDULER_NAME", "x"), "SOLVER.LR_SCHEDULER_NAME: expected one of"),
+        (("MODEL.RETINANET.IOU_THRESHOLDS", "[0.0, 0.5]"), "MODEL.RETINANET.IOU_THRESHOLDS: expected numbers above 0 that do not fall"),
+        (("MODEL.RPN.CONV_DIMS", ["a"]), "MODEL.RPN.CONV_DIMS: expected channels of each layer"),
+        (("MODEL.PIXEL_MEAN", ["a", 1.0, 2.0]), "MODEL.PIXEL_MEAN: expected a number for each of the 3 channels"),
+        (("MODEL.ROI_MASK_HEAD.POOLER_TYPE", "XX"), "MODEL.ROI_MASK_HEAD.POOLER_TYPE: expected one of"),
         (("MODEL.ANCHOR_GENERATOR.SIZES", "[[8], [16]]"), "MODEL.ANCHOR_GENERATOR.SIZES: expected one list for all or for each of MODEL.RETINANET.IN_FEATURES ["),
         (("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[0.5], [1.0]]"), "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS: expected one list for all"),
         (("MODEL.FPN.OUT_CHANNELS", 48), "MODEL.FPN.OUT_CHANNELS: expected a multiple of 32, the groups of MODEL.FPN.NORM GN, got 48"),
@@ -68,7 +72,7 @@ def changed(*pairs):
         (("MODEL.RETINANET.PRIOR_PROB", 1.0), "MODEL.RETINANET.PRIOR_PROB: expected a number between 0 and 1, got 1.0"),
         (("MODEL.RETINANET.SCORE_THRESH_TEST", 2.0), "MODEL.RETINANET.SCORE_THRESH_TEST: expected 0 to 1, got 2.0"),
         (("MODEL.RETINANET.BBOX_REG_WEIGHTS", "(1.0,)"), "MODEL.RETINANET.BBOX_REG_WEIGHTS: expected four numbers above 0"),
-        (("MODEL.RETINANET.IOU_THRESHOLDS", "[0.6, 0.4]"), "MODEL.RETINANET.IOU_THRESHOLDS: expected numbers that do not fall"),
+        (("MODEL.RETINANET.IOU_THRESHOLDS", "[0.6, 0.4]"), "MODEL.RETINANET.IOU_THRESHOLDS: expected numbers above 0 that do not fall"),
         (("MODEL.RETINANET.IOU_LABELS", "[0, 5, 1]"), "MODEL.RETINANET.IOU_LABELS: expected labels of -1, 0 and 1"),
         (("MODEL.ROI_HEADS.IOU_LABELS", "[0]"), "MODEL.ROI_HEADS.IOU_LABELS: expected one more than"),
         (("MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead"), "MODEL.ROI_BOX_HEAD.NUM_FC: expected at least 1, where NUM_CONV is 0, got 0"),
@@ -87,6 +91,7 @@ def test_values_are_refused_by_key(pairs, message):
 @pytest.mark.parametrize(
     "pairs",
     [
+        ("INPUT.MIN_SIZE_TRAIN", "(640, 640)", "INPUT.MIN_SIZE_TRAIN_SAMPLING", "range"),
         ("INPUT.FORMAT", "L", "MODEL.PIXEL_MEAN", "[110.0]", "MODEL.PIXEL_STD", "[57.0]"),
         ("INPUT.FORMAT", "RGBA", "MODEL.PIXEL_MEAN", "[1., 2., 3., 4.]", "MODEL.PIXEL_STD", "[1.]"),
         ("INPUT.FORMAT", "YUV-BT.601", "TEST.EVAL_PERIOD", -1, "INPUT.MIN_SIZE_TEST", 0),

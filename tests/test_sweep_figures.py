@@ -146,12 +146,14 @@ def test_the_command_draws(folder, capsys):
     assert "--along: expected --figure FILE with it" in capsys.readouterr().err
     for along, message in (
         ("rate", "a.yaml (weights), got 'rate'"),
-        ("weights", "--along weights: expected labels that are numbers, got '1.0:1'"),
+        ("weights", "--along weights: expected labels that are different numbers, got '1.0:1'"),
     ):
         assert sweep(path, "--figure", "a.png", "--along", along) == 2
         assert message in capsys.readouterr().err
     assert sweep(write(folder, baseline={}), "--figure", "a.png") == 2
     assert "baseline: expected one for --figure, got none" in capsys.readouterr().err
+    assert sweep(write(folder, seeds=[0, 1]), "--figure", "a.png") == 2
+    assert "seeds: expected 3 or more for --figure, got [0, 1]" in capsys.readouterr().err
     assert not (folder / "out").exists()  # refused before the first run
 
     weight = "MODEL.LOSS_WEIGHTER.WEIGHTS"
@@ -160,6 +162,6 @@ def test_the_command_draws(folder, capsys):
     assert sweep(path, "--figure", "a.png", "--along", "weight") == 0
     assert Image.open("a.png").width > 500
     # The stub's differences do not vary.
-    assert sweep(path, "--table-only", "--figure", "b.png") == 2
+    assert sweep(path, "--table-only", "--figure", "b.png") == 1
     assert "expected cells with three finished seeds or more" in capsys.readouterr().err
     assert not Path("b.png").exists()

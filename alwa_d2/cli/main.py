@@ -11,7 +11,7 @@ from types import ModuleType
 import shtab
 
 from .. import __version__
-from ..errors import UserError, explain
+from ..errors import UserError, explain, pip_install
 from .quiet import leave_output, silence
 
 # In the order of the help.
@@ -40,8 +40,6 @@ exit status:
 TRACEBACK = "print where in the code a mistake was noticed, not only what it is"
 OURS = __package__.partition(".")[0]
 INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
-# Where a package is not called like what is imported.
-PYPI_NAMES = {"PIL": "pillow", "yaml": "pyyaml", "cv2": "opencv-python-headless"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -106,7 +104,7 @@ def missing_package(error: Exception) -> str | None:
     name = (error.name or "").partition(".")[0]
     if name == "detectron2":
         return "Detectron2 is not installed; README.md says how it is"
-    return f"the package {name} is not installed; pip install {PYPI_NAMES.get(name, name)}"
+    return f"the package {name} is not installed; {pip_install(name)}"
 
 
 def broken_package(error: Exception) -> str | None:

@@ -85,7 +85,7 @@ def add_modes(parser) -> None:
 def parse_spread(parse, words=None, namespace=None):
     """Takes KEY VALUE behind options too, which argparse does by itself since Python 3.13."""
     namespace, rest = parse(words, namespace)
-    if any(word.startswith("-") for word in rest):
+    if any(word.startswith("-") and not word[1:2].isdigit() for word in rest):
         return namespace, rest  # an unknown option
     namespace.opts = [*namespace.opts, *rest]
     return namespace, []

@@ -46,7 +46,10 @@ def _merge_file(cfg: CfgNode, path: str) -> None:
     try:
         cfg.merge_from_file(path, allow_unsafe=False)
     except yaml.constructor.ConstructorError as error:
-        place = f"line {error.problem_mark.line + 1}"
+        mark = error.problem_mark
+        place = (
+            f"line {mark.line + 1}" if mark.name == path else f"{mark.name}, line {mark.line + 1}"
+        )
         raise UserError(f"{place}: expected plain YAML, {error.problem}") from error
 
 

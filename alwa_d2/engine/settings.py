@@ -5,126 +5,20 @@ import math
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.modeling import (
-    ANCHOR_GENERATOR_REGISTRY,
-    BACKBONE_REGISTRY,
-    META_ARCH_REGISTRY,
-    PROPOSAL_GENERATOR_REGISTRY,
-    ROI_BOX_HEAD_REGISTRY,
-    ROI_HEADS_REGISTRY,
-    ROI_KEYPOINT_HEAD_REGISTRY,
-    ROI_MASK_HEAD_REGISTRY,
-    RPN_HEAD_REGISTRY,
-)
 from PIL import ImageMode
 
 from ..errors import UserError
-from .optimizer import OPTIMIZERS
-
-_NORMS = (
-    *("", "BN", "SyncBN", "FrozenBN", "GN", "LN"),
-    *("nnSyncBN", "naiveSyncBN", "naiveSyncBN_N"),  # Detectron2's, for debugging
+from .setting_values import (
+    CHOICES,
+    GROUPS,
+    LEAST,
+    NAMES,
+    NONE,
+    POSITIVE,
+    PROBABILITIES,
+    REGISTRIES,
+    SHARES,
 )
-# Key -> the values that Detectron2 knows.
-_CHOICES = {
-    "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
-    "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
-    "INPUT.CROP.TYPE": ("relative_range", "relative", "absolute", "absolute_range"),
-    "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
-    "DATALOADER.SAMPLER_TRAIN": (
-        *("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler"),
-        *("WeightedTrainingSampler", "WeightedCategoryTrainingSampler"),
-    ),
-    "SOLVER.LR_SCHEDULER_NAME": (
-        *("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"),
-    ),
-    "SOLVER.OPTIMIZER": tuple(OPTIMIZERS),
-    "SOLVER.WARMUP_METHOD": ("linear", "constant"),
-    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm"),
-    "MODEL.RESNETS.DEPTH": (18, 34, 50, 101, 152),
-    "MODEL.RESNETS.RES5_DILATION": (1, 2),
-    "MODEL.RESNETS.NORM": _NORMS,
-    "MODEL.FPN.NORM": _NORMS,
-    "MODEL.FPN.FUSE_TYPE": ("sum", "avg"),
-    "MODEL.RETINANET.NORM": _NORMS,
-    "MODEL.ROI_BOX_HEAD.NORM": _NORMS,
-    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign", "ROIPool", "ROIAlignRotated"),
-}
-# Key -> the lowest value with a meaning.
-_LEAST = {
-    "SOLVER.MAX_ITER": 1,
-    "SOLVER.IMS_PER_BATCH": 1,
-    "DATALOADER.NUM_WORKERS": 0,
-    "INPUT.MIN_SIZE_TEST": 0,  # 0 leaves images as they are
-    **dict.fromkeys(("INPUT.MAX_SIZE_TRAIN", "INPUT.MAX_SIZE_TEST"), 1),
-    **dict.fromkeys(("SOLVER.BASE_LR", "SOLVER.MOMENTUM", "SOLVER.WEIGHT_DECAY"), 0),
-    **dict.fromkeys(("SOLVER.GAMMA", "SOLVER.WARMUP_ITERS", "SOLVER.WARMUP_FACTOR"), 0),
-    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 0,
-    "MODEL.RESNETS.STEM_OUT_CHANNELS": 1,
-    "MODEL.RESNETS.RES2_OUT_CHANNELS": 1,
-    "MODEL.RESNETS.WIDTH_PER_GROUP": 1,
-    "MODEL.RESNETS.NUM_GROUPS": 1,
-    "MODEL.FPN.OUT_CHANNELS": 1,
-    "MODEL.RETINANET.NUM_CLASSES": 1,
-    "MODEL.RETINANET.NUM_CONVS": 1,
-    "MODEL.RETINANET.TOPK_CANDIDATES_TEST": 1,
-    "MODEL.RETINANET.NMS_THRESH_TEST": 0,
-    "MODEL.RETINANET.FOCAL_LOSS_GAMMA": 0,
-    "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA": 0,
-    "MODEL.FCOS.NUM_CLASSES": 1,
-    "MODEL.FCOS.NUM_CONVS": 1,
-    "MODEL.FCOS.TOPK_CANDIDATES_TEST": 1,
-    "MODEL.FCOS.NMS_THRESH_TEST": 0,
-    "MODEL.FCOS.FOCAL_LOSS_GAMMA": 0,
-    "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 1,
-    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 1,
-    "MODEL.RPN.PRE_NMS_TOPK_TEST": 1,
-    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1,
-    "MODEL.RPN.POST_NMS_TOPK_TEST": 1,
-    "MODEL.RPN.NMS_THRESH": 0,
-    "MODEL.RPN.SMOOTH_L1_BETA": 0,
-    "MODEL.ROI_HEADS.NUM_CLASSES": 1,
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 1,
-    "MODEL.ROI_HEADS.NMS_THRESH_TEST": 0,
-    "MODEL.ROI_BOX_HEAD.NUM_FC": 0,
-    "MODEL.ROI_BOX_HEAD.NUM_CONV": 0,
-    "MODEL.ROI_BOX_HEAD.FC_DIM": 1,
-    "MODEL.ROI_BOX_HEAD.CONV_DIM": 1,
-    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 1,
-    "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0,
-    "MODEL.ROI_MASK_HEAD.CONV_DIM": 1,
-    "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": 1,
-    "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": 1,
-    "MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION": 1,
-}
-# From 0 to 1.
-_SHARES = (
-    *("MODEL.RPN.POSITIVE_FRACTION", "MODEL.ROI_HEADS.POSITIVE_FRACTION"),
-    *("MODEL.RETINANET.SCORE_THRESH_TEST", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
-    *("MODEL.FCOS.SCORE_THRESH_TEST", "MODEL.ANCHOR_GENERATOR.OFFSET"),
-)
-# Between 0 and 1: the logarithm of p / (1 - p) is taken.
-_PROBABILITIES = ("MODEL.RETINANET.PRIOR_PROB", "MODEL.FCOS.PRIOR_PROB")
-# One name or more.
-_NAMES = (
-    *("MODEL.RESNETS.OUT_FEATURES", "MODEL.RETINANET.IN_FEATURES", "MODEL.FCOS.IN_FEATURES"),
-    *("MODEL.RPN.IN_FEATURES", "MODEL.ROI_HEADS.IN_FEATURES"),
-)
-# One number above 0 or more, of all feature maps or of each.
-_POSITIVE = ("MODEL.ANCHOR_GENERATOR.SIZES", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS")
-_REGISTRIES = {
-    "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
-    "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
-    "MODEL.PROPOSAL_GENERATOR.NAME": PROPOSAL_GENERATOR_REGISTRY,
-    "MODEL.ROI_HEADS.NAME": ROI_HEADS_REGISTRY,
-    "MODEL.ANCHOR_GENERATOR.NAME": ANCHOR_GENERATOR_REGISTRY,
-    "MODEL.RPN.HEAD_NAME": RPN_HEAD_REGISTRY,
-    "MODEL.ROI_BOX_HEAD.NAME": ROI_BOX_HEAD_REGISTRY,
-    "MODEL.ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
-    "MODEL.ROI_KEYPOINT_HEAD.NAME": ROI_KEYPOINT_HEAD_REGISTRY,
-}
-GROUPS = 32  # of Detectron2's "GN"
-_NONE = ("PrecomputedProposals", "")  # stand for none, and are in no registry
 
 
 def check_settings(cfg: CfgNode) -> None:
@@ -134,12 +28,12 @@ def check_settings(cfg: CfgNode) -> None:
     Raises:
         UserError: names the key, what was expected and what came
     """
-    for key, registry in _REGISTRIES.items():
+    for key, registry in REGISTRIES.items():
         _check_registered(cfg, key, registry)
-    for key, known in _CHOICES.items():
+    for key, known in CHOICES.items():
         if (value := _value(cfg, key)) not in known:
             raise _refusal(key, f"one of {', '.join(map(repr, known))}", value)
-    for key, least in _LEAST.items():
+    for key, least in LEAST.items():
         if (value := _value(cfg, key)) < least:
             raise _refusal(key, f"at least {least}", value)
     _check_ranges(cfg)
@@ -177,17 +71,17 @@ def _are_numbers(values: Any, above: float = -math.inf) -> bool:
 
 
 def _check_ranges(cfg: CfgNode) -> None:
-    for key in _SHARES:
+    for key in SHARES:
         if not 0 <= (value := _value(cfg, key)) <= 1:
             raise _refusal(key, "0 to 1", value)
-    for key in _PROBABILITIES:
+    for key in PROBABILITIES:
         if not 0 < (value := _value(cfg, key)) < 1:
             raise _refusal(key, "a number between 0 and 1", value)
     in_fpn = ("MODEL.FPN.IN_FEATURES",) if "fpn" in cfg.MODEL.BACKBONE.NAME else ()
-    for key in (*_NAMES, *in_fpn):
+    for key in (*NAMES, *in_fpn):
         if not (value := _value(cfg, key)):
             raise _refusal(key, "one feature map or more", value)
-    for key in _POSITIVE:
+    for key in POSITIVE:
         value = _value(cfg, key)
         groups = value if value and isinstance(value[0], list | tuple) else [value]
         if not all(group and _are_numbers(group, above=0) for group in groups):
@@ -197,7 +91,7 @@ def _check_ranges(cfg: CfgNode) -> None:
         if len(value) not in (4, 5) or not _are_numbers(value, above=0):
             expected = "four numbers above 0 (five for rotated boxes)"
             raise _refusal(f"MODEL.{part}.BBOX_REG_WEIGHTS", expected, value)
-    if not all(value == -1 or value > 0 for value in cfg.MODEL.RPN.CONV_DIMS):
+    if not all(_are_numbers([v]) and (v == -1 or v > 0) for v in cfg.MODEL.RPN.CONV_DIMS):
         expected = "channels of each layer, -1 for as many as come in"
         raise _refusal("MODEL.RPN.CONV_DIMS", expected, cfg.MODEL.RPN.CONV_DIMS)
     head = cfg.MODEL.ROI_BOX_HEAD
@@ -215,7 +109,7 @@ def _check_sizes(cfg: CfgNode) -> None:
     if not sizes or not _are_numbers(sizes, above=-1):
         raise _refusal("INPUT.MIN_SIZE_TRAIN", "one size or more", cfg.INPUT.MIN_SIZE_TRAIN)
     if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and not (
-        len(sizes) == 2 and sizes[0] < sizes[1]
+        len(sizes) == 2 and sizes[0] <= sizes[1]
     ):
         expected = "the lowest and the highest size (MIN_SIZE_TRAIN_SAMPLING is range)"
         raise _refusal("INPUT.MIN_SIZE_TRAIN", expected, sizes)
@@ -234,7 +128,7 @@ def _check_sizes(cfg: CfgNode) -> None:
 
 def _check_registered(cfg: CfgNode, key: str, registry) -> None:
     name = _value(cfg, key)
-    if name in registry or name in _NONE:
+    if name in registry or name in NONE:
         return
     near = difflib.get_close_matches(str(name), [known for known, _ in registry], n=3)
     raise _refusal(
@@ -245,8 +139,14 @@ def _check_registered(cfg: CfgNode, key: str, registry) -> None:
 def _check_matching(cfg: CfgNode, part: str) -> None:
     """IoU thresholds part the anchors, and each part has a label."""
     thresholds, labels = cfg.MODEL[part].IOU_THRESHOLDS, cfg.MODEL[part].IOU_LABELS
-    if not thresholds or not _are_numbers(thresholds) or sorted(thresholds) != list(thresholds):
-        raise _refusal(f"MODEL.{part}.IOU_THRESHOLDS", "numbers that do not fall", thresholds)
+    if (
+        not thresholds
+        or not _are_numbers(thresholds, above=0)
+        or sorted(thresholds) != list(thresholds)
+    ):
+        raise _refusal(
+            f"MODEL.{part}.IOU_THRESHOLDS", "numbers above 0 that do not fall", thresholds
+        )
     if not set(labels) <= {-1, 0, 1}:
         raise _refusal(f"MODEL.{part}.IOU_LABELS", "labels of -1, 0 and 1", labels)
     if len(labels) != len(thresholds) + 1:
@@ -261,7 +161,7 @@ def _check_channels(cfg: CfgNode) -> None:
     channels = _channels(form)
     for key, numbers in (("PIXEL_MEAN", (channels,)), ("PIXEL_STD", (channels, 1))):
         value = list(cfg.MODEL[key])
-        if len(value) not in numbers:
+        if len(value) not in numbers or not _are_numbers(value):
             expected = f"a number for each of the {channels} channels of INPUT.FORMAT {form}"
             raise _refusal(f"MODEL.{key}", expected, value)
     if not _are_numbers(cfg.MODEL.PIXEL_STD, above=0):
@@ -273,7 +173,7 @@ def _check_maps(cfg: CfgNode) -> None:
     name = cfg.MODEL.META_ARCHITECTURE
     part = "RETINANET" if "RetinaNet" in name else "RPN" if "RCNN" in name else None
     maps = cfg.MODEL[part].IN_FEATURES if part else ()
-    for key in _POSITIVE if part else ():
+    for key in POSITIVE if part else ():
         if isinstance((value := _value(cfg, key))[0], list | tuple) and len(value) not in (
             1,
             len(maps),

@@ -1,13 +1,14 @@
 """Pictures of a sweep: differences to the baseline with their intervals, and scores along an axis
 of numbers."""
 
+import math
 import statistics
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..analysis.curves import HUES
-from ..errors import UserError
+from ..errors import RunError, UserError
 from .differences import Difference, compare, first_scores
 from .paired import MIN_PAIRS
 from .record import Result
@@ -40,14 +41,17 @@ def check_picture(sweep: Sweep, axis: str | None) -> None:
     if axis not in axes:
         expected = f"expected an axis of {sweep.path} ({', '.join(axes)})"
         raise UserError(f"--along: {expected}, got {axis!r}")
-    for cell in sweep.cells:
+    numbers: set[float] = set()
+    for label in dict.fromkeys(cell.labels[axis] for cell in sweep.cells):
         try:
-            float(cell.labels[axis])
-        except ValueError as error:
-            label = cell.labels[axis]
+            number = float(label)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number) or number in numbers:
             raise UserError(
-                f"--along {axis}: expected labels that are numbers, got {label!r}"
-            ) from error
+                f"--along {axis}: expected labels that are different numbers, got {label!r}"
+            )
+        numbers.add(number)
 
 
 def metric_name(sweep: Sweep) -> str:
@@ -70,13 +74,13 @@ def draw_differences(sweep: Sweep, results: list[Result]) -> Figure:
     their means; coloured ones leave 0 out together with all others.
 
     Raises:
-        UserError: no cell can be compared: no baseline, or fewer than three seeds in common
+        RunError: no cell can be compared: fewer than three seeds in common, or no variance
     """
     found = compare(sweep, results)
     if not found:
-        raise UserError(
+        raise RunError(
             f"{sweep.path}: --figure: expected cells with three finished seeds or more in common "
-            "with their baseline, got none"
+            "with their baseline, and scores that vary, got none"
         )
     fixed = _fixed_axes(sweep)
     own = [axis for axis in sweep.cells[0].labels if axis not in fixed]
@@ -148,6 +152,8 @@ def draw_curves(sweep: Sweep, results: list[Result], axis: str) -> Figure:
         if scores:
             curve = curves.setdefault(_pick(cell.labels, others), {})
             curve[float(cell.labels[axis])] = scores
+    if not curves:
+        raise RunError(f"{sweep.path}: --figure: expected a finished run, got none")
     figure = Figure(figsize=(8.2, 5.4), layout="constrained")
     axes = figure.subplots()
     for (name, points), hue in zip(curves.items(), HUES * len(curves)):
