@@ -399,7 +399,7 @@ def test_only_names_that_are_taken_of_them_count(detectron2):
 
 @pytest.mark.parametrize("version, notes", [((2, 5), 0), ((2, 6), 1)])
 def test_checkpoints_are_read_with_weights_only(version, notes, monkeypatch):
-    pytest.importorskip("fvcore")
+    pytest.importorskip("fvcore", reason="needs fvcore, whose checkpointer is looked at")
     monkeypatch.setattr(known_problems, "torch_version", lambda: version)
     found = list(known_problems.weights_only())
     assert [finding.wrong for finding in found] == [False] * notes

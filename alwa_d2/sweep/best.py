@@ -2,11 +2,9 @@
 seen."""
 
 import dataclasses
-import math
 import statistics
-from collections.abc import Iterable
 
-from .record import FINISHED, MISSING, Result
+from .record import MISSING, Result, scores_of
 from .sweep import Cell, Sweep
 
 
@@ -29,32 +27,17 @@ def second_step(sweep: Sweep, results: list[Result]) -> Sweep | None:
         return None
     chosen: dict[tuple, tuple[float, Cell]] = {}
     for cell in sweep.cells:
-        score = _mean(sweep, [result for result in results if result.run.cell is cell])
-        group = _group(sweep, cell)
-        if score is not None and (group not in chosen or score > chosen[group][0]):
+        scores = scores_of(results, cell, sweep.metrics[0])
+        if len(scores) < len(sweep.seeds):
+            continue
+        score = statistics.fmean(scores.values())
+        group = (cell.settings[sweep.best.of], *(cell.labels[axis] for axis in sweep.free_axes()))
+        if group not in chosen or score > chosen[group][0]:
             chosen[group] = (score, cell)
     best = [cell for _, cell in chosen.values()]
     bases = [sweep.baseline_of(cell) for cell in best]
-    cells = [cell for cell in sweep.cells if _is_in(cell, best) or _is_in(cell, bases)]
+    cells = [cell for cell in sweep.cells if cell in best or cell in bases]
     if not cells:
         return None
     output = sweep.output / "best"
     return dataclasses.replace(sweep, output=output, cells=cells, seeds=sweep.best.seeds, best=None)
-
-
-def _group(sweep: Sweep, cell: Cell) -> tuple:
-    """What the cells have in common among which one is chosen."""
-    others = [label for axis, label in cell.labels.items() if axis not in sweep.baseline]
-    return (cell.settings[sweep.best.of], *others)
-
-
-def _mean(sweep: Sweep, results: Iterable[Result]) -> float | None:
-    """Of the first metric, if all runs have it."""
-    scores = [r.scores[sweep.metrics[0]] for r in results if r.status == FINISHED]
-    if len(scores) < len(sweep.seeds) or not all(map(math.isfinite, scores)):
-        return None
-    return statistics.fmean(scores)
-
-
-def _is_in(cell: Cell, cells: Iterable[Cell | None]) -> bool:
-    return any(cell is other for other in cells)

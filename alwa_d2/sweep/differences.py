@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .paired import MIN_PAIRS, NO_VARIANCE
-from .record import FINISHED, Result
+from .record import Result, scores_of
 from .sweep import Cell, Sweep
 
 LEVEL = 0.95
@@ -25,13 +25,6 @@ class Difference:
     together: Interval  # the same for all means of the table at once (Bonferroni)
 
 
-def first_scores(sweep: Sweep, results: list[Result], cell: Cell) -> dict[int, float]:
-    """Seed -> first metric, of the cell's finished runs whose score is a number."""
-    done = [r for r in results if r.run.cell is cell and r.status == FINISHED]
-    scores = {result.run.seed: result.scores[sweep.metrics[0]] for result in done}
-    return {seed: score for seed, score in scores.items() if math.isfinite(score)}
-
-
 def compare(sweep: Sweep, results: list[Result]) -> list[Difference]:
     """
     All cells with three seeds or more in common with their baseline, in the sweep's order.
@@ -45,13 +38,13 @@ def compare(sweep: Sweep, results: list[Result]) -> list[Difference]:
     """
     from scipy.stats import t
 
-    scores = [first_scores(sweep, results, cell) for cell in sweep.cells]
+    scores = [scores_of(results, cell, sweep.metrics[0]) for cell in sweep.cells]
     found, blocks = {}, {}  # place of a cell -> differences; of a baseline -> rows of scores
     for index, cell in enumerate(sweep.cells):
         base = sweep.baseline_of(cell)
         if base is None or base is cell:
             continue
-        place = next(i for i, other in enumerate(sweep.cells) if other is base)
+        place = sweep.cells.index(base)
         own, other = scores[index], scores[place]
         differences = [own[seed] - other[seed] for seed in own if seed in other]
         if len(differences) >= MIN_PAIRS:

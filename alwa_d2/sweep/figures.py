@@ -9,9 +9,9 @@ from matplotlib.lines import Line2D
 
 from ..analysis.curves import HUES
 from ..errors import RunError, UserError
-from .differences import Difference, compare, first_scores
+from .differences import Difference, compare
 from .paired import MIN_PAIRS
-from .record import Result
+from .record import Result, scores_of
 from .sweep import Cell, Labels, Sweep
 
 BETTER, WORSE, UNCLEAR = HUES[2], HUES[1], "0.45"
@@ -58,11 +58,6 @@ def metric_name(sweep: Sweep) -> str:
     return sweep.metrics[0].removeprefix("bbox/")
 
 
-def _fixed_axes(sweep: Sweep) -> list[str]:
-    """Axes that the baseline leaves equal: one panel for each of their labels."""
-    return [axis for axis in sweep.cells[0].labels if axis not in sweep.baseline]
-
-
 def _pick(labels: Labels, axes: list[str]) -> tuple[str, ...]:
     return tuple(labels[axis] for axis in axes)
 
@@ -82,7 +77,7 @@ def draw_differences(sweep: Sweep, results: list[Result]) -> Figure:
             f"{sweep.path}: --figure: expected cells with three finished seeds or more in common "
             "with their baseline, and scores that vary, got none"
         )
-    fixed = _fixed_axes(sweep)
+    fixed = sweep.free_axes()
     own = [axis for axis in sweep.cells[0].labels if axis not in fixed]
     panels = list(dict.fromkeys(_pick(item.cell.labels, fixed) for item in found))
     names: dict[tuple[str, ...], list[float]] = {}
@@ -110,7 +105,7 @@ def draw_differences(sweep: Sweep, results: list[Result]) -> Figure:
 
 
 def _of_baseline(sweep: Sweep, results: list[Result], base: Cell) -> str:
-    scores = first_scores(sweep, results, base)
+    scores = scores_of(results, base, sweep.metrics[0])
     mean = f"{metric_name(sweep)} {statistics.fmean(scores.values()):.1f}, {len(scores)} seeds"
     return f"0 is {' '.join(sweep.baseline.values())} ({mean})"
 
@@ -148,7 +143,7 @@ def draw_curves(sweep: Sweep, results: list[Result], axis: str) -> Figure:
     others = [name for name in sweep.cells[0].labels if name != axis]
     curves: dict[tuple[str, ...], dict[float, list[float]]] = {}
     for cell in sweep.cells:
-        scores = list(first_scores(sweep, results, cell).values())
+        scores = list(scores_of(results, cell, sweep.metrics[0]).values())
         if scores:
             curve = curves.setdefault(_pick(cell.labels, others), {})
             curve[float(cell.labels[axis])] = scores

@@ -8,15 +8,17 @@
 """
 
 import json
+import math
 import os
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..analysis.runs import WEIGHT, read_metrics
 from ..errors import UserError
-from .sweep import Run
+from .sweep import Cell, Run
 
 RECORD = "run.json"
 FINISHED, FAILED, UNSCORED, MISSING = "finished", "failed", "unscored", "missing"
@@ -33,6 +35,13 @@ class Result:
     scores: dict[str, float] = field(default_factory=dict)  # metric -> value after training
     weights: dict[str, float] = field(default_factory=dict)  # alwa/weight_... -> last value
     pace: float | None = None  # seconds of an iteration, median of those logged
+
+
+def scores_of(results: Iterable[Result], cell: Cell | None, metric: str) -> dict[int, float]:
+    """Seed -> score of a cell's finished runs, of those whose score is a number."""
+    done = [r for r in results if r.run.cell is cell and r.status == FINISHED]
+    scores = {result.run.seed: result.scores[metric] for result in done}
+    return {seed: score for seed, score in scores.items() if math.isfinite(score)}
 
 
 def write_atomically(path: Path, text: str) -> None:

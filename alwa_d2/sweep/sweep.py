@@ -59,3 +59,7 @@ class Sweep:
         """The cell with the baseline's labels and else this one's, if there is such a cell."""
         labels = {**cell.labels, **self.baseline} if self.baseline else None
         return next((other for other in self.cells if other.labels == labels), None)
+
+    def free_axes(self) -> list[str]:
+        """The axes that the baseline does not name: on these a cell and its baseline are equal."""
+        return [axis for axis in self.cells[0].labels if axis not in self.baseline]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tabulate import tabulate
 
 from .paired import NONE, difference, mean_and_sd
-from .record import FAILED, FINISHED, MISSING, UNSCORED, Result, write_atomically
+from .record import FAILED, FINISHED, MISSING, UNSCORED, Result, scores_of, write_atomically
 from .scores import NAME, to_csv
 from .sweep import Cell, Sweep
 
@@ -33,14 +33,10 @@ def _cell_row(sweep: Sweep, cell: Cell, results: list[Result]) -> list[str]:
         paces = [result.pace for result in finished(which) if result.pace is not None]
         return statistics.median(paces) if paces else math.nan
 
-    def scores(which: Cell | None, name: str) -> dict[int, float]:
-        values = {result.run.seed: result.scores[name] for result in finished(which)}
-        return {seed: value for seed, value in values.items() if math.isfinite(value)}
-
     row = [*cell.labels.values(), str(len(finished(cell)))]
-    row += [mean_and_sd([*scores(cell, name).values()]) for name in sweep.metrics]
+    row += [mean_and_sd([*scores_of(results, cell, name).values()]) for name in sweep.metrics]
     for name in sweep.metrics:
-        delta = difference(scores(cell, name), scores(base, name))
+        delta = difference(scores_of(results, cell, name), scores_of(results, base, name))
         row.append("baseline" if base is cell else delta)
     seconds, overhead = pace(cell), 100 * (pace(cell) / pace(base) - 1)
     row.append(NONE if math.isnan(seconds) else f"{seconds:.3f}")
