@@ -7,6 +7,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from PIL import ImageMode
 
+from ..config import get_key
 from ..errors import UserError
 from .setting_values import (
     CHOICES,
@@ -31,10 +32,10 @@ def check_settings(cfg: CfgNode) -> None:
     for key, registry in REGISTRIES.items():
         _check_registered(cfg, key, registry)
     for key, known in CHOICES.items():
-        if (value := _value(cfg, key)) not in known:
+        if (value := get_key(cfg, key)) not in known:
             raise _refusal(key, f"one of {', '.join(map(repr, known))}", value)
     for key, least in LEAST.items():
-        if (value := _value(cfg, key)) < least:
+        if (value := get_key(cfg, key)) < least:
             raise _refusal(key, f"at least {least}", value)
     _check_ranges(cfg)
     _check_sizes(cfg)
@@ -54,12 +55,6 @@ def check_settings(cfg: CfgNode) -> None:
     _check_maps(cfg)
 
 
-def _value(cfg: CfgNode, key: str) -> Any:
-    for name in key.split("."):
-        cfg = cfg[name]
-    return cfg
-
-
 def _refusal(key: str, expected: str, value: Any) -> UserError:
     return UserError(f"{key}: expected {expected}, got {value!r}")
 
@@ -72,17 +67,17 @@ def _are_numbers(values: Any, above: float = -math.inf) -> bool:
 
 def _check_ranges(cfg: CfgNode) -> None:
     for key in SHARES:
-        if not 0 <= (value := _value(cfg, key)) <= 1:
+        if not 0 <= (value := get_key(cfg, key)) <= 1:
             raise _refusal(key, "0 to 1", value)
     for key in PROBABILITIES:
-        if not 0 < (value := _value(cfg, key)) < 1:
+        if not 0 < (value := get_key(cfg, key)) < 1:
             raise _refusal(key, "a number between 0 and 1", value)
     in_fpn = ("MODEL.FPN.IN_FEATURES",) if "fpn" in cfg.MODEL.BACKBONE.NAME else ()
     for key in (*NAMES, *in_fpn):
-        if not (value := _value(cfg, key)):
+        if not (value := get_key(cfg, key)):
             raise _refusal(key, "one feature map or more", value)
     for key in POSITIVE:
-        value = _value(cfg, key)
+        value = get_key(cfg, key)
         groups = value if value and isinstance(value[0], list | tuple) else [value]
         if not all(group and _are_numbers(group, above=0) for group in groups):
             raise _refusal(key, "for each feature map one number above 0 or more", value)
@@ -127,7 +122,7 @@ def _check_sizes(cfg: CfgNode) -> None:
 
 
 def _check_registered(cfg: CfgNode, key: str, registry) -> None:
-    name = _value(cfg, key)
+    name = get_key(cfg, key)
     if name in registry or name in NONE:
         return
     near = difflib.get_close_matches(str(name), [known for known, _ in registry], n=3)
@@ -174,7 +169,7 @@ def _check_maps(cfg: CfgNode) -> None:
     part = "RETINANET" if "RetinaNet" in name else "RPN" if "RCNN" in name else None
     maps = cfg.MODEL[part].IN_FEATURES if part else ()
     for key in POSITIVE if part else ():
-        if isinstance((value := _value(cfg, key))[0], list | tuple) and len(value) not in (
+        if isinstance((value := get_key(cfg, key))[0], list | tuple) and len(value) not in (
             1,
             len(maps),
         ):
