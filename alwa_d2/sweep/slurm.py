@@ -67,7 +67,7 @@ def make_executor(folder: Path, parameters: dict[str, Any]):
     try:
         import submitit
     except ImportError as error:
-        needed = 'needs submitit: pip install "alwa_d2[slurm]"'
+        needed = "needs submitit: pip install submitit"
         raise UserError(f"--cluster slurm: {needed}") from error
     try:
         executor = submitit.SlurmExecutor(folder)
