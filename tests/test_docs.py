@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import BOX_KINDS, REPO
 
 from alwa_d2 import layers
@@ -90,6 +91,32 @@ def test_the_example_of_the_readme_runs():
     names = {}
     exec(compile(code, "README.md", "exec"), names)
     assert names["logits"].grad.abs().sum() > 0 and names["deltas"].grad.abs().sum() > 0
+
+
+def test_the_training_loops_of_the_method_run():
+    """docs/method.md: each of eight batches is an iteration, then four batches are one."""
+    text = (DOCS / "method.md").read_text(encoding="utf-8")
+    plain, accumulating, _ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    layer = torch.nn.Linear(1, 2)
+    names = {
+        "model": lambda x: dict(zip(("loss_cls", "loss_box_reg"), layer(x).square())),
+        "loader": torch.ones(8, 1),
+        "optimizer": torch.optim.SGD(layer.parameters(), lr=0.1),
+        "device": "cpu",
+    }
+    for code, iterations in ((plain, 8), (accumulating, 8 + 2)):
+        before = layer.weight.clone()
+        exec(compile(code, "method.md", "exec"), names)
+        assert int(names["weighter"].slot) == iterations
+        assert not torch.equal(layer.weight, before)
+
+
+def test_the_example_of_the_weighters_runs():
+    """docs/weighting.md."""
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "weighting.md").read_text(), re.DOTALL)
+    names = {}
+    exec(compile(code, "weighting.md", "exec"), names)
+    assert names["weighted"] == names["losses"]  # weights are 1 in the first iteration
 
 
 def test_the_sweep_of_the_first_question(tmp_path, monkeypatch):
