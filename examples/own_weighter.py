@@ -9,7 +9,7 @@ from alwa_d2.weighting import LOSS_WEIGHTER_REGISTRY, LossWeighter, scale_to_sum
 class InverseRoot(LossWeighter):
     """Weights in proportion to 1 / sqrt(loss), of the same iteration."""
 
-    known_before = False  # the weights follow from the losses: they multiply outside the kernels
+    known_before = False  # the weights need the losses: PyTorch multiplies, not the loss kernels
     config_keys = ("MODEL.LOSS_WEIGHTER.SUM_TO",)
 
     def __init__(self, *keys, sum_to=0.0):
