@@ -31,7 +31,7 @@ TRUNCATED_TAKEN = Kind(
 )
 CLIPPED = Kind(
     "images of more than 8 bits a value, which would be clipped at 255", ERROR,
-    "convert them to 8 bits with one factor for all, such as 255 / the largest value of the set",
+    "convert all of them to 8 bits with the same factor: 255 divided by the set's largest value",
 )  # fmt: skip
 TURNED_TWICE = Kind(
     "TIFF files with an orientation, which would be turned twice", ERROR,

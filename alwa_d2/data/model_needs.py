@@ -21,7 +21,7 @@ BAD_KEYPOINTS = Kind(
     "add them (x, y, visibility each), or set MODEL.KEYPOINT_ON False",
 )  # fmt: skip
 KEYPOINT_SETTING = Kind(
-    "ill-fitting settings of keypoints", ERROR,
+    "wrong settings of keypoints", ERROR,
     "correct the setting or the data set, or set MODEL.KEYPOINT_ON False",
 )  # fmt: skip
 

@@ -29,7 +29,7 @@ OTHER_SIZE = Kind(
     "correct width and height, or put the image there that the boxes were drawn on",
 )  # fmt: skip
 STORED_SIZE = Kind(
-    "images turned by EXIF whose annotations are not", ERROR,
+    "images turned by EXIF, annotations not turned", ERROR,
     "Detectron2 reads them turned: take the Orientation tag out (exiftool -Orientation= FILE) or "
     "annotate the turned image",
 )  # fmt: skip
@@ -38,7 +38,7 @@ TURNED = Kind(
 )
 TWICE = Kind("images given twice", WARNING, "keep one, with the objects of both")
 ALIKE = Kind(
-    "names alike but for case or Unicode form", WARNING,
+    "names equal except for capitals or Unicode form", WARNING,
     "rename one: on other machines they are one file",
 )  # fmt: skip
 SHARED = Kind(
@@ -47,11 +47,11 @@ SHARED = Kind(
 )  # fmt: skip
 UNTRAINED = Kind("classes without a box in training", WARNING, "they will never be found")
 NOTHING_TO_TRAIN = Kind(
-    "trainings without a usable box", ERROR,
+    "training runs without a usable box", ERROR,
     "give DATASETS.TRAIN images with boxes, or set DATALOADER.FILTER_EMPTY_ANNOTATIONS False",
 )  # fmt: skip
 TOO_FEW_POINTS = Kind(
-    "trainings without an image of enough keypoints", ERROR,
+    "training runs without an image of enough keypoints", ERROR,
     "label more, or lower MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE",
 )  # fmt: skip
 NOTHING_TO_TEST = Kind("test sets without a usable box", WARNING, "AP will be 0 or not a number")
