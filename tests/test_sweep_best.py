@@ -20,6 +20,7 @@ from alwa_d2.sweep.read import read_sweep
 
 KEY = "MODEL.RPN.NMS_THRESH"
 WEIGHT = "MODEL.LOSS_WEIGHTER.WEIGHTS"
+LOSS = "MODEL.RPN.BBOX_REG_LOSS_TYPE"
 # The stub's AP is 10 times the first weight, plus the seed squared.
 GRID = {
     "setting": {
@@ -78,6 +79,18 @@ def test_the_second_step_waits_for_the_first(folder, capsys):
     assert len(lines) == 3
     assert sweep(path, "--run", lines[0].split()[-1]) == 0
     assert len(list((folder / "out" / "best").glob("*-seed3-*/run.json"))) == 1
+
+
+def test_one_box_loss_does_not_wait_for_another(folder):
+    """Labels of an axis that the baseline doesn't name are compared apart, and chosen apart."""
+    grid = {**GRID, "box loss": {kind: {LOSS: kind} for kind in ("giou", "smooth_l1")}}
+    path = write(folder, **TWO_STEPS | {"grid": grid})
+    assert sweep(path) == 0
+    whole = best_rows(folder)
+    assert len(whole) == 2 * 3 * 3
+    next(folder.glob("out/b_2-smooth_l1-*/run.json")).unlink()
+    assert sweep(path, "--table-only") == 0
+    assert best_rows(folder) == [row for row in whole if row["box loss"] == "giou"]
 
 
 def test_what_lacks_a_seed_is_not_chosen(folder):

@@ -14,24 +14,30 @@ def second_step(sweep: Sweep, results: list[Result]) -> Sweep | None:
 
     Of the cells with the same value of `best.of`, and the same labels on the axes that the baseline
     doesn't name, the one with the highest mean of the first metric is chosen, of cells with all
-    seeds alone; of equal ones the first. Baselines are always there.
+    seeds alone; of equal ones the first. Baselines are always there. Labels of these axes with a
+    run that is missing have to wait.
 
     Args:
         sweep: the first step
         results: of all its runs
 
     Returns:
-        None if the file has no second step, or the first has not ended or no finished cell
+        None if the file has no second step, or no cell that can be chosen yet
     """
-    if sweep.best is None or any(result.status == MISSING for result in results):
+    if sweep.best is None:
         return None
+
+    def labels(cell: Cell) -> tuple[str, ...]:
+        return tuple(cell.labels[axis] for axis in sweep.free_axes())
+
+    waiting = {labels(result.run.cell) for result in results if result.status == MISSING}
     chosen: dict[tuple, tuple[float, Cell]] = {}
     for cell in sweep.cells:
         scores = scores_of(results, cell, sweep.metrics[0])
-        if len(scores) < len(sweep.seeds):
+        if labels(cell) in waiting or len(scores) < len(sweep.seeds):
             continue
         score = statistics.fmean(scores.values())
-        group = (cell.settings[sweep.best.of], *(cell.labels[axis] for axis in sweep.free_axes()))
+        group = (cell.settings[sweep.best.of], *labels(cell))
         if group not in chosen or score > chosen[group][0]:
             chosen[group] = (score, cell)
     best = [cell for _, cell in chosen.values()]
