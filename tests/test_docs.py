@@ -128,8 +128,8 @@ def test_the_sweep_of_the_first_question(tmp_path, monkeypatch):
     text = (DOCS / "experiments.md").read_text(encoding="utf-8")
     example = re.search("```yaml\n(.*?)```", text, re.DOTALL).group(1)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.yaml").write_text(example.replace("my_config.yaml", "retina_alwa.yaml"))
-    assert len(make_runs(read_sweep(Path("mine.yaml"), []))) == 6
+    (tmp_path / "my_sweep.yaml").write_text(example.replace("mine.yaml", "retina_alwa.yaml"))
+    assert len(make_runs(read_sweep(Path("my_sweep.yaml"), []))) == 6
 
 
 @pytest.fixture(scope="module")
