@@ -6,8 +6,10 @@ import math
 import re
 import statistics
 
+import numpy as np
 import pytest
 from conftest import REPO
+from scipy.stats import t
 
 PAGE = (REPO / "docs" / "results" / "notes.md").read_text(encoding="utf-8")
 LOSSES = ("giou", "l1", "smooth_l1", "diou", "ciou")
@@ -54,8 +56,8 @@ def delta(own, base):
         return NONE
     differences = [own[seed] - base[seed] for seed in base]
     mean, sd = statistics.fmean(differences), statistics.stdev(differences)
-    t = abs(mean) / (sd / math.sqrt(3))
-    p = 1 - t / math.sqrt(t * t + 2)
+    ratio = abs(mean) / (sd / math.sqrt(3))
+    p = 1 - ratio / math.sqrt(ratio * ratio + 2)
     return f"{mean:+.1f} ({f'{p:.3f}' if p >= 0.001 else '< 0.001'})"
 
 
@@ -169,12 +171,35 @@ def test_the_short_page_has_the_scores_of_the_notes():
         assert f"| {score} |" in PAGE, score
 
 
-def test_the_beginning_of_the_weighters_comparison():
-    """docs/weighting.md's rows, each beside the label that the sweep has for it."""
-    cells = read("weighters", ("box loss", "weighting"), seeds=(0, 1))
+def of_giou(name, seeds):
+    """Setting -> seed -> AP."""
+    cells = read(name, ("box loss", "weighting"), seeds=seeds)
+    return {setting: cell for (loss, setting), cell in cells.items() if loss == "giou"}
+
+
+def test_the_comparison_of_weighters():
+    """docs/weighting.md: of each method the setting that was best on two seeds, on five others; with
+    one spread for all runs, what settings and seeds leave of an analysis of variance."""
+    first, second = of_giou("weighters", (0, 1)), of_giou("weighters_best", range(2, 7))
+    assert len(first) == 63
+    best = {}
+    for setting, cell in first.items():
+        method = setting.split()[0]
+        if sum(cell.values()) > sum(first.get(best.get(method), {0: 0}).values()):
+            best[method] = setting
+    assert second.keys() == {*best.values(), "Fixed 1:1"}
+    scores = np.array([[cell[seed] for seed in range(2, 7)] for cell in second.values()])
+    rest = scores - scores.mean(0) - scores.mean(1, keepdims=True) + scores.mean()
+    freedom, base = 4 * (len(scores) - 1), second["Fixed 1:1"]
+    error = math.sqrt((rest**2).sum() / freedom * 2 / 5)  # of a difference of two means of five
     page = (REPO / "docs" / "weighting.md").read_text(encoding="utf-8")
-    rows = page.rpartition("| AP, two seeds |")[2].strip().splitlines()[1:]
-    found = [row.split("|")[2].strip() for row in rows]
-    assert sorted(found) == sorted(mean_and_sd(cell) for cell in cells.values())
-    assert found[0] == mean_and_sd(cells["giou", "Fixed 1:1"])
-    assert f"{2 * len(cells)} of the first step's 252 runs" in page
+    for setting, cell in second.items():
+        cells = [setting, mean_and_sd(first[setting]), mean_and_sd(cell)]
+        for tail in (0.025, 0.025 / (len(second) - 1)):
+            low, high = (
+                gain(cell, base) + sign * t.ppf(1 - tail, freedom) * error for sign in (-1, 1)
+            )
+            cells.append("" if cell is base else f"{low:+.1f} to {high:+.1f}")
+        if cell is not base:
+            cells[3] = f"{gain(cell, base):+.1f} ({cells[3]})"
+        assert row(*cells) in page, setting
