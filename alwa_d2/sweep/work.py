@@ -61,8 +61,8 @@ def to_do(sweep: Sweep, results: list[Result], retry_failed: bool) -> list[int]:
 
 
 def steps(request: Request, picture: Picture | None = None) -> Iterator[tuple[Sweep, list[Run]]]:
-    """The sweep with its runs; then its second step (`best`), as far as it is known by then. A picture
-    that cannot be drawn is refused at once."""
+    """The sweep with its runs; then its second step (`best`), as far as it is known by then. A
+    picture that cannot be drawn is refused at once."""
     sweep = read_sweep(request.path, list(request.opts))
     if request.output is not None:
         sweep = dataclasses.replace(sweep, output=request.output)
