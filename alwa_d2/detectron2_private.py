@@ -19,6 +19,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.data import MetadataCatalog
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
+from detectron2.utils import comm
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
@@ -38,6 +39,12 @@ def become(module: nn.Module, kind: type) -> None:
     if kind.__base__ is not type(module):
         raise TypeError(f"expected a direct subclass of {type(module).__name__}, got {kind}")
     module.__class__ = kind
+
+
+def forget_process_groups() -> None:
+    """Drops Detectron2's references to process groups, whose threads live as long as they do."""
+    comm._LOCAL_PROCESS_GROUP = None
+    comm._get_global_gloo_group.cache_clear()
 
 
 def start_data_loader(trainer) -> None:

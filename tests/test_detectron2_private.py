@@ -19,6 +19,7 @@ from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
 from detectron2.modeling import FastRCNNOutputLayers
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.proposal_generator import RPN
+from detectron2.utils import comm
 from torch import nn
 
 import alwa_d2
@@ -50,6 +51,7 @@ NAMES = {
     PascalVOCDetectionEvaluator: {"_cpu_device", "_predictions"},
     RPN: {"_subsample_labels"},
     DefaultAnchorGenerator: {"_grid_anchors"},
+    comm: {"_get_global_gloo_group"},
 }
 ELSEWHERE = {"KeptAnchorGenerator": {"_grid_anchors"}}
 SIGNATURES = {
@@ -71,6 +73,11 @@ def test_it_is_where_it_was(owner, name):
     assert re.search(rf"def {name}\(|self\.{name}\b", source), f"{owner.__name__} has no {name}"
     if name in SIGNATURES:
         assert [*inspect.signature(getattr(owner, name)).parameters] == SIGNATURES[name]
+
+
+def test_process_groups_are_kept_where_they_were():
+    assert "_LOCAL_PROCESS_GROUP" in vars(comm)
+    assert hasattr(comm._get_global_gloo_group, "cache_clear")
 
 
 def test_the_steps_of_loading_are_called_as_before():

@@ -8,6 +8,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
 from types import SimpleNamespace
 
@@ -281,3 +282,33 @@ def test_one_process_needs_no_group(given, environment):
     args = arguments("MODEL.DEVICE", "cpu")
     assert launch(lambda own: own is args, args)
     assert not torch.distributed.is_initialized()
+
+
+def test_gloos_threads_end_before_the_interpreter(tmp_path):
+    """One that still wants Python's lock when the interpreter ends would abort the process."""
+    code = """
+        import os, sys
+        import torch
+        from torch import distributed as dist
+        from detectron2.utils import comm
+        from alwa_d2.engine.launch import _run
+
+        def threads():
+            tasks = os.listdir("/proc/self/task")
+            return [name for task in tasks if "gloo" in (name := open(f"/proc/self/task/{task}/comm").read())]
+
+        def main(args):
+            model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))
+            model.cycle = [model]
+            model(torch.ones(1, 2)).sum().backward()
+            comm._get_global_gloo_group()
+            assert threads()
+
+        dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
+        comm.create_local_process_group(1)
+        _run(main, None)
+        assert threads() == []
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "store")]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

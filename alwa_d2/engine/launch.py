@@ -1,6 +1,7 @@
 """Starts a training's processes, or joins those that torchrun or Slurm has started."""
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import re
@@ -18,6 +19,7 @@ from torch import distributed as dist
 from torch.multiprocessing import ProcessRaisedException
 
 from .._show import counted
+from ..detectron2_private import forget_process_groups
 from ..errors import UserError, user_errors
 from .defaults import merged_cfg
 
@@ -186,6 +188,9 @@ def _run(main: Callable, args):
     result = main(args)
     if dist.is_initialized():
         # Left to the interpreter's end, gloo's threads may abort a process that has done its work.
+        # They end with the last reference to their group; a model's may be in a cycle.
         comm.synchronize()
+        forget_process_groups()
         dist.destroy_process_group()
+        gc.collect()
     return result
