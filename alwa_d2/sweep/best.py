@@ -26,18 +26,14 @@ def second_step(sweep: Sweep, results: list[Result]) -> Sweep | None:
     """
     if sweep.best is None:
         return None
-
-    def labels(cell: Cell) -> tuple[str, ...]:
-        return tuple(cell.labels[axis] for axis in sweep.free_axes())
-
-    waiting = {labels(result.run.cell) for result in results if result.status == MISSING}
+    waiting = {sweep.free_labels(result.run.cell) for result in results if result.status == MISSING}
     chosen: dict[tuple, tuple[float, Cell]] = {}
     for cell in sweep.cells:
         scores = scores_of(results, cell, sweep.metrics[0])
-        if labels(cell) in waiting or len(scores) < len(sweep.seeds):
+        if sweep.free_labels(cell) in waiting or len(scores) < len(sweep.seeds):
             continue
         score = statistics.fmean(scores.values())
-        group = (cell.settings[sweep.best.of], *labels(cell))
+        group = (cell.settings[sweep.best.of], *sweep.free_labels(cell))
         if group not in chosen or score > chosen[group][0]:
             chosen[group] = (score, cell)
     best = [cell for _, cell in chosen.values()]

@@ -77,9 +77,8 @@ def draw_differences(sweep: Sweep, results: list[Result]) -> Figure:
             f"{sweep.path}: --figure: expected cells with three finished seeds or more in common "
             "with their baseline, and scores that vary, got none"
         )
-    fixed = sweep.free_axes()
-    own = [axis for axis in sweep.cells[0].labels if axis not in fixed]
-    panels = list(dict.fromkeys(_pick(item.cell.labels, fixed) for item in found))
+    own = [axis for axis in sweep.cells[0].labels if axis in sweep.baseline]
+    panels = list(dict.fromkeys(sweep.free_labels(item.cell) for item in found))
     names: dict[tuple[str, ...], list[float]] = {}
     for item in found:
         names.setdefault(_pick(item.cell.labels, own), []).append(item.mean)
@@ -88,7 +87,7 @@ def draw_differences(sweep: Sweep, results: list[Result]) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     columns = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
     for axes, panel in zip(columns, panels):
-        shown = [item for item in found if _pick(item.cell.labels, fixed) == panel]
+        shown = [item for item in found if sweep.free_labels(item.cell) == panel]
         places = [rows.index(_pick(item.cell.labels, own)) for item in shown]
         _draw_lines(axes, shown, places)
         base = sweep.baseline_of(shown[0].cell)

@@ -63,3 +63,7 @@ class Sweep:
     def free_axes(self) -> list[str]:
         """The axes that the baseline does not name: on these a cell and its baseline are equal."""
         return [axis for axis in self.cells[0].labels if axis not in self.baseline]
+
+    def free_labels(self, cell: Cell) -> tuple[str, ...]:
+        """A cell's labels on these axes: cells that share them are compared with each other."""
+        return tuple(cell.labels[axis] for axis in self.free_axes())
