@@ -74,9 +74,9 @@ def add_alwa_config(cfg: Any) -> None:
 def _add_weighters(cfg: Any) -> None:
     cfg.MODEL.LOSS_WEIGHTER = type(cfg)()
     # What weighs the losses: a name in LOSS_WEIGHTER_REGISTRY; docs/weighting.md has them all.
-    # "ALWA" adapts the classification weight while training, "Fixed" keeps WEIGHTS, "Schedule"
-    # follows SCHEDULE; the other methods' keys are below, each under its name.
-    cfg.MODEL.LOSS_WEIGHTER.NAME = "ALWA"
+    # "Fixed" keeps WEIGHTS, "Schedule" follows SCHEDULE, "ALWA" adapts the classification weight
+    # while training; the other methods' keys are below, each under its name.
+    cfg.MODEL.LOSS_WEIGHTER.NAME = "Fixed"
     # Which losses it weighs, each group by a weighter of its own. None or "pairs": the model's
     # pairs of classification and box loss. "all": all losses of the model in one group, those of
     # masks and keypoints too. Or lists of names, such as [["loss_rpn_cls", "loss_rpn_loc"]].

@@ -1,4 +1,4 @@
-"""LazyConfigs: one line makes a model of Detectron2's zoo ours, and examples/train_lazy.py trains it."""
+"""LazyConfigs: a model of Detectron2's zoo with ALWA, and examples/train_lazy.py, which trains it."""
 
 import json
 import runpy
@@ -25,16 +25,18 @@ from alwa_d2.modeling import AlwaFCOS, AlwaGeneralizedRCNN, AlwaRetinaNet, AlwaR
 from alwa_d2.weighting import ALWA, Fixed, Inverse, Schedule, Uncertainty, weighters_of
 
 FOLDER = REPO / "configs" / "lazy"
-# Ours, Detectron2's, and what differs.
+# Detectron2's folder, the classes that differ, and the pairs of losses that ALWA weighs.
+PAIR = ("loss_cls", "loss_box_reg")
+FCOS_PAIR, RPN_PAIR = ("loss_fcos_cls", "loss_fcos_loc"), ("loss_rpn_cls", "loss_rpn_loc")
 OF_THE_ZOO = {
-    "retinanet": ("COCO-Detection", {"model._target_": AlwaRetinaNet}),
-    "fcos": ("COCO-Detection", {"model._target_": AlwaFCOS}),
+    "retinanet": ("COCO-Detection", {"model._target_": AlwaRetinaNet}, [PAIR]),
+    "fcos": ("COCO-Detection", {"model._target_": AlwaFCOS}, [FCOS_PAIR]),
     "mask_rcnn": (
         "COCO-InstanceSegmentation",
         {"model._target_": AlwaGeneralizedRCNN, "model.proposal_generator._target_": AlwaRPN},
+        [RPN_PAIR, PAIR],
     ),
 }
-FCOS_PAIR, RPN_PAIR = ("loss_fcos_cls", "loss_fcos_loc"), ("loss_rpn_cls", "loss_rpn_loc")
 
 
 def load(name):
@@ -65,26 +67,28 @@ def make_small(model):
 
 
 @pytest.mark.parametrize("name", OF_THE_ZOO)
-def test_one_line_differs_from_detectron2s_and_the_losses_do_not(name):
-    folder, expected = OF_THE_ZOO[name]
+def test_classes_and_weighters_differ_from_detectron2s_and_the_losses_do_not(name):
+    folder, classes, pairs = OF_THE_ZOO[name]
     ours = load(f"{name}_alwa_R_50_FPN_1x")
     stock = get_config(f"{folder}/{name}_R_50_FPN_1x.py")
+    key = "loss_weighters" if len(pairs) > 1 else "loss_weighter"
     before, after = flat(stock), flat(ours)
-    assert {key: x for key, x in after.items() if before[key] != x} == expected
-    assert after.keys() == before.keys()
+    added = {name for name in after if name.startswith(f"model.{key}")}
+    assert after.keys() - added == before.keys()
+    assert {key: x for key, x in after.items() if key not in added and before[key] != x} == classes
     models = [instantiate(make_small(config.model)).train() for config in (ours, stock)]
+    assert [(type(w), w.keys) for w in weighters_of(models[0])] == [(ALWA, pair) for pair in pairs]
     models[0].load_state_dict(models[1].state_dict(), strict=False)
     assert_equal(*models, make_batch((4, 2), size=64))
 
 
-def test_without_a_weighter_each_pair_of_the_model_has_alwa():
-    for name, pairs in {
-        "retinanet": [("loss_cls", "loss_box_reg")],
-        "fcos": [FCOS_PAIR],
-        "mask_rcnn": [RPN_PAIR, ("loss_cls", "loss_box_reg")],
-    }.items():
-        model = instantiate(make_small(load(f"{name}_alwa_R_50_FPN_1x").model))
-        assert [(type(w), w.keys) for w in weighters_of(model)] == [(ALWA, pair) for pair in pairs]
+def test_without_a_weighter_each_pair_of_the_model_has_weights_of_1():
+    for name, (_, _, pairs) in OF_THE_ZOO.items():
+        model = make_small(load(f"{name}_alwa_R_50_FPN_1x").model)
+        del model["loss_weighters" if len(pairs) > 1 else "loss_weighter"]
+        weighters = weighters_of(instantiate(model))
+        assert [(type(w), w.keys) for w in weighters] == [(Fixed, pair) for pair in pairs]
+        assert all(weight == 1 for w in weighters for weight in w.weights.values())
     stages = get_config("common/models/cascade_rcnn.py").model
     stages._target_ = AlwaGeneralizedRCNN
     keys = [weighter.keys for weighter in weighters_of(instantiate(make_small(stages)))]

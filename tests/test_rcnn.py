@@ -63,6 +63,7 @@ def make_cfg(name="FPN", alwa=True, device="cpu", **keys):
     if alwa:
         opts += ["MODEL.META_ARCHITECTURE", "AlwaGeneralizedRCNN"]
         opts += ["MODEL.PROPOSAL_GENERATOR.NAME", "AlwaRPN"]
+        opts += ["MODEL.LOSS_WEIGHTER.NAME", "ALWA"]
     cfg.merge_from_list(opts)
     cfg.merge_from_list([x for key, value in keys.items() for x in (key.replace("__", "."), value)])
     return cfg

@@ -39,6 +39,7 @@ def make_cfg(architecture="AlwaRetinaNet", device="cpu", **opts):
             "MODEL.FPN.OUT_CHANNELS", 32,
             "MODEL.RETINANET.NUM_CLASSES", NUM_CLASSES,
             "MODEL.RETINANET.NUM_CONVS", 1,
+            "MODEL.LOSS_WEIGHTER.NAME", "ALWA",
         ]
     )  # fmt: skip
     cfg.merge_from_list([item for pair in opts.items() for item in pair])

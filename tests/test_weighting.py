@@ -395,6 +395,10 @@ def test_built_from_a_config():
     cfg = config.get_cfg()
     add_alwa_config(cfg)
     weighter = build_loss_weighter(cfg, "loss_cls", "loss_box_reg")
+    assert isinstance(weighter, Fixed)
+    assert [float(weight) for weight in weighter.weights.values()] == [1, 1]
+    cfg.MODEL.LOSS_WEIGHTER.NAME = "ALWA"
+    weighter = build_loss_weighter(cfg, "loss_cls", "loss_box_reg")
     assert isinstance(weighter, ALWA)
     assert (weighter.variant, weighter.rule, weighter.interval, weighter.min_weight) == (
         "ALWA_2", "balance", 100, 0.01,

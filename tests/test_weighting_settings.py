@@ -28,7 +28,7 @@ LOSSES, PAIRS = "MODEL.LOSS_WEIGHTER.LOSSES", "MODEL.ALWA.PAIRS"
 def make_cfg(*opts):
     cfg = get_cfg()
     add_alwa_config(cfg)
-    cfg.merge_from_list(list(opts))
+    cfg.merge_from_list(["MODEL.LOSS_WEIGHTER.NAME", "ALWA", *opts])
     return cfg
 
 
@@ -228,6 +228,7 @@ def test_settings_of_a_weighter_that_is_not_there():
     cfg = make_cfg("MODEL.ALWA.INTERVAL", 7, PAIRS, [list(ROI)])
     (class_,) = {type(RetinaNet())}
     assert settings_without_effect(cfg, class_()) == [
+        "MODEL.LOSS_WEIGHTER.NAME (RetinaNet has no loss weighter)",
         "MODEL.ALWA.INTERVAL (RetinaNet has no loss weighter)",
         "MODEL.ALWA.PAIRS (RetinaNet has no loss weighter)",
     ]

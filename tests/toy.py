@@ -82,6 +82,7 @@ def toy_opts(architecture, output_dir="", *opts):
         "MODEL.ROI_BOX_HEAD.NUM_FC", 1,
         "MODEL.ROI_BOX_HEAD.FC_DIM", 16,
         "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 4,
+        "MODEL.LOSS_WEIGHTER.NAME", "ALWA",
         "MODEL.ALWA.INTERVAL", INTERVAL,
         "DATASETS.TRAIN", (),
         "DATASETS.TEST", (),

@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..config import check_added
 from ..layers import box_loss, dense_focal_loss
-from ..weighting import ALWA, LossWeighter
+from ..weighting import Fixed, LossWeighter
 from .anchors import cat_anchors, keep_anchors_of
 from .groups import MakeWeighter, build_one_weighter, check_weighed, make_weighter
 from .normalizer import LossNormalizer
@@ -36,7 +36,7 @@ class AlwaFCOS(LossNormalizer, FCOS):
     def __init__(
         self,
         *,
-        loss_weighter: LossWeighter | MakeWeighter = ALWA,
+        loss_weighter: LossWeighter | MakeWeighter = Fixed,
         sync_normalizer: bool = False,
         **kwargs: Any,
     ) -> None:

@@ -9,7 +9,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from torch import nn
 
-from ..weighting import ALWA, LoadsStockCheckpoints, LossWeighter
+from ..weighting import Fixed, LoadsStockCheckpoints, LossWeighter
 from .fast_rcnn import AlwaFastRCNNOutputLayers
 from .groups import MakeWeighter, Pair, build_loss_weighters, check_weighed, make_weighter
 
@@ -33,7 +33,7 @@ class AlwaGeneralizedRCNN(LoadsStockCheckpoints, GeneralizedRCNN):
     def __init__(
         self,
         *,
-        loss_weighters: Sequence[LossWeighter] | MakeWeighter = ALWA,
+        loss_weighters: Sequence[LossWeighter] | MakeWeighter = Fixed,
         all_losses: bool = False,
         **kwargs: Any,
     ) -> None:

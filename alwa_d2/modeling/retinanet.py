@@ -7,7 +7,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import RetinaNet
 
 from ..layers import dense_box_loss, dense_focal_loss
-from ..weighting import ALWA, LossWeighter
+from ..weighting import Fixed, LossWeighter
 from .anchors import cat_anchors, keep_anchors_of
 from .box_loss_kind import check_box_loss_kind
 from .groups import MakeWeighter, build_one_weighter, check_weighed, make_weighter
@@ -42,7 +42,7 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
     def __init__(
         self,
         *,
-        loss_weighter: LossWeighter | MakeWeighter = ALWA,
+        loss_weighter: LossWeighter | MakeWeighter = Fixed,
         sync_normalizer: bool = False,
         **kwargs: Any,
     ) -> None:

@@ -1,11 +1,14 @@
-"""Detectron2's FCOS R50-FPN 1x with ALWA: one line differs."""
+"""Detectron2's FCOS R50-FPN 1x with ALWA: two lines differ, for the model and the weighter."""
 
+from detectron2.config import LazyCall as L
 from detectron2.model_zoo import get_config
 
 from alwa_d2.modeling import AlwaFCOS
+from alwa_d2.weighting import ALWA
 
 _zoo = get_config("COCO-Detection/fcos_R_50_FPN_1x.py")
 model, dataloader, train = _zoo.model, _zoo.dataloader, _zoo.train
 optimizer, lr_multiplier = _zoo.optimizer, _zoo.lr_multiplier
 
 model._target_ = AlwaFCOS
+model.loss_weighter = L(ALWA)(cls_key="loss_fcos_cls", reg_key="loss_fcos_loc")

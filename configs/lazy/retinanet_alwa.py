@@ -12,7 +12,7 @@ from alwa_d2.weighting import ALWA
 
 model = get_config("common/models/retinanet.py").model
 model._target_ = AlwaRetinaNet
-model.loss_weighter = L(ALWA)(interval=100)  # without this line it is ALWA with its defaults
+model.loss_weighter = L(ALWA)(interval=100)  # without this line weights are 1:1
 model.box_reg_loss_type = "giou"
 model.num_classes = 5
 model.pixel_std = [57.375, 57.12, 58.395]
