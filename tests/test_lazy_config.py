@@ -91,9 +91,12 @@ def test_without_a_weighter_each_pair_of_the_model_has_weights_of_1():
         assert all(weight == 1 for w in weighters for weight in w.weights.values())
     stages = get_config("common/models/cascade_rcnn.py").model
     stages._target_ = AlwaGeneralizedRCNN
-    keys = [weighter.keys for weighter in weighters_of(instantiate(make_small(stages)))]
+    weighters = weighters_of(instantiate(make_small(stages)))
+    assert all(type(weighter) is Fixed for weighter in weighters)
     suffixes = [f"_stage{i}" for i in range(3)]
-    assert keys == [RPN_PAIR, *((f"loss_cls{x}", f"loss_box_reg{x}") for x in suffixes)]
+    assert [weighter.keys for weighter in weighters] == [
+        *(RPN_PAIR, *((f"loss_cls{x}", f"loss_box_reg{x}") for x in suffixes)),
+    ]
 
 
 def first_weights(model, weighter):

@@ -25,11 +25,15 @@ RPN, ROI = ("loss_rpn_cls", "loss_rpn_loc"), ("loss_cls", "loss_box_reg")
 LOSSES, PAIRS = "MODEL.LOSS_WEIGHTER.LOSSES", "MODEL.ALWA.PAIRS"
 
 
-def make_cfg(*opts):
+def default_cfg(*opts):
     cfg = get_cfg()
     add_alwa_config(cfg)
-    cfg.merge_from_list(["MODEL.LOSS_WEIGHTER.NAME", "ALWA", *opts])
+    cfg.merge_from_list(list(opts))
     return cfg
+
+
+def make_cfg(*opts):
+    return default_cfg("MODEL.LOSS_WEIGHTER.NAME", "ALWA", *opts)
 
 
 def groups(*opts, pairs=(RPN, ROI), others=("loss_mask",)):
@@ -48,6 +52,17 @@ def test_groups():
     assert groups(*fixed, LOSSES, str(mine)) == [tuple(group) for group in mine]
     with pytest.raises(ValueError, match="ALWA .* expected two losses, .* got 5"):
         groups(LOSSES, "all")
+
+
+def test_by_default_weights_are_1():
+    def weights(*opts):
+        made = build_loss_weighters(default_cfg(*opts), [RPN, ROI], ["loss_mask"])
+        return [{key: float(x) for key, x in weighter.weights.items()} for weighter in made]
+
+    assert weights() == [dict.fromkeys(RPN, 1), dict.fromkeys(ROI, 1)]
+    assert weights(LOSSES, "all") == [dict.fromkeys((*RPN, *ROI, "loss_mask"), 1)]
+    half = [dict(zip(pair, (0.5, 1), strict=True)) for pair in (RPN, ROI)]
+    assert weights("MODEL.LOSS_WEIGHTER.WEIGHTS", [0.5, 1.0]) == half
 
 
 @pytest.mark.parametrize(
@@ -201,8 +216,9 @@ def test_the_line_says_what_weighs_which_losses_how():
         ({}, [], None),
         ({}, [LOSSES, "pairs"], None),
         ({}, ["MODEL.LOSS_WEIGHTER.WEIGHTS", [0.5, 1.0]],
-         "MODEL.LOSS_WEIGHTER.WEIGHTS (ALWA does not take it)"),
-        ({}, ["MODEL.LOSS_WEIGHTER.SUM_TO", 2.0], "SUM_TO (ALWA does not take it)"),
+         "MODEL.LOSS_WEIGHTER.WEIGHTS (ALWA does not take it, only Fixed)"),
+        ({}, ["MODEL.LOSS_WEIGHTER.SUM_TO", 2.0],
+         "SUM_TO (ALWA does not take it, only CoV, DWA, FAMO, Inverse, RLW)"),
         ({}, ["SOLVER.MAX_ITER", 50], "no window of INTERVAL 100 iterations ends before the last"),
         ({"freeze_after": 40}, [], "FREEZE_AFTER 40 comes before the first window's end"),
         ({"freeze_after": 100}, [], None),
@@ -232,8 +248,12 @@ def test_settings_of_a_weighter_that_is_not_there():
         "MODEL.ALWA.INTERVAL (RetinaNet has no loss weighter)",
         "MODEL.ALWA.PAIRS (RetinaNet has no loss weighter)",
     ]
+    cfg.MODEL.LOSS_WEIGHTER.NAME = "Fixed"
     fixed = AlwaRetinaNet(Fixed())
-    assert settings_without_effect(cfg, fixed) == ["MODEL.ALWA.INTERVAL (Fixed does not take it)"]
+    idle = ["MODEL.ALWA.INTERVAL (Fixed does not take it, only ALWA)"]
+    pairs = ["MODEL.ALWA.PAIRS (weights of 1 need no pairs)"]
+    assert settings_without_effect(cfg, fixed) == idle + pairs
+    assert settings_without_effect(cfg, AlwaRetinaNet(Fixed(weights=(0.5, 1)))) == idle
 
     class Own(LossWeighter):
         """Of a user's own, which does not say what it reads."""
@@ -301,7 +321,8 @@ def test_the_line_is_logged_once_at_the_start(tmp_path, caplog):
         (lines[name],) = [line for line in said if line.startswith("Loss weights: ")]
     assert "loss_cls, loss_box_reg by ALWA (variant=ALWA_2" in lines["AlwaRetinaNet"]
     assert (
-        "WEIGHTS (ALWA does not take it); ALWA: no window of INTERVAL 4" in lines["AlwaRetinaNet"]
+        "WEIGHTS (ALWA does not take it, only Fixed); ALWA: no window of INTERVAL 4"
+        in lines["AlwaRetinaNet"]
     )
     assert "RetinaNet has no loss weighter" in lines["RetinaNet"]
     assert "MODEL.ALWA.INTERVAL (RetinaNet has no loss weighter)" in lines["RetinaNet"]

@@ -6,7 +6,7 @@ from torch import nn
 
 from ..config import get_key, own_defaults
 from ..modeling import groups
-from ..weighting import LOSS_WEIGHTER_REGISTRY, weighters_of
+from ..weighting import LOSS_WEIGHTER_REGISTRY, Fixed, LossWeighter, weighters_of
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,17 @@ def _why_idle(cfg, key: str, model: nn.Module) -> str:
     weighters = weighters_of(model)
     if not weighters:
         return f"{type(model).__name__} has no loss weighter"
+    if key == groups.OLD_KEY and all(map(_is_1, weighters)):
+        return "weights of 1 need no pairs"
     if key in ALWAYS_READ or any(w.config_keys is None or key in w.config_keys for w in weighters):
         return ""
     names = sorted({type(weighter).__name__ for weighter in weighters})
-    return f"{' and '.join(names)} does not take it"
+    takers = sorted(
+        name for name, kind in LOSS_WEIGHTER_REGISTRY if key in (kind.config_keys or ())
+    )
+    only = f", only {', '.join(takers)}" if takers else ""
+    return f"{' and '.join(names)} does not take it{only}"
+
+
+def _is_1(weighter: LossWeighter) -> bool:
+    return isinstance(weighter, Fixed) and all(weight == 1 for weight in weighter.weights.values())

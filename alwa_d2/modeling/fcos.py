@@ -43,7 +43,8 @@ class AlwaFCOS(LossNormalizer, FCOS):
         """
         Args:
             loss_weighter: weighs two or all of loss_fcos_cls, loss_fcos_loc and loss_fcos_ctr; or a
-                class, or a `partial` of one, which is called with the names of the first two
+                class, or a `partial` of one, which is called with the names of the first two; by
+                default weights of 1
             sync_normalizer: whether the processes average their numbers of foreground anchors
             kwargs: see Detectron2's :class:`FCOS`
         """

@@ -40,7 +40,8 @@ class AlwaGeneralizedRCNN(LoadsStockCheckpoints, GeneralizedRCNN):
         """
         Args:
             loss_weighters: one for each group of losses; no loss is in two of them. Or a class, or
-                a `partial` of one, which is called with the names of each pair that the model has
+                a `partial` of one, which is called with the names of each pair that the model has.
+                By default weights of 1
             all_losses: whether a loss that is in none of them is refused, in the first iteration
             kwargs: see Detectron2's :class:`GeneralizedRCNN`
         """

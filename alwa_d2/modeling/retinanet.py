@@ -49,7 +49,7 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
         """
         Args:
             loss_weighter: weighs "loss_cls" and "loss_box_reg"; or a class, or a `partial` of one,
-                which is called with these two names
+                which is called with these two names; by default weights of 1
             sync_normalizer: whether the processes average their numbers of foreground anchors
             kwargs: see Detectron2's :class:`RetinaNet`; `box_reg_loss_type` is one of l1,
                 smooth_l1, iou, giou, diou, ciou
