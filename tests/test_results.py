@@ -189,32 +189,42 @@ def best_settings(cells):
     return set(best.values())
 
 
-def test_the_comparison_of_weighters():
-    """docs/weighting.md: of each method the setting that was best on two seeds, on five others; with
-    one spread for all runs, what settings and seeds leave of an analysis of variance."""
-    first, second = by_loss("weighters", (0, 1)), by_loss("weighters_best", range(2, 7))
-    assert [len(cells) for cells in first.values()] == [63, 63]
+def error_of_differences(losses):
+    """Standard error of a difference of two means of five seeds, with one spread for all runs: what
+    settings and seeds leave of an analysis of variance, box loss by box loss. And its freedom."""
     squares, freedom = 0.0, 0
-    for loss, cells in second.items():
-        assert cells.keys() == best_settings(first[loss]) | {"Fixed 1:1"}
-        scores = np.array([[cell[seed] for seed in range(2, 7)] for cell in cells.values()])
+    for cells in losses.values():
+        scores = np.array([[cell[seed] for seed in sorted(cell)] for cell in cells.values()])
         rest = scores - scores.mean(0) - scores.mean(1, keepdims=True) + scores.mean()
         squares, freedom = squares + (rest**2).sum(), freedom + 4 * (len(scores) - 1)
-    error = math.sqrt(squares / freedom * 2 / 5)  # of a difference of two means of five
+    return math.sqrt(squares / freedom * 2 / 5), freedom
+
+
+def differences(cell, base, error, freedom):
+    """A row's difference with its interval alone, and the interval for all rows."""
+    mean, intervals = gain(cell, base), []
+    for tail in (0.025, 0.025 / (freedom // 4)):
+        reach = t.ppf(1 - tail, freedom) * error
+        intervals.append(f"{mean - reach:+.1f} to {mean + reach:+.1f}")
+    return f"{mean:+.1f} ({intervals[0]})", intervals[1]
+
+
+def test_the_comparison_of_weighters():
+    """docs/weighting.md: of each method the setting that was best on two seeds, on five others."""
+    first, second = by_loss("weighters", (0, 1)), by_loss("weighters_best", range(2, 7))
+    assert [len(cells) for cells in first.values()] == [63, 63]
+    for loss, cells in second.items():
+        assert cells.keys() == best_settings(first[loss]) | {"Fixed 1:1"}
+    error, freedom = error_of_differences(second)
     rows = freedom // 4
     page = (REPO / "docs" / "weighting.md").read_text(encoding="utf-8")
     assert f"all {rows} rows at once" in page
-    for loss, setting in ((loss, setting) for loss in second for setting in second[loss]):
-        cell, base = second[loss][setting], second[loss]["Fixed 1:1"]
-        cells = [setting, mean_and_sd(first[loss][setting]), mean_and_sd(cell)]
-        for tail in (0.025, 0.025 / rows):
-            low, high = (
-                gain(cell, base) + sign * t.ppf(1 - tail, freedom) * error for sign in (-1, 1)
-            )
-            cells.append("" if cell is base else f"{low:+.1f} to {high:+.1f}")
-        if cell is not base:
-            cells[3] = f"{gain(cell, base):+.1f} ({cells[3]})"
-        assert row(*cells) in page, (loss, setting)
+    for loss, cells in second.items():
+        base = cells["Fixed 1:1"]
+        for setting, cell in cells.items():
+            scores = [setting, mean_and_sd(first[loss][setting]), mean_and_sd(cell)]
+            to_base = differences(cell, base, error, freedom) if cell is not base else ("", "")
+            assert row(*scores, *to_base) in page, (loss, setting)
     # Settings that were ahead with both losses; the mean of two gains has half the variance of one.
     both = set.intersection(*(set(cells) for cells in second.values())) - {"Fixed 1:1"}
     gains = {
@@ -230,3 +240,24 @@ def test_the_comparison_of_weighters():
         assert statistics.fmean(gains[setting]) < together
         assert " and ".join(f"{x:+.1f}" for x in gains[setting]) in page.replace("\n", " ")
     assert f"(±{alone:.1f})" in page and f"(±{together:.1f})" in page
+
+
+def test_a_rising_classification_weight_on_new_seeds():
+    names = {
+        "1:1": "1:1, warm-up 50",
+        "1:1, warm-up 200": "1:1, warm-up 200",
+        "cls 0.5 to 1 in 200": "classification weight 0.5 to 1 in 200, warm-up 50",
+    }
+    losses = {
+        loss: {setting: cells[setting] for setting in names}
+        for loss, cells in by_loss("rising", range(7, 12)).items()
+    }
+    error, freedom = error_of_differences(losses)
+    page = (REPO / "docs" / "weighting.md").read_text(encoding="utf-8")
+    for loss, said in (("giou", "GIoU"), ("smooth_l1", "Smooth L1")):
+        base = losses[loss]["1:1"]
+        assert row(said, names["1:1"], mean_and_sd(base), "", "") in page
+        for setting in list(names)[1:]:
+            cell = losses[loss][setting]
+            cells = (mean_and_sd(cell), *differences(cell, base, error, freedom))
+            assert row(said, names[setting], *cells) in page, (loss, setting)
