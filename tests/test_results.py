@@ -246,12 +246,12 @@ def test_a_rising_classification_weight_on_new_seeds():
     names = {
         "1:1": "1:1, warm-up 50",
         "1:1, warm-up 200": "1:1, warm-up 200",
-        "cls 0.5 to 1 in 200": "classification weight 0.5 to 1 in 200, warm-up 50",
+        "cls 0.5 to 1 in 200": "classification weight 0.5 to 1 in 200",
+        "cls 0.25 to 1 in 200": "classification weight 0.25 to 1 in 200",
+        "box 0.5 to 1 in 200": "box weight 0.5 to 1 in 200",
+        "both 0.5 to 1 in 200": "both weights 0.5 to 1 in 200",
     }
-    losses = {
-        loss: {setting: cells[setting] for setting in names}
-        for loss, cells in by_loss("rising", range(7, 12)).items()
-    }
+    losses = by_loss("rising", range(7, 12))
     error, freedom = error_of_differences(losses)
     page = (REPO / "docs" / "weighting.md").read_text(encoding="utf-8")
     for loss, said in (("giou", "GIoU"), ("smooth_l1", "Smooth L1")):
