@@ -168,7 +168,8 @@ def test_our_own_sweeps(path, registered):
     five = list(range(5))
     seeds = {"bccd": [0], "weighters": [0, 1]}
     seeds |= dict.fromkeys(("learning_rate", "learning_rate_adamw", "few_images"), five)
-    seeds |= dict.fromkeys(("weighters_rates", "weighters_long"), [2, 3, 4, 5, 6])  # `best`'s
+    best = ("weighters_rates", "weighters_two_stage", "weighters_long")
+    seeds |= dict.fromkeys(best, [2, 3, 4, 5, 6])  # the seeds of `best` in weighters.yaml
     seeds["rising"] = [7, 8, 9, 10, 11]  # that chose nothing
     assert spec.seeds == seeds.get(path.stem, [0, 1, 2])
     assert all(map(spec.baseline_of, spec.cells))

@@ -1,5 +1,7 @@
 """The comparison of all weighters, as it is planned: the same budget for each of them."""
 
+import csv
+from ast import literal_eval
 from collections import Counter
 
 import pytest
@@ -41,3 +43,23 @@ def test_the_second_step_has_each_method_once_and_the_baseline():
         assert Counter(cell.settings[NAME] for cell in chosen) == dict.fromkeys(METHODS, 1)
     assert len(make_runs(best)) == 5 * 2 * len(METHODS)
     assert all(map(best.baseline_of, best.cells))
+
+
+def test_two_stage_has_the_settings_that_were_best_with_smooth_l1():
+    with open(REPO / "docs" / "results" / "weighters_best.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    best = {row["weighting"] for row in rows if row["box loss"] == "smooth_l1"}
+    one_stage, two_stage = (
+        {cell.labels["weighting"]: cell.settings for cell in read_sweep(path, []).cells}
+        for path in (REPO / "sweeps" / "weighters.yaml", REPO / "sweeps" / "weighters_two_stage.yaml")
+    )
+    for weighting in best:
+        chosen, ours = one_stage[weighting], two_stage.pop(weighting)
+        for key in chosen.keys() | ours.keys():
+            if key.endswith(("SCHEDULE", "INVERSE.TARGET")):  # by loss: the RPN's and the box head's
+                first, second = literal_eval(ours[key])
+                assert literal_eval(chosen[key]) == [second]
+                assert first == ["loss_rpn_cls", second[1]] and second[0] == "loss_cls"
+            elif key.startswith(("MODEL.LOSS_WEIGHTER.", "MODEL.ALWA.")):
+                assert chosen[key] == ours[key], (weighting, key)
+    assert two_stage.keys() == {"Fixed 1:1 rate 0.02", "Fixed 1:1 rate 0.08"}
