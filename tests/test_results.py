@@ -1,5 +1,5 @@
-"""The tables of docs/results/notes.md, and of docs/results.md, computed anew from the scores of the
-runs beside the notes."""
+"""The tables of docs/results/notes.md, weighters.md, and of docs/results.md, computed anew from the
+scores of the runs beside them."""
 
 import csv
 import math
@@ -200,25 +200,29 @@ def error_of_differences(losses):
     return math.sqrt(squares / freedom * 2 / 5), freedom
 
 
-def differences(cell, base, error, freedom):
-    """A row's difference with its interval alone, and the interval for all rows."""
-    mean, intervals = gain(cell, base), []
-    for tail in (0.025, 0.025 / (freedom // 4)):
+def as_texts(mean, error, freedom, rows):
+    """A difference with its interval alone, and the interval for all rows."""
+    intervals = []
+    for tail in (0.025, 0.025 / rows):
         reach = t.ppf(1 - tail, freedom) * error
         intervals.append(f"{mean - reach:+.1f} to {mean + reach:+.1f}")
     return f"{mean:+.1f} ({intervals[0]})", intervals[1]
 
 
+def differences(cell, base, error, freedom):
+    return as_texts(gain(cell, base), error, freedom, freedom // 4)
+
+
 def test_the_comparison_of_weighters():
-    """docs/weighting.md: of each method the setting that was best on two seeds, on five others."""
+    """Of each method the setting that was best on two seeds, on five others."""
     first, second = by_loss("weighters", (0, 1)), by_loss("weighters_best", range(2, 7))
     assert [len(cells) for cells in first.values()] == [63, 63]
     for loss, cells in second.items():
         assert cells.keys() == best_settings(first[loss]) | {"Fixed 1:1"}
     error, freedom = error_of_differences(second)
     rows = freedom // 4
-    page = (REPO / "docs" / "weighting.md").read_text(encoding="utf-8")
-    assert f"all {rows} rows at once" in page
+    page = (REPO / "docs" / "results" / "weighters.md").read_text(encoding="utf-8")
+    assert f"for the {rows} rows of both tables" in page
     for loss, cells in second.items():
         base = cells["Fixed 1:1"]
         for setting, cell in cells.items():
@@ -253,7 +257,7 @@ def test_a_rising_classification_weight_on_new_seeds():
     }
     losses = by_loss("rising", range(7, 12))
     error, freedom = error_of_differences(losses)
-    page = (REPO / "docs" / "weighting.md").read_text(encoding="utf-8")
+    page = (REPO / "docs" / "results" / "weighters.md").read_text(encoding="utf-8")
     for loss, said in (("giou", "GIoU"), ("smooth_l1", "Smooth L1")):
         base = losses[loss]["1:1"]
         assert row(said, names["1:1"], mean_and_sd(base), "", "") in page
@@ -261,3 +265,20 @@ def test_a_rising_classification_weight_on_new_seeds():
             cell = losses[loss][setting]
             cells = (mean_and_sd(cell), *differences(cell, base, error, freedom))
             assert row(said, names[setting], *cells) in page, (loss, setting)
+
+
+def test_the_best_few_at_other_learning_rates():
+    cells = read("weighters_rates", ("weighting", "rate"), range(2, 7))
+    rates, settings = ("0.02", "0.04", "0.08"), dict.fromkeys(setting for setting, _ in cells)
+    by_rate = {rate: {name: cells[name, rate] for name in settings} for rate in rates}
+    error, freedom = error_of_differences(by_rate)
+    error /= math.sqrt(len(rates))  # of a mean over the rates
+    page = (REPO / "docs" / "results" / "weighters.md").read_text(encoding="utf-8")
+    stock = [statistics.fmean(by_rate[rate]["Fixed 1:1"].values()) for rate in rates]
+    assert row("Fixed 1:1", *(f"{mean:.1f}" for mean in stock), "", "") in page
+    assert f"its AP is {stock[2] - stock[1]:.1f} points higher" in page
+    for setting in settings.keys() - {"Fixed 1:1"}:
+        gains = [gain(c[setting], c["Fixed 1:1"]) for c in by_rate.values()]
+        scores = [f"{mean + more:.1f} ({more:+.1f})" for mean, more in zip(stock, gains)]
+        to_base = as_texts(statistics.fmean(gains), error, freedom, len(settings) - 1)
+        assert row(setting, *scores, *to_base) in page, setting

@@ -170,7 +170,7 @@ def test_our_own_sweeps(path, registered):
     seeds |= dict.fromkeys(("learning_rate", "learning_rate_adamw", "few_images"), five)
     best = ("weighters_rates", "weighters_two_stage", "weighters_long")
     seeds |= dict.fromkeys(best, [2, 3, 4, 5, 6])  # the seeds of `best` in weighters.yaml
-    seeds["rising"] = [7, 8, 9, 10, 11]  # that chose nothing
+    seeds |= dict.fromkeys(("rising", "uncertainty"), [7, 8, 9, 10, 11])  # that chose nothing
     assert spec.seeds == seeds.get(path.stem, [0, 1, 2])
     assert all(map(spec.baseline_of, spec.cells))
     runs = make_runs(spec)
@@ -180,7 +180,9 @@ def test_our_own_sweeps(path, registered):
 
 
 @pytest.mark.parametrize(
-    "name", ["bccd", "many_classes", "table1", "table2", "weighters", "weighters_best", "rising"]
+    "name",
+    ["bccd", "many_classes", "table1", "table2", "rising"]
+    + ["weighters", "weighters_best", "weighters_rates"],
 )
 def test_published_results_are_found_by_their_hashes(name):
     """--results docs/results/NAME.csv must find every run, whatever became of code and configs."""

@@ -46,17 +46,24 @@ def test_the_second_step_has_each_method_once_and_the_baseline():
 
 
 def test_two_stage_has_the_settings_that_were_best_with_smooth_l1():
-    with open(REPO / "docs" / "results" / "weighters_best.csv", encoding="utf-8", newline="") as file:
+    with open(
+        REPO / "docs" / "results" / "weighters_best.csv", encoding="utf-8", newline=""
+    ) as file:
         rows = list(csv.DictReader(file))
     best = {row["weighting"] for row in rows if row["box loss"] == "smooth_l1"}
     one_stage, two_stage = (
         {cell.labels["weighting"]: cell.settings for cell in read_sweep(path, []).cells}
-        for path in (REPO / "sweeps" / "weighters.yaml", REPO / "sweeps" / "weighters_two_stage.yaml")
+        for path in (
+            REPO / "sweeps" / "weighters.yaml",
+            REPO / "sweeps" / "weighters_two_stage.yaml",
+        )
     )
     for weighting in best:
         chosen, ours = one_stage[weighting], two_stage.pop(weighting)
         for key in chosen.keys() | ours.keys():
-            if key.endswith(("SCHEDULE", "INVERSE.TARGET")):  # by loss: the RPN's and the box head's
+            if key.endswith(
+                ("SCHEDULE", "INVERSE.TARGET")
+            ):  # by loss: the RPN's and the box head's
                 first, second = literal_eval(ours[key])
                 assert literal_eval(chosen[key]) == [second]
                 assert first == ["loss_rpn_cls", second[1]] and second[0] == "loss_cls"
