@@ -282,3 +282,26 @@ def test_the_best_few_at_other_learning_rates():
         scores = [f"{mean + more:.1f} ({more:+.1f})" for mean, more in zip(stock, gains)]
         to_base = as_texts(statistics.fmean(gains), error, freedom, len(settings) - 1)
         assert row(setting, *scores, *to_base) in page, setting
+
+
+def test_five_weightings_at_six_learning_rates():
+    cells = read("learning_rate", ("weighting", "rate"), range(5))
+    rates = ("0.01", "0.04", "0.16", "0.32", "0.64", "2.56")
+    weightings = dict.fromkeys(weighting for weighting, _ in cells)
+    page = (REPO / "docs" / "results" / "weighters.md").read_text(encoding="utf-8")
+    for weighting in weightings:
+        scores = (mean_and_sd(cells[weighting, rate]) for rate in rates)
+        assert row(weighting, *scores) in page, weighting
+    learning = {rate: {name: cells[name, rate] for name in weightings} for rate in rates[:-1]}
+    error, freedom = error_of_differences(learning)
+    means = {key: statistics.fmean(cell.values()) for key, cell in cells.items()}
+    best = {name: max(rates, key=lambda rate: means[name, rate]) for name in weightings}
+    stock = means["1:1", best["1:1"]]
+    assert best["1:1"] == "0.04"
+    for weighting in weightings.keys() - {"1:1"}:
+        score = means[weighting, best[weighting]]
+        common, _ = as_texts(means[weighting, "0.04"] - stock, error, freedom, 4)
+        there = as_texts(score - stock, error, freedom, 4)
+        assert row(weighting, common, best[weighting], f"{score:.1f}", *there) in page, weighting
+    for weighting, said in (("0.25:0.25", "8.1"), ("0.25:1", "4.7"), ("ALWA authors C 100", "1.4")):
+        assert f"{means[weighting, '0.64'] - means['1:1', '0.64']:.1f}" == said

@@ -182,7 +182,7 @@ def test_our_own_sweeps(path, registered):
 @pytest.mark.parametrize(
     "name",
     ["bccd", "many_classes", "table1", "table2", "rising"]
-    + ["weighters", "weighters_best", "weighters_rates"],
+    + ["weighters", "weighters_best", "weighters_rates", "learning_rate"],
 )
 def test_published_results_are_found_by_their_hashes(name):
     """--results docs/results/NAME.csv must find every run, whatever became of code and configs."""
