@@ -354,3 +354,26 @@ def test_five_weightings_at_six_learning_rates():
         for one, four in zip(("0.01", "0.04", "0.16", "0.64"), ("0.04", "0.16", "0.64", "2.56"))
     )
     assert said in " ".join(page.split())
+
+
+def test_uncertainty_with_tuned_rates():
+    cells = read("uncertainty", ("box loss", "warm-up", "rate", "weighting"), range(7, 12))
+    plans = [(warm_up, rate) for warm_up in ("50", "200") for rate in ("0.04", "0.08", "0.16")]
+    both = {
+        plan: {name: cells["giou", *plan, name] for name in ("1:1", "Uncertainty")}
+        for plan in plans
+    }
+    error, freedom = error_of_differences(both)
+    page = (REPO / "docs" / "results" / "weighters.md").read_text(encoding="utf-8")
+    gains = []
+    for plan, found in both.items():
+        base, own = found["1:1"], found["Uncertainty"]
+        gains.append(gain(own, base))
+        to_base = as_texts(gains[-1], error, freedom, len(plans))
+        assert row(*plan, mean_and_sd(base), mean_and_sd(own), *to_base) in page, plan
+    plain = " ".join(page.split())
+    mean, _ = as_texts(statistics.fmean(gains), error / math.sqrt(len(plans)), freedom, 1)
+    assert f"The mean of the six differences is {mean}." in plain
+    slow, fast = both["50", "0.04"]["1:1"], both["200", "0.16"]["1:1"]
+    tuned, _ = as_texts(gain(fast, slow), error, freedom, 1)
+    assert f"gained more than any method**: {tuned}" in plain
