@@ -360,7 +360,7 @@ def test_uncertainty_with_tuned_rates():
     cells = read("uncertainty", ("box loss", "warm-up", "rate", "weighting"), range(7, 12))
     plans = [(warm_up, rate) for warm_up in ("50", "200") for rate in ("0.04", "0.08", "0.16")]
     both = {
-        plan: {name: cells["giou", *plan, name] for name in ("1:1", "Uncertainty")}
+        plan: {name: cells[("giou", *plan, name)] for name in ("1:1", "Uncertainty")}
         for plan in plans
     }
     error, freedom = error_of_differences(both)
