@@ -377,3 +377,16 @@ def test_uncertainty_with_tuned_rates():
     slow, fast = both["50", "0.04"]["1:1"], both["200", "0.16"]["1:1"]
     tuned, _ = as_texts(gain(fast, slow), error, freedom, 1)
     assert f"gained more than any method**: {tuned}" in plain
+    begun = {
+        plan: {name: cells[("smooth_l1", *plan, name)] for name in ("1:1", "Uncertainty")}
+        for plan in plans
+        if plan[1] != "0.16"
+    }
+    error, freedom = error_of_differences(begun)
+    mean = statistics.fmean(gain(found["Uncertainty"], found["1:1"]) for found in begun.values())
+    mean, _ = as_texts(mean, error / math.sqrt(len(begun)), freedom, 1)
+    assert f"The mean of these four differences is {mean}." in plain
+    slow, fast = (
+        statistics.fmean(begun[plan]["1:1"].values()) for plan in (("50", "0.04"), ("200", "0.08"))
+    )
+    assert f"have {slow:.1f} with 0.04 and the short warm-up, and {fast:.1f} with 0.08" in plain
