@@ -12,6 +12,8 @@ from conftest import REPO
 from scipy.stats import t
 
 PAGE = (REPO / "docs" / "results" / "notes.md").read_text(encoding="utf-8")
+WEIGHTERS = (REPO / "docs" / "results" / "weighters.md").read_text(encoding="utf-8")
+WEIGHTERS_TEXT = " ".join(WEIGHTERS.split())  # of sentences, wherever their lines end
 LOSSES = ("giou", "l1", "smooth_l1", "diou", "ciou")
 WEIGHTINGS = ("ALWA_1 authors", "ALWA_1 balance", "ALWA_2 authors", "ALWA_2 balance")
 RATIOS = ("0.75:0.75", "0.5:0.75", "0.5:0.5", "0.25:0.5", "0.25:0.25", "1:2")
@@ -221,14 +223,13 @@ def test_the_comparison_of_weighters():
         assert cells.keys() == best_settings(first[loss]) | {"Fixed 1:1"}
     error, freedom = error_of_differences(second)
     rows = freedom // 4
-    page = (REPO / "docs" / "results" / "weighters.md").read_text(encoding="utf-8")
-    assert f"for the {rows} rows of both tables" in page
+    assert f"for the {rows} rows of both tables" in WEIGHTERS
     for loss, cells in second.items():
         base = cells["Fixed 1:1"]
         for setting, cell in cells.items():
             scores = [setting, mean_and_sd(first[loss][setting]), mean_and_sd(cell)]
             to_base = differences(cell, base, error, freedom) if cell is not base else ("", "")
-            assert row(*scores, *to_base) in page, (loss, setting)
+            assert row(*scores, *to_base) in WEIGHTERS, (loss, setting)
     # Settings that were ahead with both losses; the mean of two gains has half the variance of one.
     both = set.intersection(*(set(cells) for cells in second.values())) - {"Fixed 1:1"}
     gains = {
@@ -242,8 +243,8 @@ def test_the_comparison_of_weighters():
     assert ahead == {"Inverse 2:1", "Schedule cls 0.5 to 1 in 200", "CoV decay 0.99"}
     for setting in ahead:
         assert statistics.fmean(gains[setting]) < together
-        assert " and ".join(f"{x:+.1f}" for x in gains[setting]) in page.replace("\n", " ")
-    assert f"(±{alone:.1f})" in page and f"(±{together:.1f})" in page
+        assert " and ".join(f"{x:+.1f}" for x in gains[setting]) in WEIGHTERS_TEXT
+    assert f"(±{alone:.1f})" in WEIGHTERS and f"(±{together:.1f})" in WEIGHTERS
 
 
 def test_a_rising_classification_weight_on_new_seeds():
@@ -257,15 +258,13 @@ def test_a_rising_classification_weight_on_new_seeds():
     }
     losses = by_loss("rising", range(7, 12))
     error, freedom = error_of_differences(losses)
-    page = (REPO / "docs" / "results" / "weighters.md").read_text(encoding="utf-8")
     for loss, said in (("giou", "GIoU"), ("smooth_l1", "Smooth L1")):
         base = losses[loss]["1:1"]
-        assert row(said, names["1:1"], mean_and_sd(base), "", "") in page
+        assert row(said, names["1:1"], mean_and_sd(base), "", "") in WEIGHTERS
         for setting in list(names)[1:]:
             cell = losses[loss][setting]
             cells = (mean_and_sd(cell), *differences(cell, base, error, freedom))
-            assert row(said, names[setting], *cells) in page, (loss, setting)
-    plain = " ".join(page.split())
+            assert row(said, names[setting], *cells) in WEIGHTERS, (loss, setting)
     for setting, text in (
         (
             "cls 0.25 to 1 in 200",
@@ -276,7 +275,7 @@ def test_a_rising_classification_weight_on_new_seeds():
         mean = statistics.fmean(gain(cells[setting], cells["1:1"]) for cells in losses.values())
         alone, together = as_texts(mean, error / math.sqrt(2), freedom, len(names) - 1)
         alone = alone.partition("(")[2].rstrip(")")
-        assert text.format(f"{mean:.1f}", alone, together) in plain
+        assert text.format(f"{mean:.1f}", alone, together) in WEIGHTERS_TEXT
     slow = "cls 0.25 to 1 in 200"
     assert all(c[slow][seed] > c["1:1"][seed] for c in losses.values() for seed in c[slow])
 
@@ -293,19 +292,15 @@ def test_a_rising_classification_weight_over_all_ten_seeds():
             for seed in seeds
         ]
     mean, reach = statistics.fmean(gains), t.ppf(0.975, 9) * statistics.stdev(gains) / math.sqrt(10)
-    page = (REPO / "docs" / "results" / "weighters.md").read_text(encoding="utf-8")
-    assert f"the mean is {mean:+.1f} ({mean - reach:+.1f} to {mean + reach:+.1f})" in " ".join(
-        page.split()
-    )
+    assert f"the mean is {mean:+.1f} ({mean - reach:+.1f} to {mean + reach:+.1f})" in WEIGHTERS_TEXT
 
 
 def test_weights_1_1_over_all_twelve_seeds():
     first, second = by_loss("weighters", (0, 1)), by_loss("weighters_best", range(2, 7))
     third = by_loss("rising", range(7, 12))["giou"]["1:1"]
     scores = first["giou"]["Fixed 1:1"] | second["giou"]["Fixed 1:1"] | third
-    page = (REPO / "docs" / "results" / "weighters.md").read_text(encoding="utf-8")
     assert sorted(scores) == list(range(12))
-    assert f"(0 to 11) have {statistics.fmean(scores.values()):.1f}" in " ".join(page.split())
+    assert f"(0 to 11) have {statistics.fmean(scores.values()):.1f}" in WEIGHTERS_TEXT
 
 
 def test_the_best_few_at_other_learning_rates():
@@ -314,16 +309,15 @@ def test_the_best_few_at_other_learning_rates():
     by_rate = {rate: {name: cells[name, rate] for name in settings} for rate in rates}
     # The runs at 0.04 chose the settings.
     error, freedom = error_of_differences({rate: by_rate[rate] for rate in ("0.02", "0.08")})
-    page = (REPO / "docs" / "results" / "weighters.md").read_text(encoding="utf-8")
     stock = [statistics.fmean(by_rate[rate]["Fixed 1:1"].values()) for rate in rates]
-    assert row("Fixed 1:1", *(f"{mean:.1f}" for mean in stock), "", "") in page
-    assert f"its AP is {stock[2] - stock[1]:.1f} points higher" in page
+    assert row("Fixed 1:1", *(f"{mean:.1f}" for mean in stock), "", "") in WEIGHTERS
+    assert f"its AP is {stock[2] - stock[1]:.1f} points higher" in WEIGHTERS
     for setting in settings.keys() - {"Fixed 1:1"}:
         gains = [gain(c[setting], c["Fixed 1:1"]) for c in by_rate.values()]
         scores = [f"{mean + more:.1f} ({more:+.1f})" for mean, more in zip(stock, gains)]
         mean = (gains[0] + gains[2]) / 2
         to_base = as_texts(mean, error / math.sqrt(2), freedom, len(settings) - 1)
-        assert row(setting, *scores, *to_base) in page, setting
+        assert row(setting, *scores, *to_base) in WEIGHTERS, setting
         assert mean < gains[1]
 
 
@@ -331,10 +325,9 @@ def test_five_weightings_at_six_learning_rates():
     cells = read("learning_rate", ("weighting", "rate"), range(5))
     rates = ("0.01", "0.04", "0.16", "0.32", "0.64", "2.56")
     weightings = dict.fromkeys(weighting for weighting, _ in cells)
-    page = (REPO / "docs" / "results" / "weighters.md").read_text(encoding="utf-8")
     for weighting in weightings:
         scores = (mean_and_sd(cells[weighting, rate]) for rate in rates)
-        assert row(weighting, *scores) in page, weighting
+        assert row(weighting, *scores) in WEIGHTERS, weighting
     near = {rate: {name: cells[name, rate] for name in weightings} for rate in ("0.04", "0.16")}
     error, freedom = error_of_differences(near)
     means = {key: statistics.fmean(cell.values()) for key, cell in cells.items()}
@@ -345,15 +338,17 @@ def test_five_weightings_at_six_learning_rates():
         score = means[weighting, best[weighting]]
         common, _ = as_texts(means[weighting, "0.04"] - stock, error, freedom, 4)
         there = as_texts(score - stock, error, freedom, 4)
-        assert row(weighting, common, best[weighting], f"{score:.1f}", *there) in page, weighting
+        assert row(weighting, common, best[weighting], f"{score:.1f}", *there) in WEIGHTERS, (
+            weighting
+        )
     more = [means[name, "0.64"] - means["1:1", "0.64"] for name in ("0.25:0.25", "0.25:1")]
-    assert f"{more[0]:.1f} points higher with 0.25:0.25, and {more[1]:.1f} with 0.25:1" in page
+    assert f"{more[0]:.1f} points higher with 0.25:0.25, and {more[1]:.1f} with 0.25:1" in WEIGHTERS
     # The same curve, moved.
     said = ", ".join(
         f"{means['0.25:0.25', four]:.1f} and {means['1:1', one]:.1f}"
         for one, four in zip(("0.01", "0.04", "0.16", "0.64"), ("0.04", "0.16", "0.64", "2.56"))
     )
-    assert said in " ".join(page.split())
+    assert said in WEIGHTERS_TEXT
 
 
 def test_uncertainty_with_tuned_rates():
@@ -364,19 +359,17 @@ def test_uncertainty_with_tuned_rates():
         for plan in plans
     }
     error, freedom = error_of_differences(both)
-    page = (REPO / "docs" / "results" / "weighters.md").read_text(encoding="utf-8")
     gains = []
     for plan, found in both.items():
         base, own = found["1:1"], found["Uncertainty"]
         gains.append(gain(own, base))
         to_base = as_texts(gains[-1], error, freedom, len(plans))
-        assert row(*plan, mean_and_sd(base), mean_and_sd(own), *to_base) in page, plan
-    plain = " ".join(page.split())
+        assert row(*plan, mean_and_sd(base), mean_and_sd(own), *to_base) in WEIGHTERS, plan
     mean, _ = as_texts(statistics.fmean(gains), error / math.sqrt(len(plans)), freedom, 1)
-    assert f"The mean of the six differences is {mean}." in plain
+    assert f"The mean of the six differences is {mean}." in WEIGHTERS_TEXT
     slow, fast = both["50", "0.04"]["1:1"], both["200", "0.16"]["1:1"]
     tuned, _ = as_texts(gain(fast, slow), error, freedom, 1)
-    assert f"gained more than any method**: {tuned}" in plain
+    assert f"gained more than any method**: {tuned}" in WEIGHTERS_TEXT
     begun = {
         plan: {name: cells[("smooth_l1", *plan, name)] for name in ("1:1", "Uncertainty")}
         for plan in plans
@@ -385,8 +378,11 @@ def test_uncertainty_with_tuned_rates():
     error, freedom = error_of_differences(begun)
     mean = statistics.fmean(gain(found["Uncertainty"], found["1:1"]) for found in begun.values())
     mean, _ = as_texts(mean, error / math.sqrt(len(begun)), freedom, 1)
-    assert f"The mean of these four differences is {mean}." in plain
+    assert f"The mean of these four differences is {mean}." in WEIGHTERS_TEXT
     slow, fast = (
         statistics.fmean(begun[plan]["1:1"].values()) for plan in (("50", "0.04"), ("200", "0.08"))
     )
-    assert f"have {slow:.1f} with 0.04 and the short warm-up, and {fast:.1f} with 0.08" in plain
+    assert (
+        f"have {slow:.1f} with 0.04 and the short warm-up, and {fast:.1f} with 0.08"
+        in WEIGHTERS_TEXT
+    )

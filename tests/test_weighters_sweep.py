@@ -16,12 +16,13 @@ from alwa_d2.sweep.record import FINISHED, Result
 from alwa_d2.sweep.sweep import Run
 from alwa_d2.weighting import LOSS_WEIGHTER_REGISTRY
 
+SWEEPS = REPO / "sweeps"
 NAME = "MODEL.LOSS_WEIGHTER.NAME"
 METHODS = {name for name, kind in LOSS_WEIGHTER_REGISTRY if kind.__module__.startswith("alwa_d2.")}
 
 
 def test_every_method_has_the_same_budget_and_is_reported_on_other_seeds():
-    path = REPO / "sweeps" / "weighters.yaml"
+    path = SWEEPS / "weighters.yaml"
     sweep = read_sweep(path, [])
     for loss in ("giou", "smooth_l1"):
         cells = [cell for cell in sweep.cells if cell.labels["box loss"] == loss]
@@ -32,7 +33,7 @@ def test_every_method_has_the_same_budget_and_is_reported_on_other_seeds():
 
 
 def test_the_second_step_has_each_method_once_and_the_baseline():
-    sweep = read_sweep(REPO / "sweeps" / "weighters.yaml", [])
+    sweep = read_sweep(SWEEPS / "weighters.yaml", [])
     runs = [Run(cell, seed, "", sweep.output) for cell in sweep.cells for seed in sweep.seeds]
     # Later settings are better, but for the fixed weights.
     scores = [-i if run.cell.settings[NAME] == "Fixed" else i for i, run in enumerate(runs)]
@@ -46,24 +47,19 @@ def test_the_second_step_has_each_method_once_and_the_baseline():
 
 
 def test_two_stage_has_the_settings_that_were_best_with_smooth_l1():
-    with open(
-        REPO / "docs" / "results" / "weighters_best.csv", encoding="utf-8", newline=""
-    ) as file:
+    scores = REPO / "docs" / "results" / "weighters_best.csv"
+    with open(scores, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     best = {row["weighting"] for row in rows if row["box loss"] == "smooth_l1"}
     one_stage, two_stage = (
         {cell.labels["weighting"]: cell.settings for cell in read_sweep(path, []).cells}
-        for path in (
-            REPO / "sweeps" / "weighters.yaml",
-            REPO / "sweeps" / "weighters_two_stage.yaml",
-        )
+        for path in (SWEEPS / "weighters.yaml", SWEEPS / "weighters_two_stage.yaml")
     )
     for weighting in best:
         chosen, ours = one_stage[weighting], two_stage.pop(weighting)
         for key in chosen.keys() | ours.keys():
-            if key.endswith(
-                ("SCHEDULE", "INVERSE.TARGET")
-            ):  # by loss: the RPN's and the box head's
+            if key.endswith(("SCHEDULE", "INVERSE.TARGET")):
+                # By loss: the RPN's, and the box head's.
                 first, second = literal_eval(ours[key])
                 assert literal_eval(chosen[key]) == [second]
                 assert first == ["loss_rpn_cls", second[1]] and second[0] == "loss_cls"
