@@ -6,9 +6,9 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-# Keys that are counted in iterations, for `scale_iterations`, with the smallest number they take.
+# Keys that are counted in iterations, for `scale_iterations`, with the smallest number it makes.
 ITERATION_KEYS = {
-    "MODEL.ALWA.INTERVAL": 2,
+    "MODEL.ALWA.INTERVAL": 3,  # what DETREND takes; 2 stays 2
     "MODEL.ALWA.FREEZE_AFTER": 0,
     "MODEL.LOSS_WEIGHTER.SCHEDULE": 0,
     "MODEL.LOSS_WEIGHTER.SELFBALANCE.PERIOD": 0,
@@ -127,9 +127,9 @@ def _add_methods(keys: Any) -> None:
     # keep, relative to one another, [["loss_cls", 0.5]]; 1 for losses that are not there. T of the
     # softmax (arXiv 2408.07985, which searches for it), in 1 / loss.
     keys.INVERSE = CN({"FORM": "reciprocal", "TARGET": [], "TEMPERATURE": 1.0})
-    # Iterations whose means give the box weight of the next ones: an epoch in aLRP (NeurIPS 2020);
-    # 0: each iteration's own losses, as in Rank and Sort (ICCV 2021). Weighted box loss over
-    # classification loss: 1 in both.
+    # Iterations whose means give the box weight of the next ones, as an epoch does in aLRP (NeurIPS
+    # 2020); 0: each iteration's own losses, as in Rank and Sort (ICCV 2021). Weighted box loss over
+    # classification loss: 1 in the latter.
     keys.SELFBALANCE = CN({"PERIOD": 0, "RATIO": 1.0})
     # Iterations of a window, an epoch in the paper; ours is ALWA's. T = 2 as in Liu 2019, no unit.
     keys.DWA = CN({"WINDOW": 100, "TEMPERATURE": 2.0})
@@ -243,13 +243,23 @@ def _scale(value: Any, factor: float, least: int) -> Any:
     """A number of iterations, 0 for never, or the iterations in a SCHEDULE."""
     if isinstance(value, (list, tuple)):
         try:
-            return [
-                [loss, [[round(i * factor), weight] for i, weight in points]]
-                for loss, points in value
-            ]
+            return [[loss, _scale_points(points, factor)] for loss, points in value]
         except (TypeError, ValueError):
             return value  # which is refused, by name, when the model is built
-    return max(round(value * factor), least, 1) if value else value
+    return max(round(value * factor), min(least, value), 1) if value > 0 else value
+
+
+def _scale_points(points: Any, factor: float) -> list[list[Any]]:
+    """Points [iteration, weight]; two that come to lie on one iteration stay a step."""
+    scaled: list[list[Any]] = []
+    before = None
+    for i, weight in points:
+        new = round(i * factor)
+        if scaled and before < i:
+            new = max(new, scaled[-1][0] + 1)
+        scaled.append([new, weight])
+        before = i
+    return scaled
 
 
 def _flatten(cfg: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -309,13 +309,35 @@ def test_another_interval_begins_a_new_window(finished, caplog):
 def test_another_weighter_begins_anew(finished, caplog):
     with caplog.at_level(logging.INFO):
         trainer = resume(finished, "MODEL.LOSS_WEIGHTER.NAME", "Fixed")
-    assert lines(caplog) == ["The checkpoint's loss_weighter, not in this model, is left out."]
+    (line,) = lines(caplog)
+    assert "of loss_cls and loss_box_reg are of another method" in line and "Fixed begins" in line
     assert type(trainer.model.loss_weighter).__name__ == "Fixed"
     caplog.clear()
     with caplog.at_level(logging.INFO):
         trainer = resume(finished, "SOLVER.MAX_ITER", 10)
     assert len(lines(caplog)) == 1 and "holds no ALWA window" in lines(caplog)[0]
     assert int(trainer.model.loss_weighter.slot) == 2
+
+
+@pytest.mark.parametrize(
+    "other", [("NAME", "DWA", "DWA.WINDOW", 4), ("SELFBALANCE.PERIOD", 2)], ids=["method", "length"]
+)
+def test_a_window_that_begins_anew_has_nothing_of_the_old_one(other, tmp_path, caplog):
+    """Each process's own sums are in the checkpoint a second time."""
+
+    def keys(*names_and_values):
+        pairs = zip(names_and_values[::2], names_and_values[1::2])
+        return [x for name, value in pairs for x in (f"MODEL.LOSS_WEIGHTER.{name}", value)]
+
+    own = keys("NAME", "SelfBalance", "SELFBALANCE.PERIOD", 4)
+    train(toy_cfg("AlwaRetinaNet", tmp_path, "SOLVER.MAX_ITER", 6, *own))
+    with caplog.at_level(logging.INFO):
+        trainer = resume(tmp_path, "SOLVER.MAX_ITER", 7, *own, *keys(*other))
+    weighter = trainer.model.loss_weighter
+    (seen, _) = weighter.observed
+    assert int(weighter.slot) == 1
+    assert weighter.total.tolist() == [float(seen[key]) for key in weighter.keys]
+    assert len(lines(caplog)) == 1
 
 
 def test_other_pairs(tmp_path, caplog):

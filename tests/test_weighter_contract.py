@@ -177,6 +177,29 @@ def test_resumes_to_the_bit(case, stop):
     assert_same_state(whole, second)
 
 
+@pytest.mark.parametrize("other", [name for name, _ in LOSS_WEIGHTER_REGISTRY])
+def test_the_state_of_another_method_is_left_out(case, other, caplog):
+    """Methods have buffers of the same names: none may go on from what is not its own."""
+    if CASES[case][0] == other:
+        pytest.skip("is the same method: see the tests of resuming")
+    saved, model = Detector(other), Detector(case)
+    train(saved, batches()[:5])
+    fresh = copy.deepcopy(model.weighter)
+    with caplog.at_level("INFO"):
+        model.load_state_dict(saved.state_dict(), strict=False)
+    assert_same_state(model.weighter, fresh)
+    said = [line for line in caplog.messages if "begins anew" in line]
+    assert len(said) == (0 if other == "Fixed" else 1)
+
+
+def test_the_state_of_other_losses_is_left_out():
+    cov = LOSS_WEIGHTER_REGISTRY.get("CoV")
+    first, second = cov(*PAIR), cov("loss_a", "loss_b")
+    first({"loss_cls": torch.tensor(2.0), "loss_box_reg": torch.tensor(1.0)})
+    second.load_state_dict(first.state_dict(), strict=False)
+    assert not second.seen.any() and first.seen.all()
+
+
 def test_a_copy_and_a_pickle_go_on_as_the_original(case):
     model = Detector(case)
     train(model, batches()[:5])
@@ -238,6 +261,27 @@ def test_accumulated_batches_count_as_one_iteration(case):
         parts.weighter.step()
         train(whole, [batch], whole.__dict__.setdefault("_optimizer", optimizer_of(whole)))
     assert_same_state(parts, whole, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "name, tensor, learnt",
+    [
+        ("FAMO", "_shared", ["logits", "moments", "updates", "previous"]),
+        ("GradNorm", "_norms", ["weight_vector"]),
+    ],
+)
+def test_a_replayed_iteration_is_learnt_from(name, tensor, learnt):
+    """A CUDA graph writes its tensors again, and no Python runs but `step`."""
+    model = Detector(name)
+    for batch in batches(4):
+        model(batch)
+    before = copy.deepcopy(model.weighter)
+    with torch.no_grad():
+        getattr(model.weighter, tensor).mul_(torch.tensor([0.5, 1.0]))
+    model.weighter.step()
+    after = model.weighter.state_dict()
+    changed = [key for key, x in before.state_dict().items() if not torch.equal(x, after[key])]
+    assert changed == learnt
 
 
 # --- Where it runs --------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def test_schedule_resumes_and_stands_still_in_evaluation():
         first(losses(1.0, 1.0))
     first.eval()(losses(1.0, 1.0))
     second.load_state_dict(first.state_dict())
-    assert list(first.state_dict()) == ["iteration"]
+    assert list(first.state_dict()) == ["iteration", "method_id"]
     assert floats(second.weights) == {"loss_cls": 0.375, "loss_box_reg": 1}
     with pytest.raises(RuntimeError, match='Missing key.*"iteration"'):
         second.load_state_dict({})

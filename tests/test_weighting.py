@@ -267,7 +267,9 @@ def test_a_state_without_a_window_begins_anew_where_that_is_tolerated(caplog):
     with caplog.at_level(logging.INFO):
         caplog.clear()
         missing, unexpected = weighter.load_state_dict({}, strict=False)
-    assert sorted(missing) == sorted(weighter.state_dict()) and not unexpected
+    own = [*weighter.state_dict()]
+    own.remove("method_id")  # which no old checkpoint has
+    assert sorted(missing) == sorted(own) and not unexpected
     assert len(caplog.records) == 1 and "holds no ALWA window" in caplog.text
     for name, value in ALWA(interval=5).state_dict().items():
         assert torch.equal(weighter.state_dict()[name].nan_to_num(), value.nan_to_num())

@@ -220,6 +220,14 @@ def test_geometric_has_the_gradient_of_the_geometric_mean():
     assert run(Inverse(*KEYS, form="geometric"), [[2.0, 2.0, 2.0]])[0] == pytest.approx([1, 1, 1])
 
 
+@pytest.mark.parametrize("form", ["reciprocal", "geometric"])
+def test_shares_are_relative(form):
+    """However small the numbers are."""
+    row = [[2.0, 3.0, 0.5]]
+    small = Inverse(*KEYS, form=form, target=dict.fromkeys(KEYS, 1e-6))
+    assert run(small, row)[0] == pytest.approx(run(Inverse(*KEYS, form=form), row)[0])
+
+
 def test_softmax_of_reciprocals():
     rows = falling()
     expected = [3 * softmax(1 / (2.5 * row)) for row in rows]
@@ -405,8 +413,11 @@ def test_gradnorm_needs_parameters():
     weighter.attach(model)
     assert [x is model["fpn_output3"].weight for x in weighter._shared] == [True]
     assert not list(weighter.parameters())
-    with pytest.raises(ValueError, match="finds parameters of Linear, got .*, which finds none"):
+    with pytest.raises(ValueError, match="parameters of Linear that are not frozen, got .*, which"):
         weighter.attach(torch.nn.Linear(1, 1))
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="ModuleDict that are not frozen"):
+        weighter.attach(model)
     with pytest.raises(ValueError, match=r"PARAMETERS\): expected a regular expression, got '\('"):
         GradNorm(parameters="(")
 

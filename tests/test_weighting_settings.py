@@ -19,7 +19,17 @@ from alwa_d2.engine import augmented_results
 from alwa_d2.engine.defaults import setup_cfg
 from alwa_d2.engine.weighting_line import describe, log_weighting, settings_without_effect
 from alwa_d2.modeling.groups import build_loss_weighters, build_one_weighter, check_weighed
-from alwa_d2.weighting import ALWA, Fixed, LossWeighter
+from alwa_d2.weighting import (
+    ALWA,
+    DWA,
+    LOSS_WEIGHTER_REGISTRY,
+    Fixed,
+    GradNorm,
+    Inverse,
+    LossWeighter,
+    Schedule,
+    SelfBalance,
+)
 
 RPN, ROI = ("loss_rpn_cls", "loss_rpn_loc"), ("loss_cls", "loss_box_reg")
 LOSSES, PAIRS = "MODEL.LOSS_WEIGHTER.LOSSES", "MODEL.ALWA.PAIRS"
@@ -127,7 +137,7 @@ def test_weights_by_name_go_to_the_groups_that_have_them():
     }
     assert weights == {"loss_rpn_cls": 1, "loss_rpn_loc": 3, "loss_cls": 0.5, "loss_box_reg": 1}
     cfg = make_cfg(*fixed, '[["loss_mask", 3]]')
-    with pytest.raises(ValueError, match=f"Fixed: .* which {LOSSES} says .* one of 'loss_mask'"):
+    with pytest.raises(ValueError, match=f"WEIGHTS: .* which {LOSSES} says .* 'loss_mask'"):
         build_loss_weighters(cfg, [RPN, ROI], ["loss_mask"])
     cfg.merge_from_list([LOSSES, "all"])
     (weighter,) = build_loss_weighters(cfg, [RPN, ROI], ["loss_mask"])
@@ -143,8 +153,17 @@ def test_schedule_from_a_config():
     rpn, roi = build_loss_weighters(cfg, [RPN, ROI])
     assert float(rpn.weights["loss_rpn_cls"]) == 0.5 and float(roi.weights["loss_cls"]) == 1
     for bad in ('["loss_cls"]', '[["loss_cls", 0.5]]', '[["loss_mask", [[0, 1]]]]'):
-        with pytest.raises(ValueError, match="SCHEDULE|Schedule"):
+        with pytest.raises(ValueError, match="MODEL.LOSS_WEIGHTER.SCHEDULE"):
             build_loss_weighters(make_cfg(*schedule, bad), [RPN, ROI])
+
+
+def test_a_share_of_a_loss_that_is_not_weighed_is_refused():
+    cfg = make_cfg(
+        "MODEL.LOSS_WEIGHTER.NAME", "Inverse",
+        "MODEL.LOSS_WEIGHTER.INVERSE.TARGET", [["loss_mask", 2.0]],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="^MODEL.LOSS_WEIGHTER.INVERSE.TARGET: .*'loss_mask'"):
+        build_loss_weighters(cfg, [RPN, ROI])
 
 
 # --- Hashes and scaling ---------------------------------------------------------------------------
@@ -181,9 +200,31 @@ def test_iterations_are_scaled_with_the_number_of_processes(caplog):
     (line,) = [r.getMessage() for r in caplog.records if r.name == "alwa_d2.config"]
     assert "MODEL.ALWA.INTERVAL 26 for 51, MODEL.ALWA.FREEZE_AFTER 150 for 300" in line
     assert scale_iterations(DefaultTrainer.auto_scale_workers(cfg, 2), cfg) is cfg
-    tiny = make_cfg("SOLVER.REFERENCE_WORLD_SIZE", 1, "MODEL.ALWA.INTERVAL", 3)
+
+
+@pytest.mark.parametrize("interval, least", [(2, 2), (3, 3), (40, 3)])
+def test_scaled_iterations_are_still_allowed(interval, least):
+    """A window keeps the iterations that it needs, with DETREND, too; a step stays one."""
+    step = [["loss_cls", [[0, 1.0], [499, 1.0], [500, 0.25], [600, 0.5]]]]
+    tiny = make_cfg(
+        "SOLVER.REFERENCE_WORLD_SIZE", 1, "MODEL.ALWA.INTERVAL", interval,
+        "MODEL.LOSS_WEIGHTER.NAME", "Schedule", "MODEL.LOSS_WEIGHTER.SCHEDULE", step,
+    )  # fmt: skip
     scaled = scale_iterations(DefaultTrainer.auto_scale_workers(tiny, 16), tiny)
-    assert scaled.MODEL.ALWA.INTERVAL == 2 and scaled.MODEL.ALWA.FREEZE_AFTER == 0
+    assert scaled.MODEL.ALWA.INTERVAL == least and scaled.MODEL.ALWA.FREEZE_AFTER == 0
+    points = [[0, 1.0], [31, 1.0], [32, 0.25], [38, 0.5]]
+    assert scaled.MODEL.LOSS_WEIGHTER.SCHEDULE == [["loss_cls", points]]
+    build_loss_weighters(scaled, [ROI])
+
+
+def test_points_that_do_not_rise_are_refused_after_scaling_too():
+    cfg = make_cfg(
+        "SOLVER.REFERENCE_WORLD_SIZE", 1, "MODEL.LOSS_WEIGHTER.NAME", "Schedule",
+        "MODEL.LOSS_WEIGHTER.SCHEDULE", [["loss_cls", [[500, 1.0], [500, 0.25]]]],
+    )  # fmt: skip
+    scaled = scale_iterations(DefaultTrainer.auto_scale_workers(cfg, 4), cfg)
+    with pytest.raises(ValueError, match="iterations rising from 0 on"):
+        build_loss_weighters(scaled, [ROI])
 
 
 # --- The line at the start ------------------------------------------------------------------------
@@ -238,6 +279,46 @@ def test_settings_without_effect_are_named(weighter, opts, words, caplog):
     assert record.levelno == (logging.WARNING if words else logging.INFO)
     assert "by ALWA" in record.getMessage()
     assert (words or "any others 1.") in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "weighter, idle, works",
+    [
+        (lambda n: SelfBalance(period=n), 10, 9),
+        (lambda n: DWA(window=n), 5, 4),
+        (lambda n: GradNorm(window=n), 9, 8),
+        (lambda n: Schedule(points={"loss_cls": [(n, 1.0), (n + 5, 0.5)]}), 9, 8),
+        (lambda n: ALWA(interval=n), 10, 9),
+    ],
+    ids=["SelfBalance", "DWA", "GradNorm", "Schedule", "ALWA"],
+)
+def test_what_begins_too_late_is_said(weighter, idle, works):
+    """Of ten iterations; and what is not said does change a weight before the last."""
+    assert weighter(idle).without_effect(10) and not weighter(works).without_effect(10)
+    for n, moves in ((idle, False), (works, True)):
+        own = weighter(n)
+        x = nn.Parameter(torch.tensor([1.0, 2.0]))
+        if isinstance(own, GradNorm):
+            own = GradNorm(window=n, shared=[x])
+        seen = []
+        for i in range(10):
+            pair = x.square() * torch.tensor([1.0 + i % 3, 3.0])
+            own.observe(losses := dict(zip(own.keys, pair)))
+            own.weigh(losses)
+            seen.append([float(weight) for weight in own.weights.values()])
+            own.step()
+        assert (seen[-1] != seen[0]) == moves
+
+
+def test_settings_are_said_where_they_are_not_the_defaults():
+    keys = "loss_cls", "loss_box_reg"
+    for name in ("DWA", "CoV", "RLW", "FAMO", "Inverse"):
+        class_ = LOSS_WEIGHTER_REGISTRY.get(name)
+        assert "sum_to" not in class_(*keys).settings()
+        assert class_(*keys, sum_to=0.5).settings().endswith(", sum_to=0.5")
+    assert "sum_to=0.5" in Inverse(*keys, form="softmax", sum_to=0.5).settings()
+    assert "min_weight=0.2" in ALWA(min_weight=0.2).settings()
+    assert "parameters='^neck'" in GradNorm(parameters="^neck").settings()
 
 
 def test_settings_of_a_weighter_that_is_not_there():

@@ -57,7 +57,9 @@ class RankState(HookBase):
         start_data_loader(self.trainer)
         ranks, self._loaded = self._loaded or [], None
         if len(ranks) == comm.get_world_size():
-            self._restore(ranks[comm.get_rank()])
+            own = ranks[comm.get_rank()]
+            self._restore(own)
+            self._restore_buffers(own["buffers"], ranks[0]["buffers"])
         elif self.trainer.start_iter > 0:
             logger.info(
                 f"The checkpoint has the state of {counted(len(ranks), 'processes')}, not of "
@@ -85,12 +87,21 @@ class RankState(HookBase):
         torch.set_rng_state(state["torch"])
         if self._device.type == "cuda" and "cuda" in state:
             torch.cuda.set_rng_state(state["cuda"], self._device)
+
+    def _restore_buffers(self, saved: dict, of_main: dict) -> None:
+        """Those that the model took from the checkpoint, which has the main process's; what began
+        anew, such as the window of another method, does so on all processes."""
         for name, buffer in self._buffers():
-            saved = state["buffers"].get(name)
-            if saved is not None and saved.shape == buffer.shape:
-                buffer.copy_(saved)
+            taken = name in of_main and _is_equal(of_main[name], buffer.cpu())
+            if taken and saved[name].shape == buffer.shape:
+                buffer.copy_(saved[name])
 
     def _buffers(self):
         for prefix, module in self._model.named_modules():
             for name in getattr(module, "rank_buffers", ()):
                 yield f"{prefix}.{name}".lstrip("."), getattr(module, name)
+
+
+def _is_equal(x: torch.Tensor, y: torch.Tensor) -> bool:
+    """Whether shapes and values are, NaN where NaN is."""
+    return torch.allclose(x, y, rtol=0, atol=0, equal_nan=True) if x.shape == y.shape else False

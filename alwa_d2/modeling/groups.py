@@ -38,11 +38,12 @@ def build_loss_weighters(
     else:
         groups = _check_groups(key, given, pairs)
     names = [name for group in groups for name in group]
-    for name in weighter_class(cfg).named_losses(cfg):
+    weighter = weighter_class(cfg)
+    for name in weighter.named_losses(cfg):
         if name not in names:
             raise ValueError(
-                f"MODEL.LOSS_WEIGHTER.{cfg.MODEL.LOSS_WEIGHTER.NAME}: expected weights of "
-                f"{', '.join(names)}, which {key} says are weighed, got one of '{name}'"
+                f"{weighter.names_key}: expected losses among {', '.join(names)}, which {key} says "
+                f"are weighed, got '{name}'"
             )
     return [build_loss_weighter(cfg, *group) for group in groups]
 

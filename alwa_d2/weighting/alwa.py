@@ -148,6 +148,7 @@ class ALWA(LossWeighter):
 
     def settings(self) -> str:
         text = f"variant={self.variant}, rule={self.rule}, interval={self.interval}"
+        text += f", min_weight={self.min_weight:g}" if self.min_weight != MIN_WEIGHT else ""
         text += f", freeze_after={self.freeze_after}" if self.freeze_after else ""
         text += ", detrend" if self.detrend else ""
         return text + (f", smoothing={self.smoothing:g}" if self.smoothing else "")
@@ -250,6 +251,7 @@ class ALWA(LossWeighter):
         missing: list[str], unexpected: list[str], errors: list[str],
     ) -> None:  # fmt: skip
         """Takes the window, its counters and its length as one unit, or begins a new window."""
+        self._leave_out_others(state_dict, prefix)
         for old, new in OLD_NAMES.items():
             if prefix + old in state_dict:
                 state_dict.setdefault(prefix + new, state_dict.pop(prefix + old))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .base import scale_to_sum
-from .following import SUM_KEY, Following, is_present
+from .following import SUM_KEY, Following, is_present, sum_in_words
 from .options import number
 from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY
@@ -37,8 +37,9 @@ class CoV(Following):
         """
         Args:
             keys, process_group: see :class:`LossWeighter`
-            decay: factor by which an iteration counts less with each one after it, at least 0 and
-                below 1; 0: all count alike
+            decay: factor by which what was so far counts less with each iteration, at least 0 and
+                below 1; 0: all count alike. The first iteration is all there is at first, so that
+                it counts as much as all later ones together for ln 2 / (1 - decay) iterations
             sum_to: what the weights sum to; 0: their number
 
         Raises:
@@ -58,7 +59,8 @@ class CoV(Following):
         return {"decay": given.COV.DECAY, "sum_to": given.SUM_TO}
 
     def settings(self) -> str:
-        return f"decay={self.decay:g}" if self.decay else "all iterations alike"
+        text = f"decay={self.decay:g}" if self.decay else "all iterations alike"
+        return text + sum_in_words(self.sum_to)
 
     def _fresh(self) -> dict[str, float]:
         own = dict.fromkeys(("seen", "mean_loss", "mean_ratio", "variance"), 0.0)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .base import scale_to_sum
-from .following import SUM_KEY, Following, is_present
+from .following import SUM_KEY, Following, is_present, sum_in_words
 from .options import number, whole
 from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY
@@ -20,8 +20,9 @@ class DWA(Following):
     Larger weights for losses that fall more slowly: softmax(r / T), where r is a loss's mean over a
     window by that over the window before, both unweighted. 1 until two windows have ended.
 
-    The paper's epoch is a window of iterations here. A loss that was not present in one of the two
-    windows (see :func:`is_present`) has r = 1, as if it had not moved.
+    The paper's epoch is a window of iterations here. A loss that was not present in a window (see
+    :func:`is_present`) has r = 1, as if it had not moved, and is compared with its last mean when
+    it comes back.
     """
 
     config_keys = (SUM_KEY, f"{KEY}.WINDOW", f"{KEY}.TEMPERATURE")
@@ -49,7 +50,7 @@ class DWA(Following):
         super().__init__(*keys, interval=window, process_group=process_group)
         self.temperature = number(f"temperature ({KEY}.TEMPERATURE)", temperature, above=0)
         self.sum_to = number(f"sum_to ({SUM_KEY})", sum_to, least=0)
-        # Mean over the window before; NaN before there is one.
+        # The last mean that was there; NaN before there is one.
         self.register_buffer("previous", self._vector(torch.nan))
 
     @classmethod
@@ -62,7 +63,8 @@ class DWA(Following):
         }
 
     def settings(self) -> str:
-        return f"window={self.interval}, temperature={self.temperature:g}"
+        text = f"window={self.interval}, temperature={self.temperature:g}"
+        return text + sum_in_words(self.sum_to)
 
     def without_effect(self, max_iter: int) -> list[str]:
         if 2 * self.interval < max_iter:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .base import scale_to_sum
-from .following import FLOOR, SUM_KEY, Following, is_present, mean_of_batches
+from .following import FLOOR, SUM_KEY, Following, is_present, mean_of_batches, sum_in_words
 from .options import number
 from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY
@@ -25,8 +25,8 @@ class FAMO(Following):
     losses stand for that second forward: it costs nothing, and the differences between batches are
     noise in it. An iteration's losses are compared with those of the one before, and the logits
     that they give act in the next. Adam moves the logits, with its state in buffers; a loss that is
-    not present in one of the two (see :func:`is_present`) counts as one that has not moved. Losses
-    below 1e-4 count as that.
+    not present (see :func:`is_present`) counts as one that has not moved, and is compared with its
+    last value when it comes back. Losses below 1e-4 count as that.
     """
 
     config_keys = (SUM_KEY, f"{KEY}.LR", f"{KEY}.DECAY")
@@ -70,7 +70,7 @@ class FAMO(Following):
         return {"lr": given.FAMO.LR, "decay": given.FAMO.DECAY, "sum_to": given.SUM_TO}
 
     def settings(self) -> str:
-        return f"lr={self.lr:g}, decay={self.decay:g}"
+        return f"lr={self.lr:g}, decay={self.decay:g}{sum_in_words(self.sum_to)}"
 
     def _fresh(self) -> dict[str, float]:
         own = {"logits": 0.0, "moments": 0.0, "updates": 0.0, "previous": torch.nan}
@@ -85,8 +85,7 @@ class FAMO(Following):
     def step(self) -> None:
         super().step()
         if self.observing and self._shared is not None:
-            self._update(self._shared)
-            self._shared = None
+            self._update(self._shared)  # kept, since a replayed CUDA graph writes it again
 
     def _update(self, losses: Tensor) -> None:
         """Adam's step for the logits, by how the losses' logarithms have changed."""

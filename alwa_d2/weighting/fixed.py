@@ -27,6 +27,7 @@ def is_weight(value: Any) -> bool:
 class Fixed(LossWeighter):
     """The same weights throughout; 1 for all is a detector without loss weighting."""
 
+    names_key = KEY
     config_keys = (KEY,)
     _weights: Tensor
 

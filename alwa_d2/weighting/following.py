@@ -38,6 +38,11 @@ def mean_of_batches(weighter: LossWeighter, before: Tensor | None, new: Tensor) 
     return new if before is None or not count else before + (new - before) / (count + 1)
 
 
+def sum_in_words(sum_to: float) -> str:
+    """For a weighter's settings; nothing for the default."""
+    return f", sum_to={sum_to:g}" if sum_to else ""
+
+
 class Following(LossWeighter):
     """
     Weights that a subclass's `from_losses` makes of the losses' means over all processes.

@@ -30,7 +30,8 @@ class GradNorm(LossWeighter):
     step down `|w g - target|`, the target held, and is scaled so that the sum stays the number of
     losses. L(0) is a mean over the first `window` iterations in which a loss was present (see
     :func:`is_present`); before, and in an iteration where one is not, no weight changes. With
-    several processes g and L are means over them.
+    several processes or batches g and L are means over them; the mean of such norms is larger than
+    the norm of the mean gradient.
 
     It costs a partial backward for each loss and batch: from the loss to the shared parameters,
     nearly all of the heads' backward once more. The gradients that this package's kernels compute
@@ -96,17 +97,31 @@ class GradNorm(LossWeighter):
         }
 
     def attach(self, model: nn.Module) -> None:
-        self._shared = [x for name, x in model.named_parameters() if self._pattern.search(name)]
+        self._shared = [
+            x
+            for name, x in model.named_parameters()
+            if x.requires_grad and self._pattern.search(name)
+        ]
         if not self._shared:
             raise ValueError(
                 f"parameters ({KEY}.PARAMETERS): expected a regular expression that finds "
-                f"parameters of {type(model).__name__}, got {show(self._pattern.pattern)}, "
-                "which finds none"
+                f"parameters of {type(model).__name__} that are not frozen, got "
+                f"{show(self._pattern.pattern)}, which finds none"
             )
 
     def settings(self) -> str:
         text = f"alpha={self.alpha:g}, lr={self.lr:g}, window={self.window}"
+        if self._pattern.pattern != FPN_OUTPUTS:
+            text += f", parameters={show(self._pattern.pattern)}"
         return f"{text}, with a partial backward for each loss in each iteration"
+
+    def without_effect(self, max_iter: int) -> list[str]:
+        if self.window + 1 < max_iter:
+            return []
+        return [
+            f"GradNorm: WINDOW {self.window} leaves no iteration of SOLVER.MAX_ITER {max_iter} to "
+            "change a weight in"
+        ]
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -136,8 +151,8 @@ class GradNorm(LossWeighter):
         super().step()
         if not self.observing or self._norms is None:
             return
+        # The norms are kept, since a replayed CUDA graph writes them again.
         values = torch.stack([self._norms, in_order(self._seen(), self.keys)])  # (2, n)
-        self._norms = None
         average(values, self.process_group)
         self._update(*values.unbind())
 

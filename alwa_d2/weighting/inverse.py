@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .base import is_real, scale_to_sum
 from .by_loss import by_loss, for_each, is_by_loss
-from .following import FLOOR, SUM_KEY, Following, is_present
+from .following import FLOOR, SUM_KEY, Following, is_present, sum_in_words
 from .options import number, one_of
 from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY
@@ -34,6 +34,7 @@ class Inverse(Following):
     Losses below 1e-4 count as that.
     """
 
+    names_key = f"{KEY}.TARGET"
     config_keys = (SUM_KEY, f"{KEY}.FORM", f"{KEY}.TARGET", f"{KEY}.TEMPERATURE")
     _share: Tensor
 
@@ -90,8 +91,10 @@ class Inverse(Following):
     def settings(self) -> str:
         text = f"form={self.form}"
         if self.form == "softmax":
-            return f"{text}, temperature={self.temperature:g}"
-        return f"{text}, shares={':'.join(f'{share:g}' for share in self._shares)}"
+            text += f", temperature={self.temperature:g}"
+        else:
+            text += f", shares={':'.join(f'{share:g}' for share in self._shares)}"
+        return text + sum_in_words(self.sum_to)
 
     def without_effect(self, max_iter: int) -> list[str]:
         if self.form == "softmax":
@@ -111,7 +114,8 @@ class Inverse(Following):
         if self.form == "reciprocal":
             return scale_to_sum(weights, self.sum_to, present)
         share = torch.where(present, self._share, 0)
-        share = share / share.sum().clamp(min=FLOOR)
+        total = share.sum()
+        share = share / torch.where(total > 0, total, 1)
         mean = (share * losses.log()).sum().exp()
         count = len(self.keys)
         each = (self.sum_to or count) / count

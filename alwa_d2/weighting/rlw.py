@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .base import LossWeighter
-from .following import SUM_KEY
+from .following import SUM_KEY, sum_in_words
 from .options import number, whole
 from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY
@@ -55,7 +55,8 @@ class RLW(LossWeighter):
         return {"seed": max(cfg.SEED, 0), "sum_to": cfg.MODEL.LOSS_WEIGHTER.SUM_TO}
 
     def settings(self) -> str:
-        return f"seed={self.seed}"
+        own = self.sum_to if self.sum_to != len(self.keys) else 0
+        return f"seed={self.seed}{sum_in_words(own)}"
 
     def _draw(self) -> None:
         draw = random.Random(f"{self.seed} {self._count} {' '.join(self.keys)}")

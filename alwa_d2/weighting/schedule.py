@@ -41,6 +41,7 @@ class Schedule(LossWeighter):
     without points has 1. The iteration is counted in a buffer, so that a resumed training goes on.
     """
 
+    names_key = KEY
     config_keys = (KEY,)
     iteration: Tensor
     _first: Tensor
@@ -108,12 +109,12 @@ class Schedule(LossWeighter):
         return "; ".join(courses)
 
     def without_effect(self, max_iter: int) -> list[str]:
-        # A point acts from the one before it on.
+        # A point acts from the iteration after the one before it on.
         return [
             f"{KEY}: the point of {key} at iteration {course[-1][0]} acts after SOLVER.MAX_ITER "
             f"{max_iter}"
             for key, course in self._points.items()
-            if len(course) > 1 and course[-2][0] >= max_iter
+            if len(course) > 1 and course[-2][0] >= max_iter - 1
         ]
 
     @property

@@ -19,8 +19,9 @@ class SelfBalance(Following):
     The first loss, the classification's, has weight 1; every other L the weight ratio * L_cls / L.
 
     With period 0 these are the losses of the same iteration (Rank and Sort Loss, ICCV 2021), with a
-    longer one their means over so many iterations, and the weights act in the following ones (aLRP
-    Loss, NeurIPS 2020, where the period is an epoch); 1 before the first has ended. The sum of the
+    longer one their means over so many iterations, and the weights act in the following ones; 1
+    before the first has ended. The period is aLRP Loss's (NeurIPS 2020), an epoch there, whose box
+    weight is the total over the box loss, 1 + L_cls / L. The sum of the
     weights is not held. A weight stays where its loss, or the first, is not present (see
     :func:`is_present`); losses below 1e-4 count as that. Unlike in the published programs, nothing
     is read on the host.
@@ -51,6 +52,14 @@ class SelfBalance(Following):
 
     def settings(self) -> str:
         return f"period={self.interval}, ratio={self.ratio:g}"
+
+    def without_effect(self, max_iter: int) -> list[str]:
+        if self.interval < max_iter:
+            return []
+        return [
+            f"SelfBalance: no period of PERIOD {self.interval} iterations ends before the last of "
+            f"SOLVER.MAX_ITER {max_iter}, and no weight changes"
+        ]
 
     def from_losses(self, losses: Tensor) -> Tensor:
         present = is_present(losses)
