@@ -319,6 +319,14 @@ def test_another_weighter_begins_anew(finished, caplog):
     assert int(trainer.model.loss_weighter.slot) == 2
 
 
+@pytest.mark.parametrize("before, after", [("Uncertainty", "Fixed"), ("Fixed", "Uncertainty")])
+def test_a_method_that_learns_in_the_optimizer_cannot_be_changed(before, after, tmp_path):
+    name = "MODEL.LOSS_WEIGHTER.NAME"
+    train(toy_cfg("AlwaRetinaNet", tmp_path, "SOLVER.MAX_ITER", 2, name, before))
+    with pytest.raises(UserError, match="NAME Uncertainty, whose weights are in the optimizer"):
+        resume(tmp_path, name, after)
+
+
 @pytest.mark.parametrize(
     "other", [("NAME", "DWA", "DWA.WINDOW", 4), ("SELFBALANCE.PERIOD", 2)], ids=["method", "length"]
 )

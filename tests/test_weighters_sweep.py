@@ -65,4 +65,4 @@ def test_two_stage_has_the_settings_that_were_best_with_smooth_l1():
                 assert first == ["loss_rpn_cls", second[1]] and second[0] == "loss_cls"
             elif key.startswith(("MODEL.LOSS_WEIGHTER.", "MODEL.ALWA.")):
                 assert chosen[key] == ours[key], (weighting, key)
-    assert two_stage.keys() == {"Fixed 1:1 rate 0.02", "Fixed 1:1 rate 0.08"}
+    assert two_stage.keys() == {"Fixed 1:1 rate 0.04", "Fixed 1:1 rate 0.16"}

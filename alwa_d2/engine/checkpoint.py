@@ -46,6 +46,15 @@ class Checkpointer(OpenCheckpointer):
         except OSError as error:  # a download's, too
             remedy = "get the file where it can be had, and give its path here"
             raise UserError(f"MODEL.WEIGHTS: could not get {path} ({error}); {remedy}") from error
+        except ValueError as error:
+            if "parameter group" not in str(error):  # what PyTorch's optimizers say
+                raise
+            raise UserError(
+                f"{path}: expected the optimizer's state for this model, got another ({error}); a "
+                "training cannot go on to or from MODEL.LOSS_WEIGHTER.NAME Uncertainty, whose "
+                "weights are in the optimizer. As MODEL.WEIGHTS the file can start a training "
+                "without --resume"
+            ) from error
 
     def load_all_weights(self, path: str) -> None:
         """
