@@ -250,13 +250,15 @@ def _scale(value: Any, factor: float, least: int) -> Any:
 
 
 def _scale_points(points: Any, factor: float) -> list[list[Any]]:
-    """Points [iteration, weight]; two that come to lie on one iteration stay a step."""
+    """Points [iteration, weight]. A step, from one iteration to the next, stays one, and no two
+    points fall together that did not."""
     scaled: list[list[Any]] = []
     before = None
     for i, weight in points:
         new = round(i * factor)
-        if scaled and before < i:
-            new = max(new, scaled[-1][0] + 1)
+        if before is not None and before < i:
+            next_one = scaled[-1][0] + 1
+            new = next_one if i - before == 1 else max(new, next_one)
         scaled.append([new, weight])
         before = i
     return scaled

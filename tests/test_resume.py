@@ -310,7 +310,7 @@ def test_another_weighter_begins_anew(finished, caplog):
     with caplog.at_level(logging.INFO):
         trainer = resume(finished, "MODEL.LOSS_WEIGHTER.NAME", "Fixed")
     (line,) = lines(caplog)
-    assert "of loss_cls and loss_box_reg are of another method" in line and "Fixed begins" in line
+    assert "for loss_cls and loss_box_reg is of another method" in line and "Fixed begins" in line
     assert type(trainer.model.loss_weighter).__name__ == "Fixed"
     caplog.clear()
     with caplog.at_level(logging.INFO):
@@ -319,12 +319,34 @@ def test_another_weighter_begins_anew(finished, caplog):
     assert int(trainer.model.loss_weighter.slot) == 2
 
 
-@pytest.mark.parametrize("before, after", [("Uncertainty", "Fixed"), ("Fixed", "Uncertainty")])
+NAME = "MODEL.LOSS_WEIGHTER.NAME"
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        (["Uncertainty"], ["Fixed"]),
+        (["Fixed"], ["Uncertainty"]),
+        (["Uncertainty"], ["Uncertainty", "MODEL.LOSS_WEIGHTER.UNCERTAINTY.REVISED", True]),
+    ],
+)
 def test_a_method_that_learns_in_the_optimizer_cannot_be_changed(before, after, tmp_path):
-    name = "MODEL.LOSS_WEIGHTER.NAME"
-    train(toy_cfg("AlwaRetinaNet", tmp_path, "SOLVER.MAX_ITER", 2, name, before))
-    with pytest.raises(UserError, match="NAME Uncertainty, whose weights are in the optimizer"):
-        resume(tmp_path, name, after)
+    train(toy_cfg("AlwaRetinaNet", tmp_path, "SOLVER.MAX_ITER", 2, NAME, *before))
+    with pytest.raises(
+        UserError, match="^[^ ]*model_final.pth: expected .* from or to Uncertainty"
+    ):
+        resume(tmp_path, NAME, *after)
+
+
+@pytest.mark.parametrize("losses", ["all", [["loss_cls", "loss_rpn_loc"]]])
+def test_a_method_that_learns_in_the_optimizer_keeps_its_losses(losses, tmp_path):
+    model, one = (
+        "AlwaGeneralizedRCNN",
+        ("MODEL.LOSS_WEIGHTER.LOSSES", [["loss_cls", "loss_box_reg"]]),
+    )
+    train(toy_cfg(model, tmp_path, "SOLVER.MAX_ITER", 2, NAME, "Uncertainty", *one))
+    with pytest.raises(UserError, match="expected .* or its LOSSES"):
+        resume(tmp_path, NAME, "Uncertainty", one[0], losses, architecture=model)
 
 
 @pytest.mark.parametrize(

@@ -418,6 +418,19 @@ def test_gradnorm_needs_parameters():
     model.requires_grad_(False)
     with pytest.raises(ValueError, match="ModuleDict that are not frozen"):
         weighter.attach(model)
+
+
+def test_gradnorm_leaves_out_what_is_frozen_later():
+    frozen, free = (torch.nn.Parameter(torch.tensor([1.0, 2.0])) for _ in range(2))
+    both, one = GradNorm(shared=[frozen, free]), GradNorm(shared=[free])
+    frozen.requires_grad_(False)
+    x = (frozen * free).square()
+    pair = {"loss_cls": x[0], "loss_box_reg": x[1]}
+    both.weigh(pair), one.weigh(pair)
+    assert torch.equal(both._norms, one._norms) and both._norms.all()
+    free.requires_grad_(False)
+    with pytest.raises(RuntimeError, match="not frozen, got none"):
+        both.weigh(pair)
     with pytest.raises(ValueError, match=r"PARAMETERS\): expected a regular expression, got '\('"):
         GradNorm(parameters="(")
 

@@ -137,7 +137,9 @@ def test_weights_by_name_go_to_the_groups_that_have_them():
     }
     assert weights == {"loss_rpn_cls": 1, "loss_rpn_loc": 3, "loss_cls": 0.5, "loss_box_reg": 1}
     cfg = make_cfg(*fixed, '[["loss_mask", 3]]')
-    with pytest.raises(ValueError, match=f"WEIGHTS: .* which {LOSSES} says .* 'loss_mask'"):
+    with pytest.raises(
+        ValueError, match=f"WEIGHTS: expected only losses that {LOSSES} says .*; got .loss_mask."
+    ):
         build_loss_weighters(cfg, [RPN, ROI], ["loss_mask"])
     cfg.merge_from_list([LOSSES, "all"])
     (weighter,) = build_loss_weighters(cfg, [RPN, ROI], ["loss_mask"])
@@ -200,6 +202,14 @@ def test_iterations_are_scaled_with_the_number_of_processes(caplog):
     (line,) = [r.getMessage() for r in caplog.records if r.name == "alwa_d2.config"]
     assert "MODEL.ALWA.INTERVAL 26 for 51, MODEL.ALWA.FREEZE_AFTER 150 for 300" in line
     assert scale_iterations(DefaultTrainer.auto_scale_workers(cfg, 2), cfg) is cfg
+
+
+def test_a_step_stays_one_on_fewer_processes():
+    step = [["loss_cls", [[499, 1.0], [500, 0.25], [600, 0.5]]]]
+    cfg = make_cfg("SOLVER.REFERENCE_WORLD_SIZE", 8, "MODEL.LOSS_WEIGHTER.SCHEDULE", step)
+    scaled = scale_iterations(DefaultTrainer.auto_scale_workers(cfg, 2), cfg)
+    points = [[1996, 1.0], [1997, 0.25], [2400, 0.5]]
+    assert scaled.MODEL.LOSS_WEIGHTER.SCHEDULE == [["loss_cls", points]]
 
 
 @pytest.mark.parametrize("interval, least", [(2, 2), (3, 3), (40, 3)])

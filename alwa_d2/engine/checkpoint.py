@@ -10,7 +10,8 @@ import torch
 from .._show import counted
 from ..detectron2_private import OpenCheckpointer
 from ..errors import UserError, explain
-from ..weighting import begins_anew
+from ..weighting import LossWeighter, begins_anew
+from ..weighting.method_id import METHOD_ID
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +50,7 @@ class Checkpointer(OpenCheckpointer):
         except ValueError as error:
             if "parameter group" not in str(error):  # what PyTorch's optimizers say
                 raise
-            raise UserError(
-                f"{path}: expected the optimizer's state for this model, got another ({error}); a "
-                "training cannot go on to or from MODEL.LOSS_WEIGHTER.NAME Uncertainty, whose "
-                "weights are in the optimizer. As MODEL.WEIGHTS the file can start a training "
-                "without --resume"
-            ) from error
+            raise self._other_optimizer(str(error)) from error
 
     def load_all_weights(self, path: str) -> None:
         """
@@ -89,6 +85,26 @@ class Checkpointer(OpenCheckpointer):
                 f"{path}: expected a training's checkpoint to resume from, got one without "
                 f"{', '.join(missing)}; as MODEL.WEIGHTS it can start a training without --resume"
             )
+
+        for prefix, weighter in self.model.named_modules():
+            if self._resumes and isinstance(weighter, LossWeighter):
+                self._check_learnt(weighter, f"{prefix}.", checkpoint["model"])
+
+    def _check_learnt(self, weighter, prefix, state):
+        """Learnt weights have a state in the optimizer, which cannot begin anew by itself."""
+        saved = int(state.get(prefix + METHOD_ID, weighter.method_id))  # old ones have none
+        names = [prefix + name for name, _ in weighter.named_parameters()]
+        if names and (saved != weighter.method_id or not all(name in state for name in names)):
+            raise self._other_optimizer(f"{type(weighter).__name__} learns weights of its own")
+
+    def _other_optimizer(self, reason):
+        return UserError(
+            f"{self._path}: expected the state of this training's optimizer, got another "
+            f"({reason}). A training cannot go on where layers are frozen that were not, or the "
+            "other way round, nor where MODEL.LOSS_WEIGHTER.NAME changes from or to Uncertainty, "
+            "or its LOSSES or UNCERTAINTY.REVISED do. As MODEL.WEIGHTS the file can start a "
+            "training without --resume"
+        )
 
     def check_loaded(self, incompatible):
         missing = incompatible.missing_keys

@@ -104,4 +104,4 @@ class RankState(HookBase):
 
 def _is_equal(x: torch.Tensor, y: torch.Tensor) -> bool:
     """Whether shapes and values are, NaN where NaN is."""
-    return torch.allclose(x, y, rtol=0, atol=0, equal_nan=True) if x.shape == y.shape else False
+    return x.shape == y.shape and torch.allclose(x, y.to(x), rtol=0, atol=0, equal_nan=True)

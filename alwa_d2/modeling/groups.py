@@ -42,8 +42,8 @@ def build_loss_weighters(
     for name in weighter.named_losses(cfg):
         if name not in names:
             raise ValueError(
-                f"{weighter.names_key}: expected losses among {', '.join(names)}, which {key} says "
-                f"are weighed, got '{name}'"
+                f"{weighter.names_key}: expected only losses that {key} says are weighed, "
+                f"{', '.join(names)}; got '{name}'"
             )
     return [build_loss_weighter(cfg, *group) for group in groups]
 

@@ -251,7 +251,7 @@ class ALWA(LossWeighter):
         missing: list[str], unexpected: list[str], errors: list[str],
     ) -> None:  # fmt: skip
         """Takes the window, its counters and its length as one unit, or begins a new window."""
-        self._leave_out_others(state_dict, prefix)
+        is_other = self._leave_out_others(state_dict, prefix)
         for old, new in OLD_NAMES.items():
             if prefix + old in state_dict:
                 state_dict.setdefault(prefix + new, state_dict.pop(prefix + old))
@@ -259,7 +259,9 @@ class ALWA(LossWeighter):
         missing.extend(prefix + name for name in fresh if prefix + name not in state_dict)
         window, slot, start = (state_dict.get(prefix + name) for name in self._WINDOW)
         pair = f"{self.cls_key} and {self.reg_key}"
-        if slot is None or start is None:
+        if is_other:
+            pass  # which was said
+        elif slot is None or start is None:
             logger.info(f"The checkpoint holds no ALWA window of {pair}: a new one begins.")
         elif window is None or window.shape != self.window.shape:
             # Detectron2's checkpointer has dropped a window of another shape by now.

@@ -1,7 +1,5 @@
 """What a loss weighter is."""
 
-import logging
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any, ClassVar
@@ -11,12 +9,10 @@ from torch import Tensor, nn
 
 from .._show import show
 from .constant import Constant
+from .method_id import METHOD_ID, HasMethodId
 from .processes import Group, check_agreement
 
-logger = logging.getLogger(__name__)
-
 PAIR = ("loss_cls", "loss_box_reg")
-METHOD = "method_id"  # beside the state in a checkpoint: whose state it is
 Stats = Mapping[str, Any] | None  # key -> alwa_d2.layers.LossStats
 
 
@@ -45,7 +41,7 @@ def scale_to_sum(weights: Tensor, sum_to: float = 0, present: Tensor | None = No
     return torch.where(present & (total > 0), share, mean)
 
 
-class LossWeighter(nn.Module):
+class LossWeighter(HasMethodId):
     """
     Weights of two or more losses, in force for one iteration at a time.
 
@@ -81,7 +77,9 @@ class LossWeighter(nn.Module):
     learning_rate: float | None = None
     keys = Constant[tuple[str, ...]]()
     # A detector that is scripted for inference has no use for its weighter.
-    __jit_unused_properties__ = ["weights", "statistics", "observing", "cls_key", "reg_key"]
+    __jit_unused_properties__ = [
+        "weights", "statistics", "observing", "cls_key", "reg_key", METHOD_ID,
+    ]  # fmt: skip
 
     def __init__(self, *keys: str, process_group: Group = None) -> None:
         """
@@ -215,7 +213,7 @@ class LossWeighter(nn.Module):
         return {
             name: buffer.detach()
             for name, buffer in self.state_dict().items()
-            if name != METHOD and name not in self.rank_buffers
+            if name not in self.rank_buffers and not name.endswith(METHOD_ID)
         }
 
     def reset(self) -> bool:
@@ -273,34 +271,6 @@ class LossWeighter(nn.Module):
             got = f"{loss.dtype} of shape {list(loss.shape)}" if is_tensor else type(loss).__name__
             raise TypeError(f"losses['{key}']: expected a floating-point 0-dim tensor, got {got}")
         return loss.detach() if detach else loss
-
-    def _method(self) -> Tensor:
-        """A number, () int64, for the method and its losses: other methods have buffers of the same
-        names."""
-        return torch.tensor(zlib.crc32(" ".join([type(self).__name__, *self.keys]).encode()))
-
-    def _save_to_state_dict(
-        self, destination: dict[str, Any], prefix: str, keep_vars: bool
-    ) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if any(key.startswith(prefix) for key in destination):
-            destination[prefix + METHOD] = self._method()
-
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Leaves out the state of another method, or of other losses; see `torch.nn.Module`."""
-        self._leave_out_others(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def _leave_out_others(self, state_dict: dict[str, Tensor], prefix: str) -> None:
-        method = state_dict.pop(prefix + METHOD, None)
-        if method is None or int(method) == int(self._method()):
-            return
-        for key in [key for key in state_dict if key.startswith(prefix)]:
-            del state_dict[key]
-        logger.info(
-            f"The checkpoint's weights of {' and '.join(self.keys)} are of another method, or of "
-            f"other losses: {type(self).__name__} begins anew."
-        )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LossWeighter":
         """Takes the state to another device, but leaves its dtypes where the model's are cast."""

@@ -38,8 +38,8 @@ class CoV(Following):
         Args:
             keys, process_group: see :class:`LossWeighter`
             decay: factor by which what was so far counts less with each iteration, at least 0 and
-                below 1; 0: all count alike. The first iteration is all there is at first, so that
-                it counts as much as all later ones together for ln 2 / (1 - decay) iterations
+                below 1; 0: all count alike. The first iteration is all there is at first: it
+                counts more than all later ones together for about 0.7 / (1 - decay) iterations
             sum_to: what the weights sum to; 0: their number
 
         Raises:

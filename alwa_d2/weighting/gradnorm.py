@@ -97,12 +97,8 @@ class GradNorm(LossWeighter):
         }
 
     def attach(self, model: nn.Module) -> None:
-        self._shared = [
-            x
-            for name, x in model.named_parameters()
-            if x.requires_grad and self._pattern.search(name)
-        ]
-        if not self._shared:
+        self._shared = [x for name, x in model.named_parameters() if self._pattern.search(name)]
+        if not any(x.requires_grad for x in self._shared):
             raise ValueError(
                 f"parameters ({KEY}.PARAMETERS): expected a regular expression that finds "
                 f"parameters of {type(model).__name__} that are not frozen, got "
@@ -136,14 +132,15 @@ class GradNorm(LossWeighter):
 
     def _norm(self, loss: Tensor) -> Tensor:
         """Of the loss's gradient at the shared parameters, without its weight; ()."""
-        if not self._shared:
+        shared = [x for x in self._shared if x.requires_grad]
+        if not shared:
             raise RuntimeError(
-                "GradNorm: expected parameters that all losses share, got none; give it shared=, "
-                "or call attach(model)"
+                "GradNorm: expected parameters that all losses share and that are not frozen, got "
+                "none; give it shared=, or call attach(model)"
             )
         if not loss.requires_grad:
             return torch.zeros_like(loss)
-        found = torch.autograd.grad(loss, self._shared, retain_graph=True, allow_unused=True)
+        found = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         norms = [torch.linalg.vector_norm(x.double()) for x in found if x is not None]
         return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros_like(loss)
 

@@ -20,11 +20,10 @@ class SelfBalance(Following):
 
     With period 0 these are the losses of the same iteration (Rank and Sort Loss, ICCV 2021), with a
     longer one their means over so many iterations, and the weights act in the following ones; 1
-    before the first has ended. The period is aLRP Loss's (NeurIPS 2020), an epoch there, whose box
-    weight is the total over the box loss, 1 + L_cls / L. The sum of the
-    weights is not held. A weight stays where its loss, or the first, is not present (see
-    :func:`is_present`); losses below 1e-4 count as that. Unlike in the published programs, nothing
-    is read on the host.
+    before the first has ended. The period comes from aLRP Loss (NeurIPS 2020): an epoch there, and
+    the box weight is (L_cls + L) / L. The sum of the weights is not held. A weight stays where its
+    loss, or the first, is not present (see :func:`is_present`); losses below 1e-4 count as that.
+    Unlike in the published programs, nothing is read on the host.
     """
 
     config_keys = (f"{KEY}.PERIOD", f"{KEY}.RATIO")

@@ -72,6 +72,9 @@ class Uncertainty(LossWeighter):
         given = cfg.MODEL.LOSS_WEIGHTER.UNCERTAINTY
         return {"revised": given.REVISED, "lr": given.LR, "start": given.START}
 
+    def identity(self) -> tuple[str, ...]:
+        return (*super().identity(), *(["revised"] if self.revised else []))
+
     def settings(self) -> str:
         form = "revised, " if self.revised else ""
         return f"{form}lr={self.learning_rate:g}, start={self.start:g}"
