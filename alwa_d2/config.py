@@ -222,6 +222,10 @@ def scale_iterations(scaled: Any, cfg: Any) -> Any:
     result = scaled.clone()
     result.defrost()
     said = []
+    for key in ("SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD"):  # 0 would be an error, or never
+        if get_key(cfg, key) > 0 and get_key(scaled, key) == 0:
+            parent, _, name = key.rpartition(".")
+            get_key(result, parent)[name] = 1
     for key, least in ITERATION_KEYS.items():
         old = get_key(cfg, key)
         new = _scale(old, before / after, least)

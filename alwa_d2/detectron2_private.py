@@ -57,6 +57,21 @@ def writers_of(hook) -> list:
     return hook._writers
 
 
+def last_results(trainer) -> dict | None:
+    """Of a `DefaultTrainer`'s last evaluation; None where there was none."""
+    return trainer._last_eval_results if hasattr(trainer, "_last_eval_results") else None
+
+
+def optimizer_of(checkpointed) -> torch.optim.Optimizer | None:
+    """The optimizer of what a checkpointer saves as "trainer"."""
+    return checkpointed._trainer.optimizer if hasattr(checkpointed, "_trainer") else None
+
+
+def saved_optimizer(checkpoint: dict) -> dict:
+    """The optimizer's state in a checkpoint of a `DefaultTrainer`."""
+    return checkpoint.get("trainer", {}).get("_trainer", {}).get("optimizer", {})
+
+
 def remove_hooks(trainer, kind: type) -> None:
     """Takes all hooks of a kind out of a trainer."""
     trainer._hooks = [hook for hook in trainer._hooks if not isinstance(hook, kind)]

@@ -10,6 +10,7 @@ pytest.importorskip("detectron2", reason="needs Detectron2")
 
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
@@ -62,6 +63,17 @@ def change(coco, **parts):
     with open(coco["annotations"], "w") as file:
         json.dump(content | parts, file)
     read_header.cache_clear()
+
+
+def test_a_set_registered_in_python_may_name_its_images_by_any_path(coco, tmp_path):
+    """The evaluation opens none of them; Detectron2's own conversion writes whole paths."""
+    image = json.loads(open(coco["annotations"]).read())["images"][0]
+    change(coco, images=[image | {"file_name": str(tmp_path / "a.jpg")}])
+    register_coco_instances(NAME, {}, coco["annotations"], "")
+    assert len(DatasetCatalog.get(NAME)) == 1
+    assert evaluate([(1, [1.0, 1, 11, 11])], tmp_path)["bbox"]["AP"] == pytest.approx(50)
+    with pytest.raises(ValueError, match="a path below the folder of images"):
+        register_datasets([coco | {"name": "alwa_d2_test_other"}])
 
 
 @pytest.mark.parametrize("classes", [["cat", "dog"], ["dog", "cat"]])

@@ -33,7 +33,7 @@ NAMES = {
     TrainerBase: {"_hooks"},
     PeriodicWriter: {"_writers"},
     SimpleTrainer: {"_data_loader_iter", "_write_metrics"},
-    DefaultTrainer: {"_trainer"},
+    DefaultTrainer: {"_last_eval_results", "_trainer"},
     DetectionCheckpointer: {
         "_load_file",
         "_load_model",

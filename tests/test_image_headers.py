@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from detectron2.data.detection_utils import read_image
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 
 from alwa_d2.data.findings import MISSING_IMAGE
 from alwa_d2.data.image_headers import (
@@ -189,6 +189,23 @@ def test_size_is_that_of_the_image_as_it_is_read(tmp_path, suffix, orientation):
     assert header.size == read_image(str(path), "RGB").shape[1::-1]
     assert header.orientation == orientation
     assert header.turned == (header.size == (30, 40)) == (orientation > 4)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_orientations_that_other_programs_write_into_a_png(tmp_path, orientation):
+    """ImageMagick's profile in text, and Adobe's XMP; Pillow, and so Detectron2, reads both."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    profile, xmp = PngImagePlugin.PngInfo(), PngImagePlugin.PngInfo()
+    content = exif.tobytes()
+    profile.add_text("Raw profile type exif", f"\nexif\n{len(content):8}\n{content.hex()}\n")
+    xmp.add_itxt("XML:com.adobe.xmp", f'<x tiff:Orientation="{orientation}"/>')
+    for i, info in enumerate((profile, xmp)):
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(NOISE).save(path, pnginfo=info)
+        header = header_of(path)
+        assert header.size == read_image(str(path), "RGB").shape[1::-1]
+        assert header.orientation == orientation
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -319,6 +319,13 @@ def test_another_weighter_begins_anew(finished, caplog):
     assert int(trainer.model.loss_weighter.slot) == 2
 
 
+@pytest.mark.parametrize("before, after", [("SGD", "AdamW"), ("AdamW", "SGD")])
+def test_another_optimizer_is_refused(before, after, tmp_path):
+    train(toy_cfg("AlwaRetinaNet", tmp_path, "SOLVER.MAX_ITER", 2, "SOLVER.OPTIMIZER", before))
+    with pytest.raises(UserError, match=f"^SOLVER.OPTIMIZER: expected {before}, .* got {after}"):
+        resume(tmp_path, "SOLVER.OPTIMIZER", after)
+
+
 NAME = "MODEL.LOSS_WEIGHTER.NAME"
 
 

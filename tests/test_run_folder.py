@@ -9,15 +9,19 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
 from conftest import REPO
+from detectron2.engine import DefaultTrainer
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from linux_processes import children, is_alive
 from toy import ToyTrainer, toy_cfg, toy_opts, train
 
-from alwa_d2.engine import Checkpointer, setup
+from alwa_d2.config import scale_iterations
+from alwa_d2.detectron2_private import last_results
+from alwa_d2.engine import Checkpointer, setup, train_model
 from alwa_d2.engine.run_folder import NothingToTrain
 from alwa_d2.errors import UserError
 
@@ -57,6 +61,108 @@ def test_overwriting_removes_the_training_and_nothing_else(finished):
     # The record is the toy training's own, which no run of ours has written.
     assert sorted(files(finished)) == ["config.yaml", "notes.txt", "record_0.jsonl"]
     assert not [path for path in finished.iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("key", ["config", "weights"])
+def test_overwriting_never_removes_what_the_training_needs(key, finished):
+    before = files(finished)
+    args = arguments(finished, "OVERWRITE", True)
+    if key == "config":
+        args.config_file = str(finished / "config.yaml")
+    else:
+        args.opts += ["MODEL.WEIGHTS", str(finished / "model_final.pth")]
+    with pytest.raises(UserError, match="^OVERWRITE: .*, which this training needs"):
+        setup(args)
+    assert files(finished) == before
+
+
+def test_overwriting_waits_until_the_weights_are_found(finished):
+    before = files(finished)
+    with pytest.raises(UserError, match="MODEL.WEIGHTS: .* got nowhere.pth"):
+        setup(arguments(finished, "OVERWRITE", True, "MODEL.WEIGHTS", "nowhere.pth"))
+    assert files(finished) == before
+
+
+def test_a_run_that_takes_another_ones_config_does_not_overwrite(tmp_path):
+    setup(arguments(tmp_path, "OVERWRITE", True))
+    assert "OVERWRITE: false" in (tmp_path / "config.yaml").read_text()
+
+
+def test_a_refused_resume_leaves_the_config_as_it_was(finished):
+    before = files(finished)
+    opts = ("SOLVER.MAX_ITER", 5, "MODEL.LOSS_WEIGHTER.NAME", "Uncertainty")
+    with pytest.raises(UserError, match="DATASETS.TRAIN"):
+        train_model(arguments(finished, *opts, resume=True))
+    assert files(finished) == before
+
+
+def test_files_are_written_whole_or_not_at_all(finished, monkeypatch):
+    """A checkpoint of the same name, as where a finished training goes on."""
+    before = files(finished)
+    trainer = ToyTrainer(toy_cfg("AlwaRetinaNet", finished, "SOLVER.MAX_ITER", 4))
+
+    def fails(data, file):
+        file.write(b"half of it")
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space left"):
+        patch.setattr(torch, "save", fails)
+        trainer.checkpointer.save("model_final")
+    after = files(finished)
+    assert after["model_final.pth"] == before["model_final.pth"]
+    assert after.keys() == before.keys()
+
+
+class Tested(ToyTrainer):
+    """Has a data set to evaluate on, and a result of it."""
+
+    results = {"bbox": {"AP": 12.5}}
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        if cls.results is None:
+            raise MemoryError("in the evaluation")
+        return cls.results
+
+
+def test_a_run_that_was_stopped_in_its_last_evaluation_goes_on(tmp_path, monkeypatch):
+    opts = ("DATASETS.TEST", ("shapes_test",), "MODEL.RETINANET.NUM_CLASSES", 5)
+
+    def run(resume):
+        trainer = Tested(setup(arguments(tmp_path, *opts, resume=resume)))
+        trainer.resume_or_load(resume)
+        trainer.train()
+        return trainer
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(Tested, "results", None)
+        run(False)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    assert last_results(run(True)) == Tested.results
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert lines[-1]["bbox/AP"] == 12.5
+    with pytest.raises(NothingToTrain):
+        run(True)
+
+
+@pytest.mark.parametrize("processes, iterations", [(1, 12), (4, 3)])
+def test_the_iterations_of_so_many_processes_are_done_or_not(
+    processes, iterations, finished, monkeypatch
+):
+    """Three iterations of a config for two processes."""
+    monkeypatch.setattr(
+        "alwa_d2.engine.defaults.scale_to_processes",
+        lambda cfg: scale_iterations(DefaultTrainer.auto_scale_workers(cfg, processes), cfg),
+    )
+    opts = ("SOLVER.MAX_ITER", 6, "SOLVER.REFERENCE_WORLD_SIZE", 2, "SOLVER.CHECKPOINT_PERIOD", 1)
+    args = arguments(finished, *opts, "SOLVER.IMS_PER_BATCH", 4, resume=True)
+    if iterations == 3:
+        with pytest.raises(NothingToTrain, match="3 of SOLVER.MAX_ITER 3 iterations"):
+            setup(args)
+    else:
+        cfg = setup(args)
+        assert cfg.SOLVER.MAX_ITER == iterations
+        assert "MAX_ITER: 12" in (finished / "config.yaml").read_text()
 
 
 def test_a_start_that_came_to_nothing_is_no_training(tmp_path):

@@ -128,3 +128,16 @@ def test_a_bare_assertion_tells_what_it_asserts():
         raise UserError("AssertionError")  # not wrapped into another name
     assert str(again.value) == "AssertionError"
     assert explain(KeyError("x")) == "KeyError: x"  # never raised
+
+
+@pytest.mark.parametrize(
+    "text, key",
+    [("DATASETS:\n  TEST:\n", "DATASETS.TEST"), ("SOLVER: {MAX_ITER: null}", "SOLVER.MAX_ITER")],
+)
+def test_a_key_that_was_left_empty_is_named(text, key, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"{key}: expected a value such as .*, got none"):
+        setup_cfg(str(path))
+    path.write_text("MODEL: {LOSS_WEIGHTER: {LOSSES: null}}")
+    setup_cfg(str(path))

@@ -204,6 +204,17 @@ def test_iterations_are_scaled_with_the_number_of_processes(caplog):
     assert scale_iterations(DefaultTrainer.auto_scale_workers(cfg, 2), cfg) is cfg
 
 
+def test_periods_do_not_become_0():
+    """Which is an error, and never."""
+    periods = ("SOLVER.CHECKPOINT_PERIOD", 1, "TEST.EVAL_PERIOD", 2)
+    cfg = make_cfg("SOLVER.REFERENCE_WORLD_SIZE", 1, *periods)
+    scaled = scale_iterations(DefaultTrainer.auto_scale_workers(cfg, 16), cfg)
+    assert scaled.SOLVER.CHECKPOINT_PERIOD == scaled.TEST.EVAL_PERIOD == 1
+    cfg = make_cfg("SOLVER.REFERENCE_WORLD_SIZE", 1)
+    scaled = scale_iterations(DefaultTrainer.auto_scale_workers(cfg, 16), cfg)
+    assert scaled.TEST.EVAL_PERIOD == 0
+
+
 def test_a_step_stays_one_on_fewer_processes():
     step = [["loss_cls", [[499, 1.0], [500, 0.25], [600, 0.5]]]]
     cfg = make_cfg("SOLVER.REFERENCE_WORLD_SIZE", 8, "MODEL.LOSS_WEIGHTER.SCHEDULE", step)

@@ -36,11 +36,10 @@ def clear(output: Path) -> None:
 
     if output.exists() and not output.is_dir():
         raise UserError(f"--output: expected a folder, got the file {output}")
-    is_run = any((output / name).is_file() for name in ("metrics.json", "config.yaml"))
-    if output.is_dir() and any(output.iterdir()) and not is_run:
+    if output.is_dir() and any(output.iterdir()) and not run_folder.holds_run(output):
         raise UserError(
             f"--output: {output} holds other things than an earlier run (no metrics.json, no "
-            "config.yaml); expected an empty or new folder"
+            "config.yaml of one); expected an empty or new folder"
         )
     run_folder.clear(output)
     output.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,7 @@ class COCOSet:
     @collector_paused()
     def truth(self) -> dict[str, Any]:
         """The content of a COCO file with the same images and objects, as pycocotools needs it."""
-        content, left = read_content(self.annotations), Findings()
+        content, left = read_content(self.annotations, self.is_own), Findings()
         images = self._images(content)
         categories = content["categories"]
         if self.ids:

@@ -26,9 +26,11 @@ class Header:
 
 
 @collector_paused()
-def read_content(path: str) -> dict[str, Any]:
+def read_content(path: str, in_folder: bool = True) -> dict[str, Any]:
     """A file's content, with images and categories checked; ValueError with the path.
 
+    Images are in a folder, which their names must not lead out of; without `in_folder`, where no
+    image is opened, their names may be anything, as in files that Detectron2 converts.
     Annotations are a list of objects; :func:`check_annotation` looks at each.
     """
     try:
@@ -38,7 +40,7 @@ def read_content(path: str) -> dict[str, Any]:
         with open(path, encoding=json.detect_encoding(begin)) as file:
             content = json.load(file)
         _categories(content)
-        _check_images(content)
+        _check_images(content, in_folder)
         _list(content, "annotations")
     except RecursionError as error:
         raise ValueError(f"{path}: not a COCO json file: nested too deeply") from error
@@ -147,7 +149,7 @@ def _keypoint_names(content: dict) -> tuple[str, ...]:
     return next(iter(found), ())
 
 
-def _check_images(content: dict) -> None:
+def _check_images(content: dict, in_folder: bool) -> None:
     items = _list(content, "images")
     for index, item in enumerate(items):
         where = f"images[{index}]: "
@@ -156,7 +158,7 @@ def _check_images(content: dict) -> None:
         except ValueError as error:
             raise ValueError(f"{where}{error}") from error
         name = item["file_name"]
-        if not (isinstance(name, str) and is_below(name)):
+        if not (isinstance(name, str) and (is_below(name) or not in_folder)):
             refuse_value(where + "file_name", "a path below the folder of images", name)
         for key in ("height", "width"):
             side = item[key]

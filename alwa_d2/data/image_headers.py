@@ -44,6 +44,8 @@ _CHUNK = 64  # images a task of a thread
 _READ_OF_MODE = 3  # images of a chunk that are decoded for the range of 16 bits and more
 _EXIF_ORIENTATION = 0x0112
 QUARTER_TURNS = (5, 6, 7, 8)  # orientations whose width and height change places
+# What Pillow keeps of a PNG that may say how to turn it.
+_TURNING = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 _PNG_TEXT = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")  # chunks that may hold an orientation
 
 
@@ -142,7 +144,7 @@ def _read_open(file: BinaryIO, reading: Reading, look_at_range: bool) -> Header:
             if not faults:
                 faults += _look_at_mode(image, reading.mode, look_at_range)
             # Pillow decodes a PNG whose tags may be behind the pixels; only then is that needed.
-            quick = image.format == "PNG" and not late_text and "exif" not in image.info
+            quick = image.format == "PNG" and not late_text and not _TURNING & image.info.keys()
             orientation = 1 if quick else orientation_of(image)
             if image.format == "TIFF" and orientation != 1:
                 # Pillow turns these by itself when it decodes, and Detectron2 once more.

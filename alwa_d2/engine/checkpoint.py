@@ -1,5 +1,6 @@
 """Checkpoints that are read without running code from them, and refused where they do not fit."""
 
+import contextlib
 import logging
 import os
 import re
@@ -8,7 +9,7 @@ import zipfile
 import torch
 
 from .._show import counted
-from ..detectron2_private import OpenCheckpointer
+from ..detectron2_private import OpenCheckpointer, optimizer_of, saved_optimizer
 from ..errors import UserError, explain
 from ..weighting import LossWeighter, begins_anew
 from ..weighting.method_id import METHOD_ID
@@ -18,16 +19,44 @@ logger = logging.getLogger(__name__)
 NAMED = 3  # of the tensors that do not fit, in the message
 
 
+class _WholeFiles:
+    """A path manager whose local files are written whole, or stay as they were."""
+
+    def __init__(self, manager):
+        self._manager = manager
+
+    def __getattr__(self, name):
+        return getattr(self._manager, name)
+
+    @contextlib.contextmanager
+    def open(self, path, mode="r", **kwargs):
+        is_written = "w" in mode and "://" not in path
+        place = f"{path}.part" if is_written else path
+        try:
+            with self._manager.open(place, mode, **kwargs) as file:
+                yield file
+            if is_written:
+                os.replace(place, path)
+        except BaseException:
+            if is_written and os.path.exists(place):
+                os.remove(place)
+            raise
+
+
 class Checkpointer(OpenCheckpointer):
     """
-    Detectron2's checkpointer, which refuses files that cannot be read, and on resuming those that
-    another model or no training wrote.
+    Detectron2's checkpointer, which writes files whole or not at all, and refuses files that cannot
+    be read, and on resuming those that another model or no training wrote.
 
     `.pth` files are read with `weights_only`. Detectron2's `.pkl` files are pickles, which run what
     is in them: load them from sources that you trust.
     """
 
     _purpose = ""  # what all weights of the file have to fit for, while that is so
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.path_manager = _WholeFiles(self.path_manager)
 
     def load(self, path, checkpointables=None):
         """
@@ -86,9 +115,24 @@ class Checkpointer(OpenCheckpointer):
                 f"{', '.join(missing)}; as MODEL.WEIGHTS it can start a training without --resume"
             )
 
+        if self._resumes:
+            self._check_optimizer(saved_optimizer(checkpoint))
         for prefix, weighter in self.model.named_modules():
             if self._resumes and isinstance(weighter, LossWeighter):
                 self._check_learnt(weighter, f"{prefix}.", checkpoint["model"])
+
+    def _check_optimizer(self, state):
+        """PyTorch's optimizers take one another's states, and stumble over them later."""
+        own = optimizer_of(self.checkpointables.get("trainer"))
+        groups = state.get("param_groups")
+        if own is None or not groups:
+            return
+        kinds = ["AdamW" if "betas" in x[0] else "SGD" for x in (groups, own.param_groups)]
+        if kinds[0] != kinds[1]:
+            raise UserError(
+                f"SOLVER.OPTIMIZER: expected {kinds[0]}, of which {self._path} has the state, got "
+                f"{kinds[1]}; as MODEL.WEIGHTS the file can start a training without --resume"
+            )
 
     def _check_learnt(self, weighter, prefix, state):
         """Learnt weights have a state in the optimizer, which cannot begin anew by itself."""

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
-from detectron2.engine import default_setup
+from detectron2.engine import DefaultTrainer, default_setup
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 from PIL import ImageFile
 
-from ..config import add_alwa_config
+from ..config import add_alwa_config, get_key, scale_iterations
 from ..data import check_classes, register_datasets
 from ..data.entries import parse_entries
 from ..errors import UserError, explain, user_errors
@@ -38,7 +38,17 @@ def merged_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
             if opts[place - 1] == "DATASETS.REGISTER" and isinstance(opts[place], str):
                 opts[place] = parse_entries(opts[place])
         cfg.merge_from_list(opts)
+        _check_given(cfg)
     return cfg
+
+
+def _check_given(cfg: CfgNode) -> None:
+    """Refuses keys that were left empty, null in YAML, which yacs takes for any type."""
+    default = get_cfg()
+    add_alwa_config(default)
+    for key in _names(default):
+        if get_key(cfg, key) is None and (usual := get_key(default, key)) is not None:
+            raise UserError(f"{key}: expected a value such as {usual!r}, got none (null)")
 
 
 def _merge_file(cfg: CfgNode, path: str) -> None:
@@ -128,20 +138,34 @@ def setup(args) -> CfgNode:
         UserError: a folder that holds another training, or none that can be resumed
         NothingToTrain: the training to resume has been done
     """
-    cfg = setup_cfg(args.config_file, args.opts)
+    return set_up_run(setup_cfg(args.config_file, args.opts), args)
+
+
+def scale_to_processes(cfg: CfgNode) -> CfgNode:
+    """The config for as many processes as there are, where SOLVER.REFERENCE_WORLD_SIZE says so."""
+    return scale_iterations(DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()), cfg)
+
+
+def set_up_run(cfg: CfgNode, args) -> CfgNode:
+    """What :func:`setup` does with the config of `setup_cfg`."""
     folder = cfg.OUTPUT_DIR
+    unscaled = cfg
     if args.eval_only:
         folder = os.path.join(folder, EVALUATION)
     else:
-        prepare(cfg, args.resume)
-    with_folder = cfg.clone()
-    with_folder.defrost()
-    with_folder.OUTPUT_DIR = folder
-    default_setup(with_folder, args)
+        cfg = scale_to_processes(cfg)
+        prepare(cfg, args.resume, needed=(args.config_file, cfg.MODEL.WEIGHTS))
+    written = cfg.clone()
+    written.defrost()
+    written.OUTPUT_DIR = folder
+    written.OVERWRITE = False  # a run that takes this one's config.yaml must not remove it
+    default_setup(written, args)
     if args.eval_only and comm.is_main_process():
         Path(folder, "config.yaml").write_text(cfg.dump(), encoding="utf-8")
     # Detectron2 sets up its own logger and fvcore's.
     logger = setup_logger(folder, distributed_rank=comm.get_rank(), name="alwa_d2")
+    if not args.eval_only:
+        scale_to_processes(unscaled)  # once more, for its lines in the log
     device = torch.device(cfg.MODEL.DEVICE)
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

@@ -1,13 +1,18 @@
 """A run's folder: one training's, which no other one and no evaluation writes into."""
 
+import contextlib
+import json
 import logging
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 
 from ..errors import UserError
+from .checkpoint import check_is_there
 from .main_process import on_main_process
 
 logger = logging.getLogger(__name__)
@@ -15,6 +20,7 @@ logger = logging.getLogger(__name__)
 # What a run writes, and the pictures drawn of it; nothing else is ever removed from its folder.
 WRITTEN = (
     *("metrics.json", "config.yaml", "last_checkpoint", "model_*.pth", "events.out.tfevents.*"),
+    "*.part",  # checkpoints that a run was stopped at
     *("log.txt*", "inference", "inference_TTA"),
     *("losses.png", "scales.png", "grid.png", "detections.png"),
 )
@@ -33,30 +39,44 @@ def holds_training(folder: Path) -> bool:
     )
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether a run has been in this folder, if only up to writing its config."""
+    config = folder / "config.yaml"
+    is_ours = config.is_file() and "LOSS_WEIGHTER:" in config.read_text("utf-8", "replace")
+    return is_ours or holds_training(folder)
+
+
 def clear(folder: Path) -> None:
     """Removes what a run has written."""
-    for pattern in WRITTEN:
-        for path in folder.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for path in _written(folder):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def prepare(cfg: CfgNode, resume: bool) -> None:
+def _written(folder: Path) -> list[Path]:
+    return [path for pattern in WRITTEN for path in folder.glob(pattern)]
+
+
+def prepare(cfg: CfgNode, resume: bool, needed: Iterable[str] = ()) -> None:
     """
     Makes sure that a training may write into `OUTPUT_DIR`. All processes call it.
+
+    Args:
+        needed: files that the training reads, which must not be removed for it
 
     Raises:
         UserError: the folder holds another training, or none that can be resumed
         NothingToTrain: the training to resume has been done
     """
-    on_main_process(lambda: _prepare(cfg, resume))
+    on_main_process(lambda: _prepare(cfg, resume, needed))
 
 
-def _prepare(cfg: CfgNode, resume: bool) -> None:
+def _prepare(cfg: CfgNode, resume: bool, needed: Iterable[str]) -> None:
     folder = Path(cfg.OUTPUT_DIR)
     if resume:
         checkpoint = last_checkpoint(folder)
         done = _iterations_done(checkpoint) if checkpoint else 0
-        if done >= cfg.SOLVER.MAX_ITER:
+        evaluated = not cfg.DATASETS.TEST or _is_evaluated(folder, done)
+        if done >= cfg.SOLVER.MAX_ITER and evaluated:
             raise NothingToTrain(
                 f"{folder}: nothing left to train, {done} of SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER} "
                 "iterations are done"
@@ -69,8 +89,44 @@ def _prepare(cfg: CfgNode, resume: bool) -> None:
             f"OUTPUT_DIR: {folder} holds another training; go on with it (--resume), choose "
             "another OUTPUT_DIR, or remove what it wrote (OVERWRITE True)"
         )
+    check_is_there(cfg.MODEL.WEIGHTS)
+    for path in map(Path, filter(None, needed)):
+        if path.is_file() and path.resolve() in {old.resolve() for old in _written(folder)}:
+            raise UserError(
+                f"OVERWRITE: {path}, which this training needs, is of the training in {folder}, "
+                "which would be removed; copy it, or choose another OUTPUT_DIR"
+            )
     logger.warning(f"OVERWRITE: the training in {folder} is removed")
     clear(folder)
+
+
+def _is_evaluated(folder: Path, iterations: int) -> bool:
+    """Whether metrics.json has the results after so many iterations."""
+    metrics = folder / "metrics.json"
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+    for line in reversed(lines):
+        try:
+            row = json.loads(line)
+            if int(row["iteration"]) < iterations - 1:
+                return False
+            if any(key.rpartition("/")[2].startswith("AP") for key in row):
+                return True
+        except (ValueError, KeyError, TypeError):  # a line that was cut off
+            continue
+    return False
+
+
+@contextlib.contextmanager
+def keeps_config(folder: Path) -> Iterator[None]:
+    """The config.yaml of a training as it was, where the one that begins in here cannot."""
+    path = folder / "config.yaml"
+    before = path.read_bytes() if comm.is_main_process() and path.is_file() else None
+    try:
+        yield
+    except BaseException:
+        if before is not None:
+            path.write_bytes(before)
+        raise
 
 
 def last_checkpoint(folder: Path) -> Path | None:

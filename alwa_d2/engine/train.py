@@ -5,11 +5,12 @@ from pathlib import Path
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
+from ..detectron2_private import last_results
 from ..errors import UserError, user_errors
 from .checkpoint import Checkpointer, check_is_there, check_weights_given
 from .data_check import check_before_run
-from .defaults import setup
-from .run_folder import NothingToTrain, last_checkpoint
+from .defaults import set_up_run, setup, setup_cfg
+from .run_folder import NothingToTrain, keeps_config, last_checkpoint
 from .test_time_augmentation import augmented_results
 from .trainer import Trainer
 
@@ -31,21 +32,31 @@ def train_model(args):
     """
     if args.eval_only:
         return _evaluate(args)
+    try:
+        trainer = _begin(args)
+    except NothingToTrain as done:
+        if comm.is_main_process():
+            print(done)
+        return None
+    trainer.train()
+    return last_results(trainer) if comm.is_main_process() else None
+
+
+def _begin(args):
+    """The trainer, ready for its first iteration."""
     with user_errors():
-        try:
-            cfg = setup(args)
-        except NothingToTrain as done:
-            if comm.is_main_process():
-                print(done)
-            return None
-        Trainer.check_train_sets(cfg)
-        if not (args.resume and last_checkpoint(Path(cfg.OUTPUT_DIR))):
-            check_is_there(cfg.MODEL.WEIGHTS)
-        trainer = Trainer(cfg)
-    resumes = args.resume and trainer.checkpointer.has_checkpoint()
-    with user_errors("--resume" if resumes else "MODEL.WEIGHTS"):
-        trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+        cfg = setup_cfg(args.config_file, args.opts)
+    with keeps_config(Path(cfg.OUTPUT_DIR)):
+        with user_errors():
+            cfg = set_up_run(cfg, args)
+            Trainer.check_train_sets(cfg)
+            if not (args.resume and last_checkpoint(Path(cfg.OUTPUT_DIR))):
+                check_is_there(cfg.MODEL.WEIGHTS)
+            trainer = Trainer(cfg)
+        resumes = args.resume and trainer.checkpointer.has_checkpoint()
+        with user_errors("--resume" if resumes else "MODEL.WEIGHTS"):
+            trainer.resume_or_load(resume=args.resume)
+    return trainer
 
 
 def _evaluate(args):

@@ -14,7 +14,6 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter
 from detectron2.utils.logger import setup_logger
 
-from ..config import scale_iterations
 from ..data.mapper import build_mapper
 from ..data.preflight import nothing_to_train_on
 from ..detectron2_private import TrainerOfParts, remove_hooks, writers_of
@@ -23,6 +22,7 @@ from .amp import MixedPrecisionTrainer
 from .checkpoint import Checkpointer
 from .coco_evaluation import COCOEvaluator
 from .data_check import check_before_run
+from .defaults import scale_to_processes
 from .hooks import EvaluationWriter, LossWeightLogger
 from .optimizer import build_optimizer
 from .rank_state import RankState
@@ -55,7 +55,7 @@ class Trainer(TrainerOfParts):
             setup_logger(name="alwa_d2")
         check_before_run(cfg, training=True)
         processes = comm.get_world_size()
-        cfg = scale_iterations(self.auto_scale_workers(cfg, processes), cfg)
+        cfg = scale_to_processes(cfg)
         if cfg.SOLVER.IMS_PER_BATCH % processes:
             raise UserError(
                 f"SOLVER.IMS_PER_BATCH: expected a multiple of {processes}, the number of "
