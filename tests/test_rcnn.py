@@ -1,6 +1,7 @@
 """Two-stage models: with weights 1:1 they are Detectron2's; pairs of losses; bad batches."""
 
 import logging
+import math
 
 import pytest
 import torch
@@ -11,12 +12,14 @@ from conftest import BOX_KINDS, DEVICES, assert_stock_loads, random_boxes
 from detectron2 import model_zoo
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
+from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransformLinear
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
 
 from alwa_d2 import add_alwa_config
+from alwa_d2.modeling.box_loss_kind import check_transform, takes_transform
 from alwa_d2.modeling.fast_rcnn import AlwaFastRCNNOutputLayers
 
 NUM_CLASSES = 3
@@ -211,6 +214,32 @@ def test_no_proposals_at_all():
     )
     ours, stock = (make_model("FPN", alwa, **keys) for alwa in (True, False))
     assert_equal(ours, stock, make_batch())
+
+
+@pytest.mark.parametrize("lowest", [-1, 0])
+def test_anchors_of_images_without_boxes_have_the_lowest_label(lowest):
+    """-1, which Detectron2's matcher recommends to leave such images out."""
+    keys = dict(
+        MODEL__RPN__IOU_THRESHOLDS=[0.05, 0.3, 0.7], MODEL__RPN__IOU_LABELS=[lowest, 0, -1, 1]
+    )
+    ours, stock = (make_model("FPN", alwa, **keys) for alwa in (True, False))
+    assert_equal(ours, stock, make_batch([0, 3]))
+
+
+def test_transforms_that_the_kernels_do_not_know_are_refused_or_left():
+    clamped = Box2BoxTransform((1.0, 1.0, 1.0, 1.0), scale_clamp=math.log(4000 / 16))
+    linear = Box2BoxTransformLinear()
+    for transform in (clamped, linear):
+        assert not takes_transform(transform)
+        with pytest.raises(ValueError, match=f"scale_clamp .*, got a {type(transform).__name__}"):
+            check_transform(transform)
+    usual = make_model()
+    assert takes_transform(usual.proposal_generator.box2box_transform)
+    stock = make_model("FPN", False)
+    (predictor,) = [m for m in stock.roi_heads.modules() if type(m) is FastRCNNOutputLayers]
+    predictor.box2box_transform = clamped
+    AlwaFastRCNNOutputLayers.replace_in(stock.roi_heads)
+    assert type(predictor) is FastRCNNOutputLayers
 
 
 @pytest.mark.parametrize("boundary", [0, 16])

@@ -392,3 +392,20 @@ def test_uncertainty_with_tuned_rates():
             gain(stock["50", rate][loss], stock["50", "0.04"][loss]) < 0
             for rate in ("0.08", "0.16")
         )
+
+
+def test_all_methods_at_tuned_rates():
+    cells = read("weighters_tuned", ("weighting", "rate"), range(12, 17))
+    rates, settings = ("0.08", "0.16"), dict.fromkeys(setting for setting, _ in cells)
+    by_rate = {rate: {name: cells[name, rate] for name in settings} for rate in rates}
+    stock = [by_rate[rate]["Fixed 1:1"] for rate in rates]
+    assert row("Fixed 1:1", *map(mean_and_sd, stock), "", "") in WEIGHTERS
+    error, freedom = error_of_differences(by_rate)
+    for setting in settings.keys() - {"Fixed 1:1"}:
+        own = [by_rate[rate][setting] for rate in rates]
+        mean = statistics.fmean(map(gain, own, stock))
+        to_base = as_texts(mean, error / math.sqrt(2), freedom, len(settings) - 1)
+        assert row(setting, *map(mean_and_sd, own), *to_base) in WEIGHTERS, setting
+    inverse = [by_rate[rate]["Inverse 2:1"] for rate in rates]
+    ahead = sum(own[seed] > base[seed] for own, base in zip(inverse, stock) for seed in base)
+    assert f"in {ahead} of ten runs" in WEIGHTERS_TEXT

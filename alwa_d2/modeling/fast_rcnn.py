@@ -3,13 +3,12 @@
 import logging
 
 import torch
-from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from torch import nn
 
 from ..detectron2_private import become
 from ..layers import dense_box_loss
-from .box_loss_kind import check_box_loss_kind
+from .box_loss_kind import check_box_loss_kind, takes_transform
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +37,15 @@ class AlwaFastRCNNOutputLayers(FastRCNNOutputLayers):
         """
         for module in roi_heads.modules():
             is_stock = type(module) is FastRCNNOutputLayers
-            if is_stock and type(module.box2box_transform) is Box2BoxTransform:
+            if is_stock and takes_transform(module.box2box_transform):
                 check_box_loss_kind("ROI_BOX_HEAD", module.box_reg_loss_type)
                 become(module, AlwaFastRCNNOutputLayers)
         for name, module in _box_predictors(roi_heads):
             if type(module) is not AlwaFastRCNNOutputLayers:
                 logger.info(
                     f"roi_heads.{name} is a {type(module).__name__}, not Detectron2's "
-                    "FastRCNNOutputLayers with Box2BoxTransform: it keeps its own losses, which no "
-                    "kernel computes and which have no statistics of each proposal."
+                    "FastRCNNOutputLayers with a usual Box2BoxTransform: it keeps its own losses, "
+                    "which no kernel computes and which have no statistics of each proposal."
                 )
 
     def box_reg_loss(self, proposal_boxes, gt_boxes, pred_deltas, gt_classes):

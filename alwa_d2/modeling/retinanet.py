@@ -9,7 +9,7 @@ from detectron2.modeling.meta_arch import RetinaNet
 from ..layers import dense_box_loss, dense_focal_loss
 from ..weighting import Fixed, LossWeighter
 from .anchors import cat_anchors, keep_anchors_of
-from .box_loss_kind import check_box_loss_kind
+from .box_loss_kind import check_box_loss_kind, check_transform
 from .groups import MakeWeighter, build_one_weighter, check_weighed, make_weighter
 from .labels import labels_by
 from .normalizer import LossNormalizer
@@ -56,6 +56,7 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
         """
         super().__init__(**kwargs)
         check_box_loss_kind("RETINANET", self.box_reg_loss_type)
+        check_transform(self.box2box_transform)
         keep_anchors_of(self.anchor_generator)
         self.loss_weighter = make_weighter("loss_weighter", loss_weighter, PAIR)
         self.loss_weighter.attach(self)

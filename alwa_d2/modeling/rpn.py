@@ -7,7 +7,7 @@ from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, 
 from ..detectron2_private import subsample_labels
 from ..layers import dense_box_loss, dense_focal_loss
 from .anchors import cat_anchors, keep_anchors_of
-from .box_loss_kind import check_box_loss_kind
+from .box_loss_kind import check_box_loss_kind, check_transform
 from .labels import labels_by
 
 
@@ -34,6 +34,7 @@ class AlwaRPN(RPN):
         """
         super().__init__(**kwargs)
         check_box_loss_kind("RPN", self.box_reg_loss_type)
+        check_transform(self.box2box_transform)
         keep_anchors_of(self.anchor_generator)
         self.loss_stats = {}
         self._images = 0  # of the last batch
@@ -59,6 +60,8 @@ class AlwaRPN(RPN):
             self.anchor_matcher, anchors.tensor, gt_instances, background=0, foreground=1
         )
         for label, instances in zip(labels, gt_instances):
+            if len(instances) == 0:  # as Detectron2's matcher labels them, with IOU_LABELS[0]
+                label.fill_(self.anchor_matcher.labels[0])
             if self.anchor_boundary_thresh >= 0:
                 inside = anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
                 label.masked_fill_(~inside, -1)
