@@ -409,3 +409,23 @@ def test_all_methods_at_tuned_rates():
     inverse = [by_rate[rate]["Inverse 2:1"] for rate in rates]
     ahead = sum(own[seed] > base[seed] for own, base in zip(inverse, stock) for seed in base)
     assert f"in {ahead} of ten runs" in WEIGHTERS_TEXT
+
+
+def test_inverse_once_more():
+    """Ten seeds each, paired: a t interval of the differences."""
+    gains = {}
+    for loss, said in (("giou", "GIoU"), ("smooth_l1", "Smooth L1")):
+        base, own = (
+            by_loss("inverse", range(17, 27))[loss][name] for name in ("Fixed 1:1", "Inverse 2:1")
+        )
+        gains[said] = [own[seed] - base[seed] for seed in range(17, 27)]
+        scores = (mean_and_sd(base), mean_and_sd(own))
+        assert row(said, *scores, with_t_interval(gains[said])) in WEIGHTERS
+    both = [statistics.fmean(pair) for pair in zip(*gains.values())]
+    assert f"The mean over both losses is {with_t_interval(both)}." in WEIGHTERS_TEXT
+
+
+def with_t_interval(gains):
+    mean = statistics.fmean(gains)
+    reach = t.ppf(0.975, len(gains) - 1) * statistics.stdev(gains) / math.sqrt(len(gains))
+    return f"{mean:+.1f} ({mean - reach:+.1f} to {mean + reach:+.1f})"

@@ -172,6 +172,7 @@ def test_our_own_sweeps(path, registered):
     seeds |= dict.fromkeys(best, [2, 3, 4, 5, 6])  # the seeds of `best` in weighters.yaml
     seeds |= dict.fromkeys(("rising", "uncertainty"), [7, 8, 9, 10, 11])  # that chose nothing
     seeds["weighters_tuned"] = [12, 13, 14, 15, 16]
+    seeds["inverse"] = list(range(17, 27))
     assert spec.seeds == seeds.get(path.stem, [0, 1, 2])
     assert all(map(spec.baseline_of, spec.cells))
     runs = make_runs(spec)
@@ -180,10 +181,14 @@ def test_our_own_sweeps(path, registered):
     assert os.path.relpath(spec.output) == os.path.join("output", "sweeps", path.stem)
 
 
+BEGUN = {"weighters_two_stage"}  # sweeps of which some runs are still to be made
+
+
 @pytest.mark.parametrize(
     "name",
-    ["bccd", "many_classes", "table1", "table2", "rising"]
-    + ["weighters", "weighters_best", "weighters_rates", "learning_rate", "uncertainty"],
+    [*BEGUN, "bccd", "many_classes", "table1", "table2", "rising"]
+    + ["weighters", "weighters_best", "weighters_rates", "learning_rate", "uncertainty"]
+    + ["weighters_tuned", "inverse"],
 )
 def test_published_results_are_found_by_their_hashes(name):
     """--results docs/results/NAME.csv must find every run, whatever became of code and configs."""
@@ -200,7 +205,7 @@ def test_published_results_are_found_by_their_hashes(name):
     hint = "has the config a new key, or another default? config.py has HASHED_KEYS for the former"
     labels = dict(runs)
     assert published.keys() <= labels.keys(), hint
-    if not name.endswith("_best"):  # which has only the best cells
+    if not name.endswith("_best") and name not in BEGUN:  # the former has only the best cells
         assert len(published) == len(labels)
     for digest, row in published.items():
         assert labels[digest].items() <= row.items()
