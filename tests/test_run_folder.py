@@ -171,10 +171,12 @@ def test_a_start_that_came_to_nothing_is_no_training(tmp_path):
     setup(arguments(tmp_path))
 
 
-def test_a_finished_training_is_not_resumed(finished):
+def test_a_finished_training_is_not_resumed(finished, capsys):
     before = files(finished)
     with pytest.raises(NothingToTrain, match="nothing left to train, 3 of SOLVER.MAX_ITER 3"):
         setup(arguments(finished, resume=True))
+    assert train_model(arguments(finished, resume=True)) is None  # and is no error
+    assert "nothing left to train" in capsys.readouterr().out
     assert files(finished) == before
     assert setup(arguments(finished, "SOLVER.MAX_ITER", 4, resume=True)).SOLVER.MAX_ITER == 4
 

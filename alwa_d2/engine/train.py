@@ -32,23 +32,25 @@ def train_model(args):
     """
     if args.eval_only:
         return _evaluate(args)
-    try:
-        trainer = _begin(args)
-    except NothingToTrain as done:
-        if comm.is_main_process():
-            print(done)
+    trainer = _begin(args)
+    if trainer is None:
         return None
     trainer.train()
     return last_results(trainer) if comm.is_main_process() else None
 
 
 def _begin(args):
-    """The trainer, ready for its first iteration."""
+    """The trainer, ready for its first iteration; None where all have been done."""
     with user_errors():
         cfg = setup_cfg(args.config_file, args.opts)
     with keeps_config(Path(cfg.OUTPUT_DIR)):
         with user_errors():
-            cfg = set_up_run(cfg, args)
+            try:
+                cfg = set_up_run(cfg, args)
+            except NothingToTrain as done:
+                if comm.is_main_process():
+                    print(done)
+                return None
             Trainer.check_train_sets(cfg)
             if not (args.resume and last_checkpoint(Path(cfg.OUTPUT_DIR))):
                 check_is_there(cfg.MODEL.WEIGHTS)
