@@ -59,9 +59,10 @@ class AlwaRPN(RPN):
         labels, boxes, _ = labels_by(
             self.anchor_matcher, anchors.tensor, gt_instances, background=0, foreground=1
         )
+        lowest = self.anchor_matcher.labels[0]  # which Detectron2 gives where there is no box
         for label, instances in zip(labels, gt_instances):
-            if len(instances) == 0:  # as Detectron2's matcher labels them, with IOU_LABELS[0]
-                label.fill_(self.anchor_matcher.labels[0])
+            if len(instances) == 0 and lowest != 0:
+                label.fill_(lowest)
             if self.anchor_boundary_thresh >= 0:
                 inside = anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
                 label.masked_fill_(~inside, -1)
