@@ -190,6 +190,11 @@ def get_key(cfg: Any, key: str) -> Any:
     return cfg
 
 
+def _set_key(cfg: Any, key: str, value: Any) -> None:
+    parent, _, name = key.rpartition(".")
+    get_key(cfg, parent)[name] = value
+
+
 def dump_for_hash(cfg: Any) -> str:
     """
     A config as text, from which the hash of a run is made.
@@ -224,14 +229,12 @@ def scale_iterations(scaled: Any, cfg: Any) -> Any:
     said = []
     for key in ("SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD"):  # 0 would be an error, or never
         if get_key(cfg, key) > 0 and get_key(scaled, key) == 0:
-            parent, _, name = key.rpartition(".")
-            get_key(result, parent)[name] = 1
+            _set_key(result, key, 1)
     for key, least in ITERATION_KEYS.items():
         old = get_key(cfg, key)
         new = _scale(old, before / after, least)
         if new != old:
-            parent, _, name = key.rpartition(".")
-            get_key(result, parent)[name] = new
+            _set_key(result, key, new)
             said.append(f"{key} {new} for {old}")
     if said:
         logger.info(

@@ -43,10 +43,10 @@ def test_demo_refuses_a_folder_of_other_things(tmp_path, capsys):
     assert error.startswith(f"alwa-d2 demo: --output: {tmp_path} holds other things")
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
     assert main(["demo", "--output", str(tmp_path / "thesis.txt")]) == 2
+    assert "expected a folder, got the file" in capsys.readouterr().err
     (tmp_path / "config.yaml").write_text("url: http://example.org")
     assert main(["demo", "--output", str(tmp_path)]) == 2
     assert (tmp_path / "config.yaml").exists()
-    assert "expected a folder, got the file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
