@@ -1,0 +1,211 @@
+"""The tables of docs/results/weighters.md, computed anew from the scores of the runs beside it."""
+
+import math
+import statistics
+
+from conftest import REPO
+from published import (
+    as_texts,
+    by_loss,
+    differences,
+    error_of_differences,
+    gain,
+    mean_and_sd,
+    read,
+    row,
+    with_t_interval,
+)
+from scipy.stats import t
+
+PAGE = (REPO / "docs" / "results" / "weighters.md").read_text(encoding="utf-8")
+TEXT = " ".join(PAGE.split())  # of sentences, wherever their lines end
+
+
+def best_settings(cells):
+    """Of each method the setting with the highest mean; the first of equals."""
+    best = {}
+    for setting, cell in cells.items():
+        method = setting.split()[0]
+        if method not in best or gain(cell, cells[best[method]]) > 0:
+            best[method] = setting
+    return set(best.values())
+
+
+def test_the_comparison_of_weighters():
+    """Of each method the setting that was best on two seeds, on five others."""
+    first, second = by_loss("weighters", (0, 1)), by_loss("weighters_best", range(2, 7))
+    assert [len(cells) for cells in first.values()] == [63, 63]
+    for loss, cells in second.items():
+        assert cells.keys() == best_settings(first[loss]) | {"Fixed 1:1"}
+    error, freedom = error_of_differences(second)
+    rows = freedom // 4
+    assert f"for the {rows} rows of both tables" in PAGE
+    for loss, cells in second.items():
+        base = cells["Fixed 1:1"]
+        for setting, cell in cells.items():
+            scores = [setting, mean_and_sd(first[loss][setting]), mean_and_sd(cell)]
+            to_base = differences(cell, base, error, freedom) if cell is not base else ("", "")
+            assert row(*scores, *to_base) in PAGE, (loss, setting)
+    # Settings that were ahead with both losses; the mean of two gains has half the variance of one.
+    both = set.intersection(*(set(cells) for cells in second.values())) - {"Fixed 1:1"}
+    gains = {
+        setting: [gain(cells[setting], cells["Fixed 1:1"]) for cells in second.values()]
+        for setting in both
+    }
+    alone, together = (
+        t.ppf(1 - tail, freedom) * error / math.sqrt(2) for tail in (0.025, 0.025 / 10)
+    )
+    ahead = {setting for setting in both if statistics.fmean(gains[setting]) > alone}
+    assert ahead == {"Inverse 2:1", "Schedule cls 0.5 to 1 in 200", "CoV decay 0.99"}
+    for setting in ahead:
+        assert statistics.fmean(gains[setting]) < together
+        assert " and ".join(f"{x:+.1f}" for x in gains[setting]) in TEXT
+    assert f"(±{alone:.1f})" in PAGE and f"(±{together:.1f})" in PAGE
+
+
+def test_a_rising_classification_weight_on_new_seeds():
+    names = {
+        "1:1": "1:1, warm-up 50",
+        "1:1, warm-up 200": "1:1, warm-up 200",
+        "cls 0.5 to 1 in 200": "classification weight 0.5 to 1 in 200",
+        "cls 0.25 to 1 in 200": "classification weight 0.25 to 1 in 200",
+        "box 0.5 to 1 in 200": "box weight 0.5 to 1 in 200",
+        "both 0.5 to 1 in 200": "both weights 0.5 to 1 in 200",
+    }
+    losses = by_loss("rising", range(7, 12))
+    error, freedom = error_of_differences(losses)
+    for loss, said in (("giou", "GIoU"), ("smooth_l1", "Smooth L1")):
+        base = losses[loss]["1:1"]
+        assert row(said, names["1:1"], mean_and_sd(base), "", "") in PAGE
+        for setting in list(names)[1:]:
+            cell = losses[loss][setting]
+            cells = (mean_and_sd(cell), *differences(cell, base, error, freedom))
+            assert row(said, names[setting], *cells) in PAGE, (loss, setting)
+    for setting, text in (
+        (
+            "cls 0.25 to 1 in 200",
+            "by {} points in the mean over both losses (alone {}; for all five settings {})",
+        ),
+        ("1:1, warm-up 200", "gained {} ({}; {})"),
+    ):
+        mean = statistics.fmean(gain(cells[setting], cells["1:1"]) for cells in losses.values())
+        alone, together = as_texts(mean, error / math.sqrt(2), freedom, len(names) - 1)
+        alone = alone.partition("(")[2].rstrip(")")
+        assert text.format(f"{mean:.1f}", alone, together) in TEXT
+    slow = "cls 0.25 to 1 in 200"
+    assert all(c[slow][seed] > c["1:1"][seed] for c in losses.values() for seed in c[slow])
+
+
+def test_a_rising_classification_weight_over_all_ten_seeds():
+    gains = []
+    for name, seeds, setting, base in (
+        ("weighters_best", range(2, 7), "Schedule cls 0.5 to 1 in 200", "Fixed 1:1"),
+        ("rising", range(7, 12), "cls 0.5 to 1 in 200", "1:1"),
+    ):
+        losses = by_loss(name, seeds)
+        gains += [
+            statistics.fmean(cells[setting][seed] - cells[base][seed] for cells in losses.values())
+            for seed in seeds
+        ]
+    mean, reach = statistics.fmean(gains), t.ppf(0.975, 9) * statistics.stdev(gains) / math.sqrt(10)
+    assert f"the mean is {mean:+.1f} ({mean - reach:+.1f} to {mean + reach:+.1f})" in TEXT
+
+
+def test_weights_1_1_over_all_twelve_seeds():
+    first, second = by_loss("weighters", (0, 1)), by_loss("weighters_best", range(2, 7))
+    third = by_loss("rising", range(7, 12))["giou"]["1:1"]
+    scores = first["giou"]["Fixed 1:1"] | second["giou"]["Fixed 1:1"] | third
+    assert sorted(scores) == list(range(12))
+    assert f"(0 to 11) have {statistics.fmean(scores.values()):.1f}" in TEXT
+
+
+def test_the_best_few_at_other_learning_rates():
+    cells = read("weighters_rates", ("weighting", "rate"), range(2, 7))
+    rates, settings = ("0.02", "0.04", "0.08"), dict.fromkeys(setting for setting, _ in cells)
+    by_rate = {rate: {name: cells[name, rate] for name in settings} for rate in rates}
+    # The runs at 0.04 chose the settings.
+    error, freedom = error_of_differences({rate: by_rate[rate] for rate in ("0.02", "0.08")})
+    stock = [statistics.fmean(by_rate[rate]["Fixed 1:1"].values()) for rate in rates]
+    assert row("Fixed 1:1", *(f"{mean:.1f}" for mean in stock), "", "") in PAGE
+    assert f"its AP is {stock[2] - stock[1]:.1f} points higher" in PAGE
+    for setting in settings.keys() - {"Fixed 1:1"}:
+        gains = [gain(c[setting], c["Fixed 1:1"]) for c in by_rate.values()]
+        scores = [f"{mean + more:.1f} ({more:+.1f})" for mean, more in zip(stock, gains)]
+        mean = (gains[0] + gains[2]) / 2
+        to_base = as_texts(mean, error / math.sqrt(2), freedom, len(settings) - 1)
+        assert row(setting, *scores, *to_base) in PAGE, setting
+        assert mean < gains[1]
+
+
+def test_uncertainty_with_tuned_rates():
+    cells = read("uncertainty", ("box loss", "warm-up", "rate", "weighting"), range(7, 12))
+    plans = [(warm_up, rate) for warm_up in ("50", "200") for rate in ("0.04", "0.08", "0.16")]
+    names = ("1:1", "Uncertainty")
+    both = {
+        (loss, *plan): {name: cells[(loss, *plan, name)] for name in names}
+        for loss in ("giou", "smooth_l1")
+        for plan in plans
+    }
+    error, freedom = error_of_differences(both)
+    gains = {}
+    for (loss, *plan), found in both.items():
+        base, own = found["1:1"], found["Uncertainty"]
+        gains[(loss, *plan)] = gain(own, base)
+        to_base = as_texts(gains[(loss, *plan)], error, freedom, len(both))
+        scores = (mean_and_sd(base), mean_and_sd(own))
+        said = {"giou": "GIoU", "smooth_l1": "Smooth L1"}[loss]
+        assert row(said, *plan, *scores, *to_base) in PAGE, (loss, plan)
+    mean, _ = as_texts(statistics.fmean(gains.values()), error / math.sqrt(len(gains)), freedom, 1)
+    assert f"The mean of the twelve differences is {mean}." in TEXT
+    # Which rate and warm-up are best for 1:1 in the mean over both losses.
+    stock = {
+        plan: {loss: both[(loss, *plan)]["1:1"] for loss in ("giou", "smooth_l1")} for plan in plans
+    }
+    means = {
+        plan: statistics.fmean(statistics.fmean(cell.values()) for cell in found.values())
+        for plan, found in stock.items()
+    }
+    assert max(means, key=means.get) == ("200", "0.08")
+    more, _ = zip(
+        *(
+            as_texts(gain(cell, stock["50", "0.04"][loss]), error, freedom, 1)
+            for loss, cell in stock["200", "0.08"].items()
+        )
+    )
+    assert f"higher by {more[0]} with GIoU, and {more[1]} with Smooth L1" in TEXT
+    for loss in ("giou", "smooth_l1"):
+        assert all(
+            gain(stock["50", rate][loss], stock["50", "0.04"][loss]) < 0
+            for rate in ("0.08", "0.16")
+        )
+
+
+def test_all_methods_at_tuned_rates():
+    cells = read("weighters_tuned", ("weighting", "rate"), range(12, 17))
+    rates, settings = ("0.08", "0.16"), dict.fromkeys(setting for setting, _ in cells)
+    by_rate = {rate: {name: cells[name, rate] for name in settings} for rate in rates}
+    stock = [by_rate[rate]["Fixed 1:1"] for rate in rates]
+    assert row("Fixed 1:1", *map(mean_and_sd, stock), "", "") in PAGE
+    error, freedom = error_of_differences(by_rate)
+    for setting in settings.keys() - {"Fixed 1:1"}:
+        own = [by_rate[rate][setting] for rate in rates]
+        mean = statistics.fmean(map(gain, own, stock))
+        to_base = as_texts(mean, error / math.sqrt(2), freedom, len(settings) - 1)
+        assert row(setting, *map(mean_and_sd, own), *to_base) in PAGE, setting
+    inverse = [by_rate[rate]["Inverse 2:1"] for rate in rates]
+    ahead = sum(own[seed] > base[seed] for own, base in zip(inverse, stock) for seed in base)
+    assert f"in {ahead} of ten runs" in TEXT
+
+
+def test_inverse_once_more():
+    """Ten seeds each, paired: a t interval of the differences."""
+    gains = {}
+    for loss, said in (("giou", "GIoU"), ("smooth_l1", "Smooth L1")):
+        base, own = (
+            by_loss("inverse", range(17, 27))[loss][name] for name in ("Fixed 1:1", "Inverse 2:1")
+        )
+        gains[said] = [own[seed] - base[seed] for seed in range(17, 27)]
+        scores = (mean_and_sd(base), mean_and_sd(own))
+        assert row(said, *scores, with_t_interval(gains[said])) in PAGE
+    both = [statistics.fmean(pair) for pair in zip(*gains.values())]
+    assert f"The mean over both losses is {with_t_interval(both)}." in TEXT
