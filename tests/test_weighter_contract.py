@@ -20,6 +20,10 @@ from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_mo
 
 from alwa_d2.weighting import LOSS_WEIGHTER_REGISTRY
 
+sys.path.append(str(REPO / "examples"))
+with mock.patch.object(LOSS_WEIGHTER_REGISTRY, "_add", side_effect=lambda cls: cls):
+    from own_weighter import InverseRoot  # which no other test is to find in the registry
+
 PAIR = ("loss_cls", "loss_box_reg")
 # Short windows, and weights that are not 1: twelve iterations must be enough for all that happens.
 OPTIONS = {
@@ -34,6 +38,7 @@ OPTIONS = {
 VARIANTS = {
     "ALWA authors": ("ALWA", {"interval": 3, "rule": "authors", "detrend": True, "smoothing": 0.5}),
     "CoV decayed": ("CoV", {"decay": 0.9}),
+    "a user's own": ("InverseRoot", {}),
     "Inverse geometric": ("Inverse", {"form": "geometric"}),
     "Inverse softmax": ("Inverse", {"form": "softmax"}),
     "SelfBalance period": ("SelfBalance", {"period": 3}),
@@ -43,6 +48,7 @@ CASES = {
     **{name: (name, OPTIONS.get(name, {})) for name, _ in LOSS_WEIGHTER_REGISTRY},
     **VARIANTS,
 }
+METHODS = {**dict(LOSS_WEIGHTER_REGISTRY), "InverseRoot": InverseRoot}
 ITERATIONS = 12
 
 
@@ -53,7 +59,7 @@ class Detector(nn.Module):
         super().__init__()
         name, options = CASES[case]
         self.shared = nn.Parameter(torch.tensor([1.0, 2.0, -1.0], dtype=torch.float64))
-        self.weighter = LOSS_WEIGHTER_REGISTRY.get(name)(*PAIR, **options)
+        self.weighter = METHODS[name](*PAIR, **options)
         self.weighter.attach(self)
 
     def losses(self, batch):
@@ -353,7 +359,7 @@ def test_reads_nothing_on_the_host(case, device):
 PROCESSES = """
 import json, sys
 import torch, torch.distributed as dist, torch.multiprocessing as mp
-from test_weighter_contract import CASES, Detector, batches, optimizer_of
+from test_weighter_contract import CASES, PAIR, Detector, batches, optimizer_of
 
 def main(rank, store):
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
@@ -371,12 +377,20 @@ def main(rank, store):
             sizes.clear()
             if rank and i == 7:
                 batch = batch * torch.tensor([[1.0], [0.0]])  # no box loss here
+            losses = model.losses(batch)
+            norms = []
+            if case == "GradNorm":
+                norms = [model.weighter._norm(losses[key]).item() for key in PAIR]
+            losses = [losses[key].item() for key in PAIR]
             weighted = ddp(batch)
             optimizer.zero_grad()
             sum(weighted.values()).backward()
             optimizer.step()
             weights = [x.item().hex() for x in model.weighter.weights.values()]
-            rows.append({"weights": weights, "sizes": list(sizes), "loss": weighted["loss_cls"].item()})
+            rows.append({
+                "weights": weights, "sizes": list(sizes), "loss": weighted["loss_cls"].item(),
+                "losses": losses, "norms": norms,
+            })
         result[case] = rows
     open(f"{store}_{rank}.json", "w").write(json.dumps(result))
     dist.destroy_process_group()
@@ -399,14 +413,39 @@ def two_processes(tmp_path_factory):
     return [json.loads((folder / f"store_{rank}.json").read_text()) for rank in (0, 1)]
 
 
+WINDOW = 3
+WINDOWED = {name for name, (_, options) in CASES.items() if WINDOW in options.values()}
+ALONE = {"Fixed", "RLW", "Schedule", "Uncertainty", "Uncertainty revised"}
+STATELESS = {"Fixed"}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("Uncertainty")])
+def test_processes_weigh_as_one_that_has_the_mean_of_their_losses(case, two_processes):
+    """In GradNorm also that of their gradients' norms."""
+    weighter = Detector(case).weighter
+    for one, other in zip(*(rows[case] for rows in two_processes), strict=True):
+        losses, norms = (
+            torch.tensor([one[name], other[name]], dtype=torch.float64).mean(0).unbind()
+            for name in ("losses", "norms")
+        )
+        with mock.patch.object(weighter, "_norm", side_effect=norms, create=True):
+            weighter(dict(zip(PAIR, losses)))
+        got = [float.fromhex(x) for x in one["weights"]]
+        assert got == pytest.approx([float(x) for x in weighter.weights.values()], rel=1e-9)
+
+
 def test_processes_have_the_same_weights_by_few_small_collectives(case, two_processes):
     first, second = (rows[case] for rows in two_processes)
     interval = OPTIONS.get(CASES[case][0], {}).get("interval", 0)
     for i, (one, other) in enumerate(zip(first, second, strict=True)):
         assert one["weights"] == other["weights"], i
         assert one["loss"] != other["loss"]
-        # The comparison of states, in the first step; then at most one, of few numbers.
-        assert len(one["sizes"]) <= (2 if i == 0 else 1)
+        # The comparison of states, in the first step; then one, of few numbers, or none.
+        count = len(one["sizes"]) - (i == 0 and case not in STATELESS)
+        if case in WINDOWED:
+            assert count == ((i + 1) % WINDOW == 0)
+        else:
+            assert count == (case not in ALONE)
         assert i == 0 or sum(one["sizes"]) <= max(4, 2 * interval)
     if case != "Fixed":
         assert len({tuple(row["weights"]) for row in first}) > 1

@@ -121,6 +121,10 @@ def test_schedule_is_piecewise_linear():
         weighted = weighter(losses(2.0, 3.0, 5.0))
         assert float(weighted["loss_cls"]) == pytest.approx(2 * expected["loss_cls"])
     assert int(weighter.iteration) == 40
+    ends_at_0 = Schedule(points={"loss_cls": [(0, 0.9), (7, 0.0)]})
+    for _ in range(8):
+        ends_at_0(losses(1.0, 1.0))
+    assert float(ends_at_0.weights["loss_cls"]) == 0
     assert "loss_cls 1 at 0, 0.5 at 10, 2 at 30" in repr(weighter)
     assert weighter.reset() and not weighter.reset() and floats(weighter.weights)["loss_cls"] == 1
 
@@ -219,6 +223,16 @@ def test_accumulated_batches_count_as_one_iteration():
     assert floats(micro.weights)["loss_cls"] != 1
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(micro.state_dict()[name], value, rtol=1e-14, atol=0)
+
+
+def test_the_mean_over_many_batches_is_wide():
+    weighter = Fixed(*KEYS[:2])
+    weighter.auto_step = False
+    for value in [1.0] + 127 * [1.2]:
+        weighter({key: torch.tensor(value, dtype=torch.bfloat16) for key in KEYS[:2]})
+    rounded = float(torch.tensor(1.2, dtype=torch.bfloat16))
+    mean = floats(weighter.observed[0])["loss_cls"]
+    assert mean == pytest.approx((1 + 127 * rounded) / 128, rel=1e-12)
 
 
 def test_losses_computed_twice_for_a_checkpointed_forward_count_once():

@@ -74,6 +74,39 @@ def test_the_sum_is_kept_whichever_losses_are_present(weights, present, sum_to, 
     assert float(got.sum()) == pytest.approx(sum_to or 3)
 
 
+@pytest.mark.parametrize(
+    "method, options",
+    [
+        (DWA, {"window": 3}),
+        (CoV, {}),
+        (RLW, {}),
+        (FAMO, {}),
+        (Inverse, {}),
+        (Inverse, {"form": "softmax"}),
+    ],
+)
+def test_the_sum_is_what_was_asked_for_in_every_iteration(method, options):
+    weighter = method(*KEYS, sum_to=5, **options)
+    assert run(weighter, falling(12)).sum(1) == pytest.approx(np.full(12, 5.0))
+    if weighter.reset():
+        assert sum(weights_of(weighter)) == pytest.approx(5)
+
+
+def test_the_geometric_mean_is_scaled_as_a_whole():
+    rows = falling(3)
+    used = run(Inverse(*KEYS, form="geometric", sum_to=5), rows)
+    assert used == pytest.approx(run(Inverse(*KEYS, form="geometric"), rows) * 5 / 3)
+
+
+@pytest.mark.parametrize("method", [SelfBalance, FAMO, Inverse])
+def test_losses_below_1e_4_count_as_that(method):
+    tiny, small = method(*KEYS), method(*KEYS)
+    for row in ([1e-30, 1.0, 1e-6], [0.5, 1e-12, 2.0], [1.0, 1.0, 1.0]):
+        tiny(losses(row))
+        small(losses(np.maximum(row, 1e-4)))
+        assert weights_of(tiny) == weights_of(small)
+
+
 # --- ALWA's options -------------------------------------------------------------------------------
 
 # Weights at the ends of five windows, as they were before there were options.
@@ -292,9 +325,7 @@ def test_dwa(window):
         expected = np.ones(3) / 3
         if number >= 2:
             expected = softmax(means[number - 1] / means[number - 2] / 0.5)
-        # The weights before the first window's end are 1.
-        expected = np.ones(3) if number == 0 else 2 * expected
-        assert block == pytest.approx(np.broadcast_to(expected, block.shape))
+        assert block == pytest.approx(np.broadcast_to(2 * expected, block.shape))
 
 
 def test_dwa_counts_an_absent_loss_as_unmoved():
@@ -371,6 +402,18 @@ def test_famo_equals_autograd_and_pytorchs_adam():
     assert not np.allclose(logits.detach(), 0)
 
 
+def test_famo_learns_from_the_mean_of_an_iterations_batches():
+    batches, whole = FAMO(*KEYS), FAMO(*KEYS)
+    batches.auto_step = False
+    for row in falling(6):
+        for factor in (0.5, 2.0, 0.5):
+            batches(losses(row * factor))
+        batches.step()
+        whole(losses(row))
+    assert batches.logits.tolist() == pytest.approx(whole.logits.tolist(), rel=1e-12)
+    assert batches.logits.any()
+
+
 def test_famo_takes_an_absent_loss_as_unmoved():
     weighter = FAMO(*KEYS)
     run(weighter, [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
@@ -401,6 +444,39 @@ def test_gradnorm_equals_numpy():
             weights = np.maximum(weights - 0.025 * np.sign(weights * norms - target) * norms, 0.01)
             weights = weights * 3 / weights.sum()
     assert weights_of(weighter) == pytest.approx(weights) and not np.allclose(weights, 1)
+
+
+def test_gradnorm_takes_all_shared_parameters_as_one_vector():
+    """Norms 3 and 4 are 5 together; the loss that one of them has no part in counts as well."""
+    a, b = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (1.0, 2.0))
+    weighter = GradNorm("x", "y", shared=[a, b])
+    weighter({"x": 3 * a + 4 * b, "y": 7 * b})
+    assert weighter._norms.tolist() == [5, 7]
+
+
+def test_gradnorm_learns_from_the_mean_of_an_iterations_batches():
+    v = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    weighter = GradNorm("x", "y", shared=[v])
+    weighter.auto_step = False
+    for factor in (1.0, 2.0, 6.0):
+        weighter({"x": factor * v, "y": 2 * v})
+    weighter.step()
+    assert weighter._norms.tolist() == [3, 2]
+    assert weighter.first_losses.tolist() == [3, 2]
+
+
+def test_gradnorm_without_a_loss():
+    """It does not enter the first losses' means, and later no weight changes."""
+    v = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    weighter = GradNorm("x", "y", window=2, shared=[v])
+    for factors in ((2.0, 1.0), (0.0, 3.0), (4.0, 5.0)):
+        weighter({key: factor * v for key, factor in zip("xy", factors)})
+    assert weighter.first_losses.tolist() == [3, 2] and weights_of(weighter) == [1, 1]
+    weighter({"x": 0 * v, "y": 9 * v})
+    assert weights_of(weighter) == [1, 1]
+    weighter({"x": 3 * v, "y": 9 * v})
+    assert weights_of(weighter) != [1, 1]
+    assert "with a partial backward for each loss" in weighter.settings()
 
 
 def test_gradnorm_needs_parameters():

@@ -7,6 +7,7 @@ from .cov import CoV
 from .dwa import DWA
 from .famo import FAMO
 from .fixed import Fixed
+from .following import Following, is_present
 from .gradnorm import GradNorm
 from .inverse import Inverse
 from .registry import LOSS_WEIGHTER_REGISTRY
@@ -22,6 +23,7 @@ __all__ = [
     "DWA",
     "FAMO",
     "Fixed",
+    "Following",
     "GradNorm",
     "Inverse",
     "LOSS_WEIGHTER_REGISTRY",
@@ -33,6 +35,7 @@ __all__ = [
     "Uncertainty",
     "begins_anew",
     "build_loss_weighter",
+    "is_present",
     "scale_to_sum",
     "weighter_class",
     "weighters_of",

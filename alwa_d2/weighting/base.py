@@ -187,7 +187,9 @@ class LossWeighter(HasMethodId):
         self._batches = 1 if self.auto_step else self._batches + 1
         if self._batches > 1:
             mean = self._seen()
-            seen = {key: mean[key] + (x - mean[key]) / self._batches for key, x in seen.items()}
+            seen = {
+                key: mean[key] + (x.double() - mean[key]) / self._batches for key, x in seen.items()
+            }
         self.observed = (seen, stats)
 
     def _seen(self) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ class CoV(Following):
     """
     Each loss is divided by its mean so far; its weight is the standard deviation of these ratios by
     their mean, over all iterations so far (Welford), or with older ones counting less and less.
-    A loss that was seen less than twice has the mean weight; 1 at first.
+    A loss that was seen less than twice has the mean weight.
 
     An iteration's weights come from the iterations before it. One in which a loss is not present
     (see :func:`is_present`) leaves that loss's figures as they are.
@@ -45,9 +45,8 @@ class CoV(Following):
         Raises:
             ValueError: another type or value
         """
-        super().__init__(*keys, interval=1, process_group=process_group)
+        super().__init__(*keys, interval=1, sum_to=sum_to, process_group=process_group)
         self.decay = number(f"decay ({KEY}.DECAY)", decay, least=0, below=1)
-        self.sum_to = number(f"sum_to ({SUM_KEY})", sum_to, least=0)
         self.register_buffer("seen", self._vector(0.0))  # iterations in which a loss was present
         self.register_buffer("mean_loss", self._vector(0.0))
         self.register_buffer("mean_ratio", self._vector(0.0))  # of the ratios

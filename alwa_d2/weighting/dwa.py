@@ -18,7 +18,7 @@ KEY = "MODEL.LOSS_WEIGHTER.DWA"
 class DWA(Following):
     """
     Larger weights for losses that fall more slowly: softmax(r / T), where r is a loss's mean over a
-    window by that over the window before, both unweighted. 1 until two windows have ended.
+    window by that over the window before, both unweighted. Equal until two windows have ended.
 
     The paper's epoch is a window of iterations here. A loss that was not present in a window (see
     :func:`is_present`) has r = 1, as if it had not moved, and is compared with its last mean when
@@ -47,9 +47,8 @@ class DWA(Following):
             ValueError: another type or value
         """
         window = whole(f"window ({KEY}.WINDOW)", window, least=1)
-        super().__init__(*keys, interval=window, process_group=process_group)
+        super().__init__(*keys, interval=window, sum_to=sum_to, process_group=process_group)
         self.temperature = number(f"temperature ({KEY}.TEMPERATURE)", temperature, above=0)
-        self.sum_to = number(f"sum_to ({SUM_KEY})", sum_to, least=0)
         # The last mean that was there; NaN before there is one.
         self.register_buffer("previous", self._vector(torch.nan))
 

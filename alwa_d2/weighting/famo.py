@@ -53,10 +53,9 @@ class FAMO(Following):
         Raises:
             ValueError: another type or value
         """
-        super().__init__(*keys, interval=0, process_group=process_group)
+        super().__init__(*keys, interval=0, sum_to=sum_to, process_group=process_group)
         self.lr = number(f"lr ({KEY}.LR)", lr, least=0)
         self.decay = number(f"decay ({KEY}.DECAY)", decay, least=0)
-        self.sum_to = number(f"sum_to ({SUM_KEY})", sum_to, least=0)
         self.register_buffer("logits", self._vector(0.0))
         self.register_buffer("moments", torch.zeros(2, len(self.keys), dtype=torch.float64))
         self.register_buffer("updates", torch.zeros((), dtype=torch.float64))

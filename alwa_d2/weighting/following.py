@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from .base import LossWeighter
+from .options import number
 from .processes import Group, average
 
 logger = logging.getLogger(__name__)
 
-# Smaller losses count as this where one is divided by them: weights stay below 1e4 times another
-# loss, which float16 holds, whose largest number is 65504.
+# Smaller losses count as this where weights divide by losses, so that no weight is infinite.
 FLOOR = 1e-4
 SUM_KEY = "MODEL.LOSS_WEIGHTER.SUM_TO"
 
@@ -50,7 +50,8 @@ class Following(LossWeighter):
     With an interval of C iterations these are means over windows of so many, and new weights act
     from the next iteration on: they are known before the losses. With interval 0 the weights of an
     iteration follow from its own losses, before these are weighed, without a gradient. Either way
-    the processes average n numbers, in one collective: at a window's end, or for each batch.
+    the processes average n numbers, in one collective: at a window's end, or for each batch. All
+    weights are `sum_to` / n at first (0: 1).
     """
 
     rank_buffers: tuple[str, ...] = ()
@@ -58,16 +59,22 @@ class Following(LossWeighter):
     total: Tensor
     slot: Tensor
 
-    def __init__(self, *keys: str, interval: int, process_group: Group = None) -> None:
+    def __init__(
+        self, *keys: str, interval: int, sum_to: float = 0, process_group: Group = None
+    ) -> None:
         super().__init__(*keys, process_group=process_group)
+        self.sum_to = number(f"sum_to ({SUM_KEY})", sum_to, least=0)
         self.interval = interval
         self.known_before = interval > 0
-        self.register_buffer("weight_vector", self._vector(1.0))  # in force, or the last ones
+        self.register_buffer("weight_vector", self._vector(self._first()))  # in force, or the last
         self._count = 0  # host copy of slot
         if interval:
             self.rank_buffers = ("total",)
             self.register_buffer("total", self._vector(0.0))  # this process's, of this window
             self.register_buffer("slot", torch.zeros((), dtype=torch.int64))  # iterations in it
+
+    def _first(self) -> float:
+        return self.sum_to / len(self.keys) or 1.0
 
     def _vector(self, value: float) -> Tensor:
         return torch.full((len(self.keys),), value, dtype=torch.float64)
@@ -112,7 +119,10 @@ class Following(LossWeighter):
 
     def _fresh(self) -> dict[str, float]:
         """Buffer -> its value before a training."""
-        return {"weight_vector": 1.0, **({"total": 0.0, "slot": 0} if self.interval else {})}
+        return {
+            "weight_vector": self._first(),
+            **({"total": 0.0, "slot": 0} if self.interval else {}),
+        }
 
     def reset(self) -> bool:
         before = [getattr(self, name).clone() for name in self._fresh()]

@@ -59,10 +59,9 @@ class Inverse(Following):
         Raises:
             ValueError: anything else
         """
-        super().__init__(*keys, interval=0, process_group=process_group)
+        super().__init__(*keys, interval=0, sum_to=sum_to, process_group=process_group)
         self.form = one_of(f"form ({KEY}.FORM)", form, FORMS)
         self.temperature = number(f"temperature ({KEY}.TEMPERATURE)", temperature, above=0)
-        self.sum_to = number(f"sum_to ({SUM_KEY})", sum_to, least=0)
         where = f"target ({KEY}.TARGET)"
         shares = for_each(where, target or {}, self.keys, _is_share, "a finite number above 0")
         self._shares = [float(shares.get(key, 1)) for key in self.keys]

@@ -120,7 +120,8 @@ class Schedule(LossWeighter):
     @property
     def weights(self) -> dict[str, Tensor]:
         passed = (self.iteration - self._starts).clamp(min=0).minimum(self._lengths)
-        weights = self._first + (passed * self._slopes).sum(1)
+        # Rounding must not take a weight below 0.
+        weights = (self._first + (passed * self._slopes).sum(1)).clamp(min=0)
         return dict(zip(self.keys, weights.unbind(), strict=True))
 
     def step(self) -> None:

@@ -62,6 +62,7 @@ class SelfBalance(Following):
 
     def from_losses(self, losses: Tensor) -> Tensor:
         present = is_present(losses)
-        weights = self.ratio * losses[0] / losses.clamp(min=FLOOR)
+        losses = losses.clamp(min=FLOOR)
+        weights = self.ratio * losses[0] / losses
         weights = torch.where(present & present[0], weights, self.weight_vector)
         return torch.cat([torch.ones_like(weights[:1]), weights[1:]])
