@@ -70,6 +70,7 @@ docs-links: $(EXTENSION) $(DOCS)
 bench: $(EXTENSION)
 	$(RUN) benchmarks/bench_losses.py $(BENCH_ARGS)
 	$(RUN) benchmarks/bench_step.py
+	$(RUN) benchmarks/bench_weighters.py
 
 env: $(EXTENSION)
 

@@ -50,7 +50,7 @@ def add_alwa_config(cfg: Any) -> None:
     cfg.OVERWRITE = False
 
     # "SGD" (Detectron2's) or "AdamW" with PyTorch's betas (0.9, 0.999), which has no use for
-    # SOLVER.MOMENTUM and NESTEROV, and wants a far smaller BASE_LR.
+    # SOLVER.MOMENTUM and NESTEROV, and wants a BASE_LR of its own.
     cfg.SOLVER.OPTIMIZER = "SGD"
     # What SOLVER.AMP.ENABLED computes in: "float16" (Detectron2's) or "bfloat16".
     cfg.SOLVER.AMP.PRECISION = "float16"

@@ -139,13 +139,14 @@ def make_batch(size):
     return batch
 
 
-def make_model(architecture, size, device):
+def make_model(architecture, size, device, *opts):
     cfg = get_cfg()
     add_alwa_config(cfg)
     cfg.merge_from_file(str(CONFIG))
     cfg.MODEL.META_ARCHITECTURE = architecture
     cfg.MODEL.DEVICE = device
     cfg.MODEL.RETINANET.NUM_CLASSES = SIZES[size][3]
+    cfg.merge_from_list(list(opts))
     return build_model(cfg).train()
 
 

@@ -13,6 +13,8 @@ pytest.importorskip("detectron2", reason="needs Detectron2")
 from conftest import BOX_KINDS, REPO
 from detectron2.utils.events import EventStorage
 
+from alwa_d2.weighting import LOSS_WEIGHTER_REGISTRY
+
 
 @pytest.fixture
 def load(monkeypatch):
@@ -71,6 +73,14 @@ def test_step(run):
     }
     for row in rows:
         assert set(row["ms"]) == {"Detectron2", "alwa_d2"}
+
+
+def test_weighters(run):
+    rows = run("bench_weighters", "--rounds", "1")["rows"]
+    assert rows[0]["weighter"] == "Fixed" and rows[0]["more"] == 0
+    names = {name for name, _ in LOSS_WEIGHTER_REGISTRY}
+    assert {row["weighter"] for row in rows} == {*names, "Fixed again"}
+    assert all(row["ms"] > 0 for row in rows)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

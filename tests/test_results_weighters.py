@@ -13,6 +13,7 @@ from published import (
     mean_and_sd,
     read,
     row,
+    table,
     with_t_interval,
 )
 from scipy.stats import t
@@ -209,3 +210,13 @@ def test_inverse_once_more():
         assert row(said, *scores, with_t_interval(gains[said])) in PAGE
     both = [statistics.fmean(pair) for pair in zip(*gains.values())]
     assert f"The mean over both losses is {with_t_interval(both)}." in TEXT
+
+
+def test_all_methods_in_a_faster_rcnn():
+    rows = list(table("weighters_two_stage", range(2, 7), "Fixed 1:1"))
+    assert len(rows) == 14 and f"for these {len(rows) - 1} rows" in TEXT
+    assert "".join(rows) in PAGE
+    cells = read("weighters_two_stage", ("weighting",), range(2, 7))
+    base, best = cells["Fixed 1:1",], cells["SelfBalance period 0 ratio 0.5",]
+    assert all(best[seed] > base[seed] for seed in base)
+    assert f"by {gain(best, base):.1f} points, in all five runs" in TEXT
