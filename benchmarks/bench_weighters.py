@@ -1,6 +1,6 @@
 """Times a training step with each loss weighter, beside one with weights of 1.
 
-    python benchmarks/bench_weighters.py [--sizes small voc] [--rounds 11] [--threads 1] [--json FILE]
+    python benchmarks/bench_weighters.py [--sizes small voc] [--rounds 11] [--threads 1] [--json F]
 
 All train the same RetinaNet (ResNet-18-FPN, configs/retina_alwa.yaml) on the same random images,
 with their defaults, and take turns; a figure is the median over the rounds. The last line is the

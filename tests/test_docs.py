@@ -119,17 +119,18 @@ def test_the_example_of_the_weighters_runs():
     assert names["weighted"] == names["losses"]  # weights are 1 in the first iteration
 
 
-def test_the_sweep_of_the_first_question(tmp_path, monkeypatch):
-    """docs/experiments.md: six runs, weights 1:1 and ALWA."""
+@pytest.mark.parametrize("page, runs", [("experiments", 10), ("weighting", 12)])
+def test_the_sweep_that_a_page_shows(page, runs, tmp_path, monkeypatch):
+    """1:1 and ALWA with five seeds; three learning rates with two warm-ups."""
     pytest.importorskip("detectron2", reason="needs Detectron2")
     from alwa_d2.sweep.plan import make_runs
     from alwa_d2.sweep.read import read_sweep
 
-    text = (DOCS / "experiments.md").read_text(encoding="utf-8")
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
     example = re.search("```yaml\n(.*?)```", text, re.DOTALL).group(1)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_sweep.yaml").write_text(example.replace("mine.yaml", "retina_alwa.yaml"))
-    assert len(make_runs(read_sweep(Path("my_sweep.yaml"), []))) == 6
+    assert len(make_runs(read_sweep(Path("my_sweep.yaml"), []))) == runs
 
 
 @pytest.fixture(scope="module")

@@ -220,3 +220,26 @@ def test_all_methods_in_a_faster_rcnn():
     base, best = cells["Fixed 1:1",], cells["SelfBalance period 0 ratio 0.5",]
     assert all(best[seed] > base[seed] for seed in base)
     assert f"by {gain(best, base):.1f} points, in all five runs" in TEXT
+
+
+def test_self_balance_in_a_faster_rcnn_once_more():
+    """Ten seeds each, paired."""
+    cells = {
+        setting: cell
+        for (setting,), cell in read("two_stage_balance", ("weighting",), range(7, 17)).items()
+    }
+    assert len(cells) == 4
+
+    def to(base, setting):
+        return with_t_interval([cells[setting][seed] - cells[base][seed] for seed in range(7, 17)])
+
+    for setting, cell in cells.items():
+        difference = to("Fixed 1:1", setting) if setting != "Fixed 1:1" else ""
+        assert row(setting, mean_and_sd(cell), difference) in PAGE, setting
+    one, both = (
+        to(name, "SelfBalance period 0 ratio 0.5")
+        for name in ("Fixed box head 0.5", "Fixed box head 0.5, RPN 1.25")
+    )
+    assert f"minus this one fixed weight is {one}, minus both fixed weights {both}." in TEXT
+    base, best = cells["Fixed 1:1"], cells["SelfBalance period 0 ratio 0.5"]
+    assert all(best[seed] > base[seed] for seed in base)

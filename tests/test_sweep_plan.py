@@ -182,14 +182,14 @@ def test_our_own_sweeps(path, registered):
     assert os.path.relpath(spec.output) == os.path.join("output", "sweeps", path.stem)
 
 
-BEGUN = set()  # sweeps of which some runs are still to be made
+BEGUN = {"learning_rate_adamw"}  # sweeps of which some runs are still to be made
 
 
 @pytest.mark.parametrize(
     "name",
     [*BEGUN, "bccd", "many_classes", "table1", "table2", "rising"]
     + ["weighters", "weighters_best", "weighters_rates", "learning_rate", "uncertainty"]
-    + ["weighters_tuned", "inverse", "weighters_two_stage"],
+    + ["weighters_tuned", "inverse", "weighters_two_stage", "two_stage_balance"],
 )
 def test_published_results_are_found_by_their_hashes(name):
     """--results docs/results/NAME.csv must find every run, whatever became of code and configs."""
