@@ -145,6 +145,7 @@ def main():
             continue
         try:
             make(Path(os.environ[variable]).resolve(), folder)
+            importlib.invalidate_caches()  # the folder was there before its files
             importlib.import_module(module)
             words.append(f"{name} built")
         except Exception as error:  # the other one may be built all the same

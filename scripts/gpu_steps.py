@@ -67,9 +67,19 @@ def unpack_wheels(check):
     return f"{len(lacking) + bool(detectron2)} of {len(wheels)} unpacked, the others are installed"
 
 
+# A compiler may bring libstdc++ only as a static library. A second copy of it in the extension,
+# next to PyTorch's, crashes where a number is printed into an error message.
+SHARED = "libstdc++.so.6"
+LINK_SHARED = f"-Wl,--no-as-needed -l:{SHARED}"
+
+
 def build(check):
     command = [check.python, "setup.py", "build_ext", "--inplace"]
     output = check.execute(command, FORCE_CUDA="1")
+    for library in check.root.glob("alwa_d2/_C*.so"):
+        if SHARED.encode() not in library.read_bytes():  # not among the libraries it needs
+            library.unlink()
+            check.execute(command, FORCE_CUDA="1", LDFLAGS=LINK_SHARED)
     archs = re.findall(r"GPU architectures ([^:]+):", output)
     kernels = last_line(check.execute([check.python, "-c", HAS_KERNELS]))
     return f"for {archs[0] if archs else 'unknown architectures'}; {kernels}"

@@ -22,6 +22,10 @@ TOLERANCE = {
     torch.bfloat16: dict(rtol=1e-2, atol=1e-3),
 }
 
+# On a GPU, networks that are compared shall round alike: no TF32, and sums always in one order.
+torch.backends.cudnn.allow_tf32 = False
+torch.backends.cudnn.deterministic = True
+
 NEEDS_GPU = "needs a GPU"
 DEVICES = [
     "cpu",

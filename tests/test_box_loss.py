@@ -23,7 +23,9 @@ OPS = torch.ops.alwa_d2
 
 def gradients(loss, *inputs):
     """Gradients of a loss whose entries are weighted unevenly, so that none can hide."""
-    weights = torch.arange(1.0, loss.numel() + 1, device=loss.device).view_as(loss) / loss.numel()
+    # In float64, since a GPU rounds a quotient of float32 in another way.
+    weights = torch.arange(1, loss.numel() + 1, device=loss.device, dtype=torch.float64)
+    weights = weights.view_as(loss) / loss.numel()
     return torch.autograd.grad((loss * weights.to(loss.dtype)).sum(), inputs)
 
 
