@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from sass_code import Code, Kernel, reverse
 
 SIZES = {"double": 8, "float": 4, "Half": 2, "BFloat16": 2}
-# The kernels of csrc/cuda/focal_planes.cuh and focal_rows.cuh, and their templates' parameters.
-TEMPLATES = {
-    "focal_planes_kernel": ("gamma_is_two", "T", "scalar_t"),
-    "focal_rows_kernel": ("gamma_is_two", "vectors", "T", "scalar_t"),
+# The focal loss's kernels, by layout, and their templates' parameters.
+LAYOUTS = {
+    "focal_planes_kernel": "planes",
+    "focal_rows_kernel": "rows",
+    "focal_strided_kernel": "strided",
 }
-# Anchors of a block for each of its threads where they lie in rows: kRowAnchors / kThreads.
-ROW_TURNS = 2
+TEMPLATE = ("gamma_is_two", "T", "scalar_t")
+# As in csrc/cuda: kVector, kSlices and kRowAhead.
+VECTOR, SLICES, ROW_AHEAD = 4, 4, 5
 
 
 @dataclass(frozen=True)
@@ -49,32 +51,31 @@ class FocalLoop:
     def special_per_logit(self):
         return self.code.count("MUFU") / self.logits
 
-    def with_anchors(self, classes, lanes, anchors, turns=1):
-        """(least, most) instructions a logit with everything that belongs to an anchor: labels,
-        sums, addresses.
+    def with_anchor(self, classes, share, passes):
+        """(least, most) instructions a logit with everything that belongs to an anchor of K
+        classes: labels, sums, addresses. A thread ends one anchor.
 
-        Takes `lanes` threads for `anchors` anchors of K classes at a time, `turns` times `lanes`
-        times, so that K anchors turns logits come to each thread:
+            (rest + share (around + passes loop)) / K
 
-            (rest + turns lanes (around + ceil(K anchors / (lanes logits)) loop))
-            / (K anchors turns)
+        Args:
+            share: threads that an anchor takes: some, or a part of one that has several anchors
+            passes: of each of them through the loop
 
-        Idle lanes and a last iteration that is not full count as if they worked.
+        Idle lanes and a last pass that is not full count as if they worked.
         """
-        iterations = -(-classes * anchors // (lanes * self.logits))
         return tuple(
-            (rest / turns + lanes * (around + iterations * len(self.code))) / (classes * anchors)
+            (rest + share * (around + passes * len(self.code))) / classes
             for around, rest in zip(self.around, self.rest)
         )
 
 
 def is_focal(kernel):
-    return kernel.name.partition("<")[0] in TEMPLATES
+    return kernel.name.partition("<")[0] in LAYOUTS
 
 
 def parameters(kernel):
     """{parameter: argument} of a focal kernel's template, strings."""
-    return dict(zip(TEMPLATES[kernel.name.partition("<")[0]], kernel.arguments))
+    return dict(zip(TEMPLATE, kernel.arguments))
 
 
 def gamma_is_two(kernel):
@@ -82,9 +83,7 @@ def gamma_is_two(kernel):
 
 
 def layout(kernel):
-    """planes, rows, or strided: rows without vectors."""
-    vectors = parameters(kernel).get("vectors")
-    return {"true": "rows", "false": "strided"}.get(vectors, "planes")
+    return LAYOUTS[kernel.name.partition("<")[0]]
 
 
 def element_size(kernel):
@@ -94,27 +93,32 @@ def element_size(kernel):
 def per_logit(loop, classes):
     """(least, most) instructions a logit with everything that belongs to an anchor, for K =
     `classes`; None where the kernel does not take that K."""
-    per_vector = 16 // element_size(loop.kernel)
-    if layout(loop.kernel) == "planes":
-        return loop.with_anchors(classes, 1, per_vector)
+    if layout(loop.kernel) == "planes":  # a thread has a slice of the classes of VECTOR anchors
+        logits = VECTOR * -(-classes // SLICES)
+        return loop.with_anchor(classes, 1, -(-logits // loop.logits))
     if layout(loop.kernel) == "strided":
-        return loop.with_anchors(classes, lanes(classes), 1, ROW_TURNS)
-    if classes % per_vector == 0:
-        return loop.with_anchors(classes, lanes(classes // per_vector), 1, ROW_TURNS)
-    return None
+        return loop.with_anchor(
+            classes, lanes(classes), -(-classes // (lanes(classes) * loop.logits))
+        )
+    vectors, rest = divmod(classes, VECTOR)
+    if rest or not 0 < vectors <= 32 * ROW_AHEAD:
+        return None
+    chunk = min(32, 32 * ROW_AHEAD // vectors)
+    # There are two ways through the loop, each of all of a chunk's loads: what is counted is their
+    # mean.
+    return loop.with_anchor(classes, 32 / chunk, VECTOR * ROW_AHEAD / loop.logits)
 
 
-def lanes(count):
-    """Threads for an anchor of `count` vectors or logits, as plan_rows of csrc/cuda/focal_loss.cu
-    chooses them."""
+def lanes(classes):
+    """Threads for an anchor, as plan_strided of csrc/cuda/focal_loss.cu chooses them."""
     result = 1
-    while result < 32 and 8 * result <= count:
+    while result < 32 and 8 * result <= classes:
         result *= 2
     return result
 
 
 def loops_over_logits(kernel):
-    """[FocalLoop], the main one first: most loads of 128 bits, then most logits an iteration.
+    """[FocalLoop], the main one first: the widest loads, then most logits an iteration.
 
     A kernel without a loop of its own over an anchor's logits, since they are unrolled, has the
     loop over anchors here, or all of itself.
@@ -139,7 +143,7 @@ def loops_over_logits(kernel):
                 (least_rest(kernel, outer), rest),
             )
         )
-    return sorted(result, key=lambda x: (-x.code.widths("LDG").get(16, 0), -x.logits))
+    return sorted(result, key=lambda x: (-max(x.code.widths("LDG"), default=0), -x.logits))
 
 
 def least_around(kernel, loop, outer):

@@ -1,6 +1,7 @@
 """What GPUs have of each thing that a kernel needs, and the times that follow from it.
 
-The figures of a GPU are assumptions, not measurements of this project.
+The figures of a GPU are assumptions; clock and bandwidth of the H200 are near what was measured on
+one (docs/kernels.md).
 """
 
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class GPU:
 
 GPUS = (
     GPU("H100", "sm_90", 132, 1.7e9, 3.0e12, 128, 228 * 1024),
-    GPU("H200", "sm_90", 132, 1.7e9, 4.3e12, 128, 228 * 1024),
+    GPU("H200", "sm_90", 132, 1.9e9, 4.2e12, 128, 228 * 1024),
     GPU("A100", "sm_80", 108, 1.4e9, 1.55e12, 64, 164 * 1024, 1024),
 )
 

@@ -13,7 +13,7 @@ import sass_model
 
 def make_kernel(
     *lines,
-    name="focal_rows_kernel<true, true, float, float>",
+    name="focal_rows_kernel<true, float, float>",
     usage="REG:32 STACK:0 SHARED:0 LOCAL:0",
 ):
     """A kernel of one instruction a line, at the addresses 0x0000, 0x0010, ..."""
@@ -209,24 +209,45 @@ def test_what_lies_around_the_loop():
     assert len(loop.code) == 2
     assert loop.around == (3, 4)
     assert loop.rest == (2 + 5, 4 + 5)
-    # 80 classes on 32 lanes: three iterations for each of 32 anchors.
-    least, most = loop.with_anchors(80, lanes=32, anchors=1)
+    # 80 classes on 32 lanes: three passes for each of 32 anchors.
+    least, most = loop.with_anchor(80, share=32, passes=3)
     assert least == (7 + 32 * (3 + 3 * 2)) / 80 and most == (9 + 32 * (4 + 3 * 2)) / 80
 
 
-def test_a_thread_with_several_anchors():
-    kernel = make_kernel("MOV R0, RZ", "MUFU.EX2 R2, R3", "@P1 BRA 0x10", "EXIT")
-    (loop,) = sass_focal.loops_over_logits(kernel)
-    assert (loop.around, loop.rest) == ((0, 0), (2, 2))
-    assert loop.with_anchors(80, lanes=1, anchors=4) == ((320 * 2 + 2) / 320,) * 2
+@pytest.mark.parametrize(
+    "name, classes, share, passes",
+    [
+        ("planes", 80, 1, 20 * 4),  # a fourth of the classes at four positions
+        ("planes", 3, 1, 4),
+        ("rows", 80, 4, 20),  # 8 anchors for 32 threads, five vectors each
+        ("rows", 20, 1, 20),
+        ("rows", 84, 32 / 7, 20),
+        ("rows", 640, 32, 20),
+        ("strided", 80, 16, 5),
+        ("strided", 3, 1, 3),
+    ],
+)
+def test_what_an_anchor_takes(name, classes, share, passes):
+    lines = ("MOV R0, RZ", "MUFU.EX2 R2, R3", "@P1 BRA 0x10", "EXIT")
+    (loop,) = sass_focal.loops_over_logits(
+        make_kernel(*lines, name=f"focal_{name}_kernel<true, float, float>")
+    )
+    assert (loop.around, loop.rest, loop.logits) == ((0, 0), (2, 2), 1)
+    expected = (2 + share * passes * 2) / classes
+    assert sass_focal.per_logit(loop, classes) == pytest.approx((expected, expected))
 
 
-@pytest.mark.parametrize("kind, lanes", [("float, float", 4), ("float, BFloat16", 2)])
-def test_lanes_of_an_anchor(kind, lanes):
-    kernel = make_kernel("MUFU.EX2 R2, R3", "EXIT", name=f"focal_rows_kernel<true, true, {kind}>")
-    (loop,) = sass_focal.loops_over_logits(kernel)
-    assert sass_focal.per_logit(loop, 80) == loop.with_anchors(80, lanes, 1)
-    assert sass_focal.per_logit(loop, 3) is None
+@pytest.mark.parametrize("classes", [3, 81, 644])
+def test_rows_hold_whole_vectors_and_not_too_many(classes):
+    (loop,) = sass_focal.loops_over_logits(make_kernel("MUFU.EX2 R2, R3", "EXIT"))
+    assert sass_focal.per_logit(loop, classes) is None
+
+
+def test_the_model_has_the_kernels_numbers():
+    text = "".join(path.read_text() for path in (REPO / "csrc" / "cuda").glob("*.cuh"))
+    assert f"int kVector = {sass_focal.VECTOR};" in text and "int kSlices = kVector;" in text
+    assert sass_focal.SLICES == sass_focal.VECTOR
+    assert f"int kRowAhead = {sass_focal.ROW_AHEAD};" in text
 
 
 def test_unrolled_logits_lie_in_the_loop_over_anchors():

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "levels.h"
 #include "losses/elementary.h"
@@ -11,27 +12,48 @@
 
 namespace alwa_d2 {
 
-// Of every block: a power of 2, for the tree of block_total, and few enough for two blocks on a
-// multiprocessor with up to 128 registers a thread.
+// Of every block.
 constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
 
-// What a thread reads or writes at a time where the memory allows.
+// Numbers that a thread reads or writes at a time where the memory allows: 16 bytes in float32, the
+// most that one instruction moves, and 8 in the half types, where longer vectors would fit fewer
+// heads and need more registers.
+constexpr int kVector = 4;
+
 template <typename scalar_t>
-struct alignas(16) Vector {
-  static constexpr int kSize = 16 / sizeof(scalar_t);
-  scalar_t x[kSize];
+struct alignas(sizeof(scalar_t) == 2 ? 8 : 16) Vector {
+  scalar_t x[kVector];
 };
 
 // For what is read once, or written for later: it need not stay in the caches. The intrinsics also
 // keep the compiler from splitting one load or store into several.
 template <typename scalar_t>
+using Word = std::conditional_t<sizeof(scalar_t) == 2, uint2, uint4>;
+
+template <typename scalar_t>
+struct Words {
+  static constexpr int kSize = sizeof(Vector<scalar_t>) / sizeof(Word<scalar_t>);
+  Word<scalar_t> x[kSize];
+};
+
+template <typename scalar_t>
 __device__ Vector<scalar_t> load_vector(const scalar_t* from) {
-  return alwa_d2::bit_cast<Vector<scalar_t>>(__ldcs(reinterpret_cast<const uint4*>(from)));
+  Words<scalar_t> words;
+#pragma unroll
+  for (int i = 0; i < words.kSize; ++i) {
+    words.x[i] = __ldcs(reinterpret_cast<const Word<scalar_t>*>(from) + i);
+  }
+  return alwa_d2::bit_cast<Vector<scalar_t>>(words);
 }
 
 template <typename scalar_t>
 __device__ void store_vector(scalar_t* to, const Vector<scalar_t>& vector) {
-  __stcs(reinterpret_cast<uint4*>(to), alwa_d2::bit_cast<uint4>(vector));
+  const auto words = alwa_d2::bit_cast<Words<scalar_t>>(vector);
+#pragma unroll
+  for (int i = 0; i < words.kSize; ++i) {
+    __stcs(reinterpret_cast<Word<scalar_t>*>(to) + i, words.x[i]);
+  }
 }
 
 // How a launch's blocks are spread over the images and levels of a batch.
@@ -41,8 +63,7 @@ struct Plan {
   bool aligned[Levels<float>::kMost] = {};         // whether vectors may be read and written
 
   struct Place {
-    int64_t image;
-    int level, block;  // the block among those of the image's level
+    int image, level, block;  // the block among those of the image's level
   };
 
   __device__ Place place() const {
@@ -56,23 +77,26 @@ struct Plan {
   }
 };
 
-// A thread's share of a plane: positions of one anchor index a. Where the plane is aligned they lie
-// side by side; otherwise `step` apart, so that neighbouring threads have neighbouring positions.
+// Up to kVector positions of a plane, those of one anchor index a. Where the plane is aligned they
+// lie side by side; otherwise `step` apart, so that neighbouring shares have neighbouring
+// positions.
 struct PlaneShare {
   int a, first, step;
-  int count;  // how many there are; 0 for a thread without work
+  int count;  // how many there are; 0 beyond the last share
 
+  // The share of this number, of all of a level's planes.
   template <typename scalar_t>
-  __device__ PlaneShare(const Level<scalar_t>& level, bool aligned, int thread) {
-    constexpr int most = Vector<scalar_t>::kSize;
+  __device__ PlaneShare(const Level<scalar_t>& level, bool aligned, int number) {
     const int per_position = static_cast<int>(level.per_position);
     const int positions = static_cast<int>(level.anchors) / per_position;
-    const int threads = (positions + most - 1) / most;  // of a plane
-    a = thread / threads;
-    const int mine = thread - a * threads;
-    first = aligned ? mine * most : mine;
-    step = aligned ? 1 : threads;
-    count = a >= per_position ? 0 : aligned ? most : min(most, (positions - mine - 1) / step + 1);
+    const int shares = (positions + kVector - 1) / kVector;  // of a plane
+    a = number / shares;
+    const int mine = number - a * shares;
+    first = aligned ? mine * kVector : mine;
+    step = aligned ? 1 : shares;
+    count = a >= per_position ? 0
+        : aligned             ? kVector
+                              : min(kVector, (positions - mine - 1) / step + 1);
   }
 
   // Where the share's first position lies in the first of the K channels of an image.
@@ -89,27 +113,36 @@ struct PlaneShare {
   }
 };
 
-// The statistics of all threads of a block, merged in a fixed tree; thread 0 gets them.
-__device__ inline Stats block_total(Stats mine) {
-  __shared__ Stats shared[kThreads];
-  shared[threadIdx.x] = mine;
-  for (int half = kThreads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half) {
-      shared[threadIdx.x].merge(shared[threadIdx.x + half]);
-    }
+// The statistics of `size` neighbouring lanes, a power of 2, merged in a fixed tree; all of them
+// get the result.
+__device__ inline Stats lanes_total(Stats mine, int size) {
+  for (int lane = size / 2; lane > 0; lane /= 2) {
+    const auto others = [&](double x) { return __shfl_xor_sync(0xffffffff, x, lane); };
+    mine.merge(
+        {others(mine.count), others(mine.sum), others(mine.sum_of_squares), others(mine.min),
+         others(mine.max)});
   }
+  return mine;
+}
+
+// The statistics of all threads of a block, merged in a fixed tree; thread 0 gets them. A kernel
+// may call it once.
+__device__ inline Stats block_total(const Stats& mine) {
+  __shared__ Stats shared[kWarps];
+  const Stats of_warp = lanes_total(mine, 32);
+  if (threadIdx.x % 32 == 0) {
+    shared[threadIdx.x / 32] = of_warp;
+  }
+  __syncthreads();
   Stats total;
-  if (threadIdx.x == 0) {
-    total = shared[0];
+  if (threadIdx.x < 32) {
+    total = lanes_total(shared[threadIdx.x % kWarps], kWarps);
   }
-  __syncthreads();  // shared may be written again
   return total;
 }
 
-// Writes a block's statistics to its row of parts (blocks, 5).
-__device__ inline void store_part(const Stats& mine, double* parts) {
-  const Stats total = block_total(mine);
+// Writes a block's statistics, which thread 0 has, to its row of parts (blocks, 5).
+__device__ inline void store_total(const Stats& total, double* parts) {
   if (threadIdx.x == 0) {
     total.store(parts + int64_t(blockIdx.x) * Stats::kSize);
   }

@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kThreads)
     }
   }
   if (pairs.parts) {
-    store_part(stats, pairs.parts);
+    store_total(block_total(stats), pairs.parts);
   }
 }
 

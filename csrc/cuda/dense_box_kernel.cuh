@@ -76,22 +76,26 @@ __global__ void __launch_bounds__(kThreads, 2)
     pass.fill_anchor(place, n);
   }
 
+  // All labels are asked for before the first one is looked at.
+  unsigned foreground = 0;
+#pragma unroll
+  for (int j = 0; j < kVector; ++j) {
+    foreground |= j < count && pass.is_foreground(i + j * step) ? 1u << j : 0u;
+  }
   Stats stats;
-#pragma unroll 1
-  for (int j = 0; j < count; ++j, i += step) {
-    if (pass.is_foreground(i)) {
-      const PairLoss<T> loss = pass.losses(i);
-      stats.add(loss.value);
-      if (pass.with_gradients) {
-        pass.losses.store_gradient(i, loss, pass.common(), pass.out);
-      }
+  for (; foreground != 0; foreground &= foreground - 1) {
+    const int64_t mine = i + (__ffs(foreground) - 1) * step;
+    const PairLoss<T> loss = pass.losses(mine);
+    stats.add(loss.value);
+    if (pass.with_gradients) {
+      pass.losses.store_gradient(mine, loss, pass.common(), pass.out);
     }
   }
   if (pass.parts) {
     if (__syncthreads_or(stats.count > 0)) {
-      store_part(stats, pass.parts);
-    } else if (threadIdx.x == 0) {
-      stats.store(pass.parts + int64_t(blockIdx.x) * Stats::kSize);
+      store_total(block_total(stats), pass.parts);
+    } else {
+      store_total(stats, pass.parts);
     }
   }
 }

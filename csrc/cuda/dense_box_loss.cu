@@ -26,8 +26,8 @@ at::Tensor launch_pass(DensePass<T, scalar_t, Loss>& pass, const Batch& batch) {
       : all_out(has_aligned_rows<scalar_t>)                                 ? Zeros::kRows
                                                                             : Zeros::kAnywhere;
   pass.plan = make_plan(batch.levels, batch.images, [&](size_t l) {
-    return pass.zeros == Zeros::kPlanes ? blocks_of_planes(in[l])
-                                        : (in[l].anchors + kThreads - 1) / kThreads;
+    const int64_t threads = pass.zeros == Zeros::kPlanes ? plane_shares(in[l]) : in[l].anchors;
+    return (threads + kThreads - 1) / kThreads;
   });
   for (size_t l = 0; l < batch.levels; ++l) {
     pass.plan.aligned[l] = pass.zeros == Zeros::kPlanes && has_aligned_planes(out[l]);

@@ -7,6 +7,7 @@
 
 #include "cuda/focal_planes.cuh"
 #include "cuda/focal_rows.cuh"
+#include "cuda/focal_strided.cuh"
 #include "cuda/launch.cuh"
 
 namespace alwa_d2 {
@@ -23,10 +24,19 @@ bool all_levels(const FocalPass<T, scalar_t>& pass, size_t levels, const F& pred
   return true;
 }
 
+// Blocks that take `anchors` of each level's anchors.
+template <typename T, typename scalar_t>
+void plan_anchors(FocalPass<T, scalar_t>& pass, const Batch& batch, int anchors) {
+  pass.plan = make_plan(batch.levels, batch.images, [&](size_t i) {
+    return (pass.in.items[i].anchors + anchors - 1) / anchors;
+  });
+}
+
 template <typename T, typename scalar_t>
 void plan_planes(FocalPass<T, scalar_t>& pass, const Batch& batch) {
-  pass.plan = make_plan(
-      batch.levels, batch.images, [&](size_t i) { return blocks_of_planes(pass.in.items[i]); });
+  pass.plan = make_plan(batch.levels, batch.images, [&](size_t i) {
+    return (plane_shares(pass.in.items[i]) + kShares - 1) / kShares;
+  });
   for (size_t i = 0; i < batch.levels; ++i) {
     pass.plan.aligned[i] = has_aligned_planes(pass.in.items[i]) &&
         (!pass.with_gradients || has_aligned_planes(pass.out.items[i]));
@@ -34,38 +44,44 @@ void plan_planes(FocalPass<T, scalar_t>& pass, const Batch& batch) {
 }
 
 template <typename T, typename scalar_t>
-void plan_rows(FocalPass<T, scalar_t>& pass, const Batch& batch, bool vectors) {
-  pass.plan = make_plan(batch.levels, batch.images, [&](size_t i) {
-    return (pass.in.items[i].anchors + kRowAnchors - 1) / kRowAnchors;
-  });
-  // As many lanes share an anchor as leave each at least four vectors, whose loads are under way
-  // together.
-  const int count = pass.values / (vectors ? Vector<scalar_t>::kSize : 1);
-  for (pass.lanes = 1; pass.lanes < 32 && 8 * pass.lanes <= count; pass.lanes *= 2) {
+void plan_rows(FocalPass<T, scalar_t>& pass, const Batch& batch) {
+  const int vectors = pass.values / kVector;
+  pass.chunk = std::min(32, kRowVectors / vectors);
+  pass.tile = std::min(kThreads, kRowLosses / row_losses_apart(vectors)) / pass.chunk * pass.chunk;
+  plan_anchors(pass, batch, pass.tile);
+}
+
+template <typename T, typename scalar_t>
+void plan_strided(FocalPass<T, scalar_t>& pass, const Batch& batch) {
+  // Each lane has at least four numbers, whose loads are under way together.
+  for (pass.lanes = 1; pass.lanes < 32 && 8 * pass.lanes <= pass.values; pass.lanes *= 2) {
   }
+  plan_anchors(pass, batch, kThreads);
 }
 
 template <bool gamma_is_two, typename T, typename scalar_t>
 at::Tensor launch_pass(FocalPass<T, scalar_t>& pass, const Batch& batch) {
   const auto all = [&](const auto& predicate) { return all_levels(pass, batch.levels, predicate); };
   const bool planes = all([](const auto& level) { return level.in_planes(); });
-  const bool vectors = !planes &&
-      all([&](const auto& level) { return level.in_rows(pass.values); }) &&
+  const bool rows = !planes && kVector <= pass.values && pass.values <= kVector * kRowVectors &&
       all([&](const auto& level) {
-        return takes_vectors(level, {pass.values, level.stride_image});
+        return level.in_rows(pass.values) &&
+            takes_vectors(level, {pass.values, level.stride_image});
       });
   if (planes) {
     plan_planes(pass, batch);
+  } else if (rows) {
+    plan_rows(pass, batch);
   } else {
-    plan_rows(pass, batch, vectors);
+    plan_strided(pass, batch);
   }
   return launch_planned(pass, batch, [&](int blocks, cudaStream_t stream) {
     if (planes) {
       focal_planes_kernel<gamma_is_two, T, scalar_t><<<blocks, kThreads, 0, stream>>>(pass);
-    } else if (vectors) {
-      focal_rows_kernel<gamma_is_two, true, T, scalar_t><<<blocks, kThreads, 0, stream>>>(pass);
+    } else if (rows) {
+      focal_rows_kernel<gamma_is_two, T, scalar_t><<<blocks, kThreads, 0, stream>>>(pass);
     } else {
-      focal_rows_kernel<gamma_is_two, false, T, scalar_t><<<blocks, kThreads, 0, stream>>>(pass);
+      focal_strided_kernel<gamma_is_two, T, scalar_t><<<blocks, kThreads, 0, stream>>>(pass);
     }
   });
 }
@@ -87,7 +103,9 @@ at::Tensor focal_pass(
             make_levels<scalar_t>(gradients, shape),
             !gradients.empty(),
             {},
-            1,
+            0,
+            0,
+            0,
             labels.const_data_ptr<int64_t>(),
             shape.anchors,
             static_cast<int>(shape.values),

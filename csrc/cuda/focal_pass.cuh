@@ -6,17 +6,19 @@
 #include "losses/focal.h"
 
 // The focal loss in one pass over the logits: losses, statistics, and gradients where there is
-// memory for them. There are two kernels, focal_planes.cuh and focal_rows.cuh, for the two ways in
-// which the K logits of an anchor lie in memory. Both take every logit as one of a class that is
-// not its anchor's, but leave the anchor's own logit out of the sum. After the loop the thread that
-// has written its gradient corrects loss and gradient.
+// memory for them. There are three kernels, for the ways in which the K logits of an anchor lie in
+// memory: focal_planes.cuh, focal_rows.cuh and focal_strided.cuh. All take every logit as one of a
+// class that is not its anchor's, but leave the anchor's own logit out of the sum.
+//
+// A block takes up to kThreads anchors. Several threads share the logits of an anchor. After that,
+// each thread ends one anchor: it corrects loss and gradient of the own logit.
 
 namespace alwa_d2 {
 
-// Blocks that the registers of a multiprocessor are enough for, 24 or 16 warps. That is few, but
-// each thread has 4 or 5 loads of 16 bytes under way: together more than memory can answer.
-template <bool gamma_is_two, typename scalar_t>
-constexpr int kResidentBlocks = gamma_is_two && sizeof(scalar_t) == 4 ? 3 : 2;
+// Blocks that the registers of a multiprocessor are enough for: 32 warps in float32 and the half
+// types, so that some compute while others wait for memory.
+template <typename T>
+constexpr int kResidentBlocks = sizeof(T) == 4 ? 4 : 1;
 
 template <typename T, typename scalar_t>
 struct FocalPass {
@@ -24,7 +26,8 @@ struct FocalPass {
   Levels<scalar_t> out;
   bool with_gradients;  // whether `out` is there
   Plan plan;
-  int lanes;              // focal_rows_kernel: threads that share an anchor, 1 to 32, a power of 2
+  int tile, chunk;        // focal_rows_kernel: anchors that a block takes, and a warp at a time
+  int lanes;              // focal_strided_kernel: threads that share an anchor, a power of 2
   const int64_t* labels;  // (N, R)
   int64_t anchors;        // R
   int values;             // K
@@ -32,10 +35,16 @@ struct FocalPass {
   CommonFactor<T> common;
   double* parts;  // (blocks, 5), or null where only gradients are wanted
 
+  // The label of anchor i of the batch.
   __device__ int label(int64_t i) const {
     const int64_t label = labels[i];
     CUDA_KERNEL_ASSERT(static_cast<uint64_t>(label) + 1 <= static_cast<uint64_t>(values) + 1);
     return static_cast<int>(label);
+  }
+
+  // Where the gradients of an image's anchor r lie; null without gradients.
+  __device__ scalar_t* gradients_of(const Plan::Place& place, int64_t r) const {
+    return with_gradients ? out.items[place.level].values(place.image, r) : nullptr;
   }
 
   // Loss and slope of a logit whose class is not the anchor's.
@@ -45,19 +54,44 @@ struct FocalPass {
     return focal.template term<gamma_is_two, rough>(static_cast<T>(x));
   }
 
-  // Returns the loss of an anchor's own class, and writes its gradient.
-  __device__ T own(scalar_t x, scalar_t* dx, T factor) const {
-    const auto term = focal(static_cast<T>(x), true);
-    if (with_gradients) {
-      *dx = static_cast<scalar_t>(factor * term.slope);
+  // Ends an anchor with the sum of all other classes' losses, and returns its loss. Its K logits
+  // lie at x, the gradients at dx.
+  __device__ T end_anchor(
+      int label, T sum, const scalar_t* x, int64_t x_step, scalar_t* dx, int64_t dx_step,
+      T common_factor) const {
+    T loss = focal.alpha_negative * sum;
+    if (0 <= label && label < values) {
+      const auto own = focal(static_cast<T>(x[label * x_step]), true);
+      loss += own.value;
+      if (with_gradients) {
+        dx[label * dx_step] = static_cast<scalar_t>(common_factor * own.slope);
+      }
     }
-    return term.value;
+    if (label < 0 && with_gradients && sum - sum != 0) {  // 0 times inf or NaN is not 0
+      for (int k = 0; k < values; ++k) {
+        dx[k * dx_step] = 0;
+      }
+    }
+    return loss;
+  }
+
+  // Writes the statistics of a block's anchors: those whose label is not negative. All threads have
+  // to call it; `losses` and `labels` are in shared memory.
+  __device__ void store_losses(const T (&losses)[kThreads], const int (&labels)[kThreads]) const {
+    if (parts == nullptr) {
+      return;
+    }
+    __syncthreads();
+    if (threadIdx.x < 32) {
+      Stats stats;
+      for (int i = threadIdx.x; i < kThreads; i += 32) {
+        if (labels[i] >= 0) {
+          stats.add(losses[i]);
+        }
+      }
+      store_total(lanes_total(stats, 32), parts);
+    }
   }
 };
-
-template <typename T>
-__device__ bool is_finite(T x) {
-  return x - x == 0;
-}
 
 }  // namespace alwa_d2

@@ -4,65 +4,65 @@
 
 namespace alwa_d2 {
 
-// The losses of a PlaneShare's anchors, class after class.
+// A block takes kShares PlaneShares, and each of them kSlices threads: a thread goes through a
+// slice of the classes at all positions of its share, and ends the anchor at one of them.
+constexpr int kSlices = kVector;
+constexpr int kShares = kThreads / kSlices;
+
+// Channels whose loads are under way together.
+constexpr int kPlanesAhead = 4;
+
+// Of a thread: labels and sums of its share's positions.
+template <typename T>
+struct PlaneSums {
+  int label[kVector];
+  T factor[kVector];  // what the slope of a negative is multiplied with
+  T sum[kVector];     // of losses
+};
+
+// Goes through a thread's slice of the channels, the first of which lies at x: writes their
+// gradients, and adds up their losses.
 template <bool gamma_is_two, bool aligned, typename T, typename scalar_t>
-__device__ Stats focal_planes(
-    const FocalPass<T, scalar_t>& pass, const Plan::Place& place, const PlaneShare& share) {
-  constexpr int V = Vector<scalar_t>::kSize;
-  // Channels whose loads are under way together: 64 bytes a thread (see kResidentBlocks).
-  constexpr int kAhead = 4;
-  const auto& in = pass.in.items[place.level];
-  const auto& out = pass.out.items[place.level];
-  const scalar_t* const x = share.memory(in, place.image);
-  scalar_t* const dx = pass.with_gradients ? share.memory(out, place.image) : nullptr;
-  const int64_t i = share.anchor(in, place.image, pass.anchors);
-  const int64_t i_step = share.step * in.per_position;
-  const T common = pass.common();
-
-  int label[V];
-  T factor[V], sum[V];
+__device__ void focal_slice(
+    const FocalPass<T, scalar_t>& pass, const PlaneShare& share, int slice, const scalar_t* x,
+    int64_t x_step, scalar_t* dx, int64_t dx_step, PlaneSums<T>& sums) {
+  const int channels = (pass.values + kSlices - 1) / kSlices;
+  const int end = min(pass.values, (slice + 1) * channels);
+  x += slice * channels * x_step;
+  dx += slice * channels * dx_step;
+  for (int k = slice * channels; k < end; k += kPlanesAhead) {
+    Vector<scalar_t> logits[kPlanesAhead];
 #pragma unroll
-  for (int j = 0; j < V; ++j) {
-    label[j] = aligned || j < share.count ? pass.label(i + j * i_step) : -1;
-    factor[j] = label[j] < 0 ? T(0) : common * pass.focal.alpha_negative;
-    sum[j] = 0;
-  }
-
-  const scalar_t* next_x = x;
-  scalar_t* next_dx = dx;
-  for (int k = 0; k < pass.values; k += kAhead) {
-    Vector<scalar_t> logits[kAhead];
-#pragma unroll
-    for (int u = 0; u < kAhead; ++u) {
-      if (k + u < pass.values) {
-        const scalar_t* from = next_x + u * in.stride_value;
+    for (int u = 0; u < kPlanesAhead; ++u) {
+      if (k + u < end) {
+        const scalar_t* from = x + u * x_step;
         if constexpr (aligned) {
           logits[u] = load_vector(from);
         } else {
 #pragma unroll
-          for (int j = 0; j < V; ++j) {
+          for (int j = 0; j < kVector; ++j) {
             logits[u].x[j] = j < share.count ? from[j * share.step] : scalar_t(0);
           }
         }
       }
     }
 #pragma unroll
-    for (int u = 0; u < kAhead; ++u) {
-      if (k + u < pass.values) {
+    for (int u = 0; u < kPlanesAhead; ++u) {
+      if (k + u < end) {
         Vector<scalar_t> slopes;
 #pragma unroll
-        for (int j = 0; j < V; ++j) {
+        for (int j = 0; j < kVector; ++j) {
           const auto term = pass.template term<gamma_is_two>(logits[u].x[j]);
-          sum[j] = label[j] == k + u ? sum[j] : sum[j] + term.value;
-          slopes.x[j] = static_cast<scalar_t>(factor[j] * term.slope);
+          sums.sum[j] = sums.label[j] == k + u ? sums.sum[j] : sums.sum[j] + term.value;
+          slopes.x[j] = static_cast<scalar_t>(sums.factor[j] * term.slope);
         }
-        if (dx) {
-          scalar_t* to = next_dx + u * out.stride_value;
+        if (pass.with_gradients) {
+          scalar_t* to = dx + u * dx_step;
           if constexpr (aligned) {
             store_vector(to, slopes);
           } else {
 #pragma unroll
-            for (int j = 0; j < V; ++j) {
+            for (int j = 0; j < kVector; ++j) {
               if (j < share.count) {
                 to[j * share.step] = slopes.x[j];
               }
@@ -71,45 +71,67 @@ __device__ Stats focal_planes(
         }
       }
     }
-    next_x += kAhead * in.stride_value;
-    next_dx += kAhead * out.stride_value;
+    x += kPlanesAhead * x_step;
+    dx += kPlanesAhead * dx_step;
   }
-
-  Stats stats;
-#pragma unroll
-  for (int j = 0; j < V; ++j) {
-    if (label[j] >= 0) {
-      T loss = pass.focal.alpha_negative * sum[j];
-      if (label[j] < pass.values) {
-        loss += pass.own(
-            x[label[j] * in.stride_value + j * share.step],
-            dx + label[j] * out.stride_value + j * share.step, common);
-      }
-      stats.add(loss);
-    } else if (dx && j < share.count && !is_finite(sum[j])) {
-      for (int k = 0; k < pass.values; ++k) {  // a factor of 0 is not enough for inf and NaN
-        dx[k * out.stride_value + j * share.step] = 0;
-      }
-    }
-  }
-  return stats;
 }
 
 // Contiguous (N, A * K, H, W): each channel lies side by side position by position.
 template <bool gamma_is_two, typename T, typename scalar_t>
-__global__ void __launch_bounds__(kThreads, (kResidentBlocks<gamma_is_two, scalar_t>))
+__global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
     focal_planes_kernel(const __grid_constant__ FocalPass<T, scalar_t> pass) {
+  __shared__ int labels[kThreads];
+  __shared__ T losses[kThreads];
+  __shared__ T sums[kSlices][kThreads];  // of each anchor
   const Plan::Place place = pass.plan.place();
+  const auto& in = pass.in.items[place.level];
+  const auto& out = pass.out.items[place.level];
   const bool aligned = pass.plan.aligned[place.level];
-  const PlaneShare share(pass.in.items[place.level], aligned, place.block * kThreads + threadIdx.x);
-  Stats stats;
+  // The thread's anchor is at position `mine` of the share, and its slice has the same number.
+  const int number = threadIdx.x % kShares, mine = threadIdx.x / kShares;
+  const PlaneShare share(in, aligned, place.block * kShares + number);
+  const T common = pass.common();
+
+  const bool has_anchor = mine < share.count;
+  const int64_t first = share.anchor(in, place.image, pass.anchors);
+  labels[threadIdx.x] = has_anchor ? pass.label(first + mine * share.step * in.per_position) : -1;
+  __syncthreads();
   if (share.count > 0) {
-    stats = aligned ? focal_planes<gamma_is_two, true>(pass, place, share)
-                    : focal_planes<gamma_is_two, false>(pass, place, share);
+    PlaneSums<T> of_slice;
+#pragma unroll
+    for (int j = 0; j < kVector; ++j) {
+      const int label = labels[j * kShares + number];
+      of_slice.label[j] = label;
+      of_slice.factor[j] = label < 0 ? T(0) : common * pass.focal.alpha_negative;
+      of_slice.sum[j] = 0;
+    }
+    if (aligned) {
+      focal_slice<gamma_is_two, true>(
+          pass, share, mine, share.memory(in, place.image), in.stride_value,
+          share.memory(out, place.image), out.stride_value, of_slice);
+    } else {
+      focal_slice<gamma_is_two, false>(
+          pass, share, mine, share.memory(in, place.image), in.stride_value,
+          share.memory(out, place.image), out.stride_value, of_slice);
+    }
+#pragma unroll
+    for (int j = 0; j < kVector; ++j) {
+      sums[mine][j * kShares + number] = of_slice.sum[j];
+    }
   }
-  if (pass.parts) {
-    store_part(stats, pass.parts);
+  __syncthreads();
+  if (has_anchor) {
+    T sum = 0;
+#pragma unroll
+    for (int slice = 0; slice < kSlices; ++slice) {
+      sum += sums[slice][threadIdx.x];
+    }
+    losses[threadIdx.x] = pass.end_anchor(
+        labels[threadIdx.x], sum, share.memory(in, place.image) + mine * share.step,
+        in.stride_value, share.memory(out, place.image) + mine * share.step, out.stride_value,
+        common);
   }
+  pass.store_losses(losses, labels);
 }
 
 }  // namespace alwa_d2

@@ -4,119 +4,116 @@
 
 namespace alwa_d2 {
 
-// The part of one anchor's loss that thread `lane` of pass.lanes computes. The anchor's K logits
-// lie at x, and are read as vectors where they lie side by side.
-template <bool gamma_is_two, bool vectors, typename T, typename scalar_t>
-__device__ T focal_row(
-    const FocalPass<T, scalar_t>& pass, const scalar_t* x, int64_t x_step, scalar_t* dx,
-    int64_t dx_step, int label, int lane, T common) {
-  constexpr int V = vectors ? Vector<scalar_t>::kSize : 1;
-  constexpr int kAhead = 5;  // K = 80 in float32 and bfloat16 is 5 vectors for each of 4 or 2 lanes
-  const T factor = label < 0 ? T(0) : common * pass.focal.alpha_negative;
-  const int end = pass.values / V;
-  T sum = 0;
-  for (int v = lane; v < end; v += kAhead * pass.lanes) {
-    Vector<scalar_t> logits[kAhead];
+// Vectors that a warp reads at a time, at most: a chunk of 8 anchors with K = 80, of 32 with 20.
+constexpr int kRowAhead = 5;
+constexpr int kRowVectors = 32 * kRowAhead;
+// Losses of vectors that a block has room for, those of kThreads anchors with K = 80. Neighbouring
+// anchors' are an odd number apart, so that they lie in different banks of shared memory.
+constexpr int kRowLosses = kThreads * 21;
+
+ALWA_HOST_DEVICE int row_losses_apart(int vectors) { return vectors | 1; }
+
+// A warp's share of a chunk of anchors, whose logits lie at x. Each of its loads reads 32 vectors
+// side by side, whichever anchors they are of. Writes gradients, and for each vector its loss.
+template <bool gamma_is_two, typename T, typename scalar_t>
+struct FocalChunk {
+  const FocalPass<T, scalar_t>& pass;
+  T negative;             // what the slope of a negative is multiplied with
+  int vectors;            // of an anchor
+  int anchor[kRowAhead];  // among the chunk's, of which the thread has a vector in each load
+
+  __device__ FocalChunk(const FocalPass<T, scalar_t>& pass_, T negative_)
+      : pass(pass_), negative(negative_), vectors(pass_.values / kVector) {
 #pragma unroll
-    for (int u = 0; u < kAhead; ++u) {
-      const int at = (v + u * pass.lanes) * V;
-      if (at < pass.values) {
-        if constexpr (vectors) {
-          logits[u] = load_vector(x + at);
-        } else {
-          logits[u].x[0] = x[at * x_step];
-        }
+    for (int u = 0; u < kRowAhead; ++u) {
+      anchor[u] = (threadIdx.x % 32 + 32 * u) / vectors;
+    }
+  }
+
+  // All threads of the warp have a vector in each load if `full`, else those of the first n
+  // anchors.
+  template <bool full>
+  __device__ void run(int n, const scalar_t* x, scalar_t* dx, const int* labels, T* losses) const {
+    const int first = threadIdx.x % 32;
+    Vector<scalar_t> logits[kRowAhead];
+#pragma unroll
+    for (int u = 0; u < kRowAhead; ++u) {
+      if (full || anchor[u] < n) {
+        logits[u] = load_vector(x + kVector * (first + 32 * u));
       }
     }
 #pragma unroll
-    for (int u = 0; u < kAhead; ++u) {
-      const int at = (v + u * pass.lanes) * V;
-      if (at < pass.values) {
+    for (int u = 0; u < kRowAhead; ++u) {
+      if (full || anchor[u] < n) {
+        const int v = first + 32 * u;
+        const int label = labels[anchor[u]];
+        const int own = label - kVector * (v - anchor[u] * vectors);  // among the vector's logits
+        const T factor = label < 0 ? T(0) : negative;
         Vector<scalar_t> slopes;
+        T values[kVector];
 #pragma unroll
-        for (int j = 0; j < V; ++j) {
+        for (int j = 0; j < kVector; ++j) {
           const auto term = pass.template term<gamma_is_two>(logits[u].x[j]);
-          sum = label == at + j ? sum : sum + term.value;
+          values[j] = term.value;
           slopes.x[j] = static_cast<scalar_t>(factor * term.slope);
         }
+        T sum = 0;
+#pragma unroll
+        for (int j = 0; j < kVector; ++j) {
+          sum = own == j ? sum : sum + values[j];
+        }
+        losses[v + (vectors % 2 == 0 ? anchor[u] : 0)] = sum;
         if (pass.with_gradients) {
-          if constexpr (vectors) {
-            store_vector(dx + at, slopes);
-          } else {
-            dx[at * dx_step] = slopes.x[0];
-          }
+          store_vector(dx + kVector * v, slopes);
         }
       }
     }
   }
-  T loss = pass.focal.alpha_negative * sum;
-  if (0 <= label && label < pass.values && (label / V & (pass.lanes - 1)) == lane) {
-    loss += pass.own(x[label * x_step], dx + label * dx_step, common);
-  }
-  if (label < 0 && pass.with_gradients && !is_finite(loss)) {
-    for (int at = lane; at < end; at += pass.lanes) {
-      // A factor of 0 is not enough for inf and NaN.
-      for (int j = 0; j < V; ++j) {
-        dx[(at * V + j) * dx_step] = 0;
-      }
-    }
-  }
-  return loss;
-}
+};
 
-// Anchors, of one level of one image, that a block takes: two a thread share what does not belong
-// to a logit, such as the block's sum.
-constexpr int kRowAnchors = 2 * kThreads;
-
-// For all other layouts: anchor after anchor. It is best where an anchor's logits lie side by side
-// (flat, channels last).
-template <bool gamma_is_two, bool vectors, typename T, typename scalar_t>
-__global__ void __launch_bounds__(kThreads, (kResidentBlocks<gamma_is_two, scalar_t>))
+// An anchor's logits lie side by side, anchor after anchor (flat, channels last), in whole vectors.
+// A block takes a tile of anchors, and each of its warps a chunk of it after the other.
+template <bool gamma_is_two, typename T, typename scalar_t>
+__global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
     focal_rows_kernel(const __grid_constant__ FocalPass<T, scalar_t> pass) {
-  __shared__ T losses[kRowAnchors];
+  __shared__ int labels[kThreads];
+  __shared__ T losses[kThreads];
+  __shared__ T parts[kRowLosses];
   const Plan::Place place = pass.plan.place();
   const auto& in = pass.in.items[place.level];
   const auto& out = pass.out.items[place.level];
-  const int64_t first = int64_t(place.block) * kRowAnchors;  // among the level's anchors
-  const int count = static_cast<int>(min(int64_t(kRowAnchors), in.anchors - first));
-  const int64_t batch_first = place.image * pass.anchors + in.first + first;
+  const int64_t first = int64_t(place.block) * pass.tile;  // among the level's anchors
+  const int count = static_cast<int>(min(int64_t(pass.tile), in.anchors - first));
   const scalar_t* const x = in.data + place.image * in.stride_image + first * pass.values;
   scalar_t* const dx = out.data + place.image * out.stride_image + first * pass.values;
-  const int lane = threadIdx.x & (pass.lanes - 1);
-  const T common = pass.common();
+  const int mine = threadIdx.x;
 
-  for (int n = threadIdx.x / pass.lanes; n < kRowAnchors; n += kThreads / pass.lanes) {
-    T loss = 0;
-    if (n < count) {
-      const int label = pass.label(batch_first + n);
-      if constexpr (vectors) {
-        const int64_t at = int64_t(n) * pass.values;
-        loss = focal_row<gamma_is_two, true>(pass, x + at, 1, dx + at, 1, label, lane, common);
-      } else {
-        const int64_t r = in.first + first + n;
-        loss = focal_row<gamma_is_two, false>(
-            pass, in.values(place.image, r), in.stride_value,
-            pass.with_gradients ? out.values(place.image, r) : nullptr, out.stride_value, label,
-            lane, common);
-      }
-    }
-    for (int other = pass.lanes / 2; other > 0; other /= 2) {
-      loss += __shfl_xor_sync(0xffffffff, loss, other);
-    }
-    if (lane == 0) {
-      losses[n] = loss;
+  const bool has_anchor = mine < count;
+  labels[mine] = has_anchor ? pass.label(place.image * pass.anchors + in.first + first + mine) : -1;
+  __syncthreads();
+  const FocalChunk<gamma_is_two, T, scalar_t> chunk(
+      pass, pass.common() * pass.focal.alpha_negative);
+  const int apart = row_losses_apart(chunk.vectors);
+  const bool fills = pass.chunk * chunk.vectors == kRowVectors;
+  for (int c = mine / 32 * pass.chunk; c < count; c += kWarps * pass.chunk) {
+    const int n = min(pass.chunk, count - c);
+    const int64_t at = int64_t(c) * pass.values;
+    if (fills && n == pass.chunk) {
+      chunk.template run<true>(n, x + at, dx + at, labels + c, parts + c * apart);
+    } else {
+      chunk.template run<false>(n, x + at, dx + at, labels + c, parts + c * apart);
     }
   }
-  if (pass.parts) {
-    __syncthreads();
-    Stats stats;
-    for (int n = threadIdx.x; n < count; n += kThreads) {
-      if (pass.labels[batch_first + n] >= 0) {
-        stats.add(losses[n]);
-      }
+  __syncthreads();
+  if (has_anchor) {
+    T sum = 0;
+    for (int v = 0; v < chunk.vectors; ++v) {
+      sum += parts[mine * apart + v];
     }
-    store_part(stats, pass.parts);
+    const int64_t at = int64_t(mine) * pass.values;
+    losses[mine] = pass.end_anchor(labels[mine], sum, x + at, 1, dx + at, 1, pass.common());
   }
+  pass.store_losses(losses, labels);
 }
 
 }  // namespace alwa_d2

@@ -101,9 +101,8 @@ at::Tensor launch_planned(Pass& pass, const Batch& batch, const F& launch) {
 // multiples of their size.
 template <typename scalar_t>
 bool takes_vectors(const Level<scalar_t>& level, std::initializer_list<int64_t> strides) {
-  constexpr int size = Vector<std::remove_const_t<scalar_t>>::kSize;
-  return reinterpret_cast<uintptr_t>(level.data) % 16 == 0 &&
-      std::all_of(strides.begin(), strides.end(), [](int64_t x) { return x % size == 0; });
+  return reinterpret_cast<uintptr_t>(level.data) % alignof(Vector<scalar_t>) == 0 &&
+      std::all_of(strides.begin(), strides.end(), [](int64_t x) { return x % kVector == 0; });
 }
 
 // Whether all images' channels of a level may be read as vectors of neighbouring positions.
@@ -132,12 +131,10 @@ Plan make_plan(size_t levels, int64_t images, const F& blocks_of) {
   return plan;
 }
 
-// Blocks in which each thread has a PlaneShare of a level.
+// How many PlaneShares a level has.
 template <typename scalar_t>
-int64_t blocks_of_planes(const Level<scalar_t>& level) {
-  constexpr int size = Vector<std::remove_const_t<scalar_t>>::kSize;
-  const int64_t threads = (level.anchors / level.per_position + size - 1) / size;
-  return (threads * level.per_position + kThreads - 1) / kThreads;
+int64_t plane_shares(const Level<scalar_t>& level) {
+  return (level.anchors / level.per_position + kVector - 1) / kVector * level.per_position;
 }
 
 }  // namespace alwa_d2

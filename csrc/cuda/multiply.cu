@@ -18,6 +18,8 @@ struct Multiply {
   const T* grad;
 };
 
+constexpr int kMultiplyBlocks = 528;  // 4 for each multiprocessor of an H100
+
 // Does nothing where the factor is 1, as it is for loss.backward().
 template <typename T, typename scalar_t>
 __global__ void __launch_bounds__(kThreads)
@@ -26,22 +28,22 @@ __global__ void __launch_bounds__(kThreads)
   if (factor == 1) {
     return;
   }
-  constexpr int V = Vector<scalar_t>::kSize;
   const int64_t thread = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t threads = int64_t(gridDim.x) * kThreads;
   for (int t = 0; t < job.count; ++t) {
     scalar_t* data = job.data[t];
-    const bool aligned = reinterpret_cast<uintptr_t>(data) % 16 == 0;
-    const int64_t vectors = aligned ? job.size[t] / V : 0;
+    const bool aligned = reinterpret_cast<uintptr_t>(data) % alignof(Vector<scalar_t>) == 0;
+    const int64_t vectors = aligned ? job.size[t] / kVector : 0;
+#pragma unroll 4
     for (int64_t i = thread; i < vectors; i += threads) {
-      Vector<scalar_t> vector = load_vector(data + i * V);
+      Vector<scalar_t> vector = load_vector(data + i * kVector);
 #pragma unroll
-      for (int j = 0; j < V; ++j) {
+      for (int j = 0; j < kVector; ++j) {
         vector.x[j] = static_cast<scalar_t>(factor * static_cast<T>(vector.x[j]));
       }
-      store_vector(data + i * V, vector);
+      store_vector(data + i * kVector, vector);
     }
-    for (int64_t i = vectors * V + thread; i < job.size[t]; i += threads) {
+    for (int64_t i = vectors * kVector + thread; i < job.size[t]; i += threads) {
       data[i] = static_cast<scalar_t>(factor * static_cast<T>(data[i]));
     }
   }
@@ -66,10 +68,11 @@ void multiply_cuda(at::TensorList gradients, const at::Tensor& grad) {
           largest = std::max(largest, gradient.numel());
         }
         if (largest > 0) {
-          // At most 2048 blocks, two waves where 132 multiprocessors (H100) hold 8 blocks each: for
-          // a factor of 1 they come and go quickly.
-          const int64_t vectors = (largest + Vector<scalar_t>::kSize - 1) / Vector<scalar_t>::kSize;
-          const int64_t blocks = std::min<int64_t>((vectors + kThreads - 1) / kThreads, 2048);
+          // Few blocks, which come and go quickly where the factor is 1. Each thread has several
+          // loads under way, so that they are enough for memory where it is not.
+          const int64_t vectors = (largest + kVector - 1) / kVector;
+          const int64_t blocks =
+              std::min<int64_t>((vectors + kThreads - 1) / kThreads, kMultiplyBlocks);
           multiply_kernel<<<blocks, kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(job);
           C10_CUDA_KERNEL_LAUNCH_CHECK();
         }

@@ -57,16 +57,15 @@ box = of("box_loss_kernel", "box_loss.cu", "box_loss.cu", PAIRS)
 dense = of("dense_box_loss_kernel", "dense_box_kernel.cuh", "dense_box_loss.cu", DENSE_EDGES)
 planes = of("focal_planes_kernel", "focal_planes.cuh", "focal_loss.cu", FOCAL_EDGES)
 rows = of("focal_rows_kernel", "focal_rows.cuh", "focal_loss.cu", FOCAL_EDGES)
+strided = of("focal_strided_kernel", "focal_strided.cuh", "focal_loss.cu", FOCAL_EDGES)
 highest = of("highest_kernel", "label_kernels.cuh", "label_anchors.cu", LABELS)
 label = of("label_kernel", "label_kernels.cuh", "label_anchors.cu", LABELS)
 total = of("total_kernel", "launch.cuh", "focal_loss.cu", FOCAL)
 scales = of("loss_scales_kernel", "loss_scales.cu", "loss_scales.cu", SCALES)
 multiply = of("multiply_kernel", "multiply.cu", "multiply.cu", AHEAD)
 BLOCK, LAUNCH = "block.cuh", "launch.cuh"
-NO_BARRIER_IN_TREE = (
-    "    __syncthreads();\n    if (threadIdx.x < half)",
-    "    if (threadIdx.x < half)",
-)
+NO_BARRIER_IN_TOTAL = ("  __syncthreads();\n  Stats total;", "  Stats total;")
+NO_BARRIER_BEFORE_END = ("  __syncthreads();\n  if (has_anchor) {", "  if (has_anchor) {")
 
 # The first one is the sign of life of `make test`.
 FAULTS = [
@@ -75,35 +74,41 @@ FAULTS = [
     box("stride", "blocks of pairs overlap", "int64_t(blockIdx.x) * kThreads +", "int64_t(blockIdx.x) * (kThreads - 1) +", "plain", VALUES, PAIRS_EDGES),
     box("lost block", "the last block of pairs is lost", "blocks = (n + kThreads - 1) / kThreads", "blocks = n / kThreads", "plain", VALUES),
     box("race", "all blocks write the first pairs", "int64_t(blockIdx.x) * kThreads +", "", "races", GLOBAL_RACE),
-    box("barrier", "no barrier in the pairs' tree", *NO_BARRIER_IN_TREE, "races", SHARED_RACE, file=BLOCK),
+    box("barrier", "no barrier in the pairs' total", *NO_BARRIER_IN_TOTAL, "races", SHARED_RACE, file=BLOCK),
     box("divergence", "only threads with a pair add up", "  if (pairs.parts) {", "  if (pairs.parts && i < pairs.count) {", "plain", DIVERGENCE),
     dense("tail", "an anchor beyond a level's last", "int count = n < level.anchors;", "int count = n <= level.anchors;", "sanitize", OUT_OF_BOUNDS),
     dense("tail", "a position beyond a plane's last", "(positions - mine - 1) / step + 1", "(positions - mine) / step + 1", "sanitize", OUT_OF_BOUNDS, file=BLOCK),
     dense("stride", "an anchor index's anchors side by side", "step = share.step * level.per_position;", "step = share.step;", "plain", VALUES),
     dense("stride", "rows of three numbers", "stride_image + 4 * n;", "stride_image + 3 * n;", "plain", MISALIGNED),
-    dense("lost block", "the last block of anchors is lost", "(in[l].anchors + kThreads - 1) / kThreads", "in[l].anchors / kThreads", "plain", VALUES, file="dense_box_loss.cu"),
-    dense("race", "all threads write a block's part", "} else if (threadIdx.x == 0) {", "} else {", "races", GLOBAL_RACE),
-    dense("barrier", "no barrier in the anchors' tree", *NO_BARRIER_IN_TREE, "races", SHARED_RACE, file=BLOCK),
+    dense("lost block", "the last block of anchors is lost", "(threads + kThreads - 1) / kThreads", "threads / kThreads", "plain", VALUES, file="dense_box_loss.cu"),
+    dense("race", "all threads write a block's part", "  if (threadIdx.x == 0) {\n    total.store", "  {\n    total.store", "races", GLOBAL_RACE, file=BLOCK),
+    dense("barrier", "no barrier in the anchors' total", *NO_BARRIER_IN_TOTAL, "races", SHARED_RACE, file=BLOCK),
     dense("divergence", "only threads with foreground add up", "__syncthreads_or(stats.count > 0)", "stats.count > 0", "plain", DIVERGENCE),
-    planes("tail", "the last classes are left out", "k < pass.values; k += kAhead", "k + kAhead <= pass.values; k += kAhead", "plain", VALUES),
+    planes("tail", "the last classes are left out", "k < end; k += kPlanesAhead", "k + kPlanesAhead <= end; k += kPlanesAhead", "plain", VALUES),
     planes("tail", "a position beyond the last", "(positions - mine - 1) / step + 1", "(positions - mine) / step + 1", "sanitize", OUT_OF_BOUNDS, file=BLOCK),
-    planes("stride", "channels read three by three", "next_x += kAhead *", "next_x += (kAhead - 1) *", "plain", VALUES),
-    planes("stride", "vectors where the memory has none", "reinterpret_cast<uintptr_t>(level.data) % 16 == 0 &&", "", "plain", MISALIGNED, file=LAUNCH),
-    planes("lost block", "a plane's last block is lost", "(threads * level.per_position + kThreads - 1) / kThreads", "threads * level.per_position / kThreads", "plain", VALUES, file=LAUNCH),
-    planes("race", "threads of a plane take the same positions", "first = aligned ? mine * most : mine;", "first = 0;", "races", GLOBAL_RACE, file=BLOCK),
-    planes("barrier", "no barrier in the planes' tree", *NO_BARRIER_IN_TREE, "races", SHARED_RACE, file=BLOCK),
-    planes("divergence", "only threads with positions add up", "  if (pass.parts) {\n    store_part", "  if (pass.parts && share.count > 0) {\n    store_part", "plain", DIVERGENCE),
-    rows("barrier", "losses are read before all are there", "    __syncthreads();\n    Stats stats;", "    Stats stats;", "races", SHARED_RACE),
-    rows("tail", "an anchor beyond the rows' last", "    if (n < count) {", "    if (n <= count) {", "sanitize", OUT_OF_BOUNDS),
-    rows("stride", "groups of lanes lie too far apart", "n += kThreads / pass.lanes) {", "n += kThreads / pass.lanes + 1) {", "plain", VALUES),
-    rows("lanes", "half of the lanes are not asked", "other = pass.lanes / 2; other > 0", "other = pass.lanes / 4; other > 0", "plain", VALUES),
-    rows("lost block", "the last block of rows is lost", "(pass.in.items[i].anchors + kRowAnchors - 1) / kRowAnchors", "pass.in.items[i].anchors / kRowAnchors", "plain", VALUES, file="focal_loss.cu"),
-    rows("race", "all lanes write their loss", "    if (lane == 0) {\n      losses", "    {\n      losses", "races", SHARED_RACE),
+    planes("stride", "channels read three by three", "  x += kPlanesAhead *", "  x += (kPlanesAhead - 1) *", "plain", VALUES),
+    planes("stride", "vectors where the memory has none", "reinterpret_cast<uintptr_t>(level.data) % alignof(Vector<scalar_t>) == 0 &&", "", "plain", MISALIGNED, file=LAUNCH),
+    planes("lost block", "a level's last block is lost", "(plane_shares(pass.in.items[i]) + kShares - 1) / kShares", "plane_shares(pass.in.items[i]) / kShares", "plain", VALUES, file="focal_loss.cu"),
+    planes("race", "shares of a plane are the same positions", "first = aligned ? mine * kVector : mine;", "first = 0;", "races", GLOBAL_RACE, file=BLOCK),
+    planes("lanes", "the last slice's losses are not added", "slice < kSlices; ++slice", "slice + 1 < kSlices; ++slice", "plain", VALUES),
+    planes("barrier", "sums are read before all are there", *NO_BARRIER_BEFORE_END, "races", SHARED_RACE),
+    rows("barrier", "losses are read before all are there", *NO_BARRIER_BEFORE_END, "races", SHARED_RACE),
+    rows("barrier", "a block's losses are read before all are there", "    __syncthreads();\n    if (threadIdx.x < 32) {\n      Stats stats;", "    if (threadIdx.x < 32) {\n      Stats stats;", "races", SHARED_RACE, file="focal_pass.cuh"),
+    rows("tail", "a vector beyond the rows' last", "if (fills && n == pass.chunk) {", "if (fills) {", "sanitize", OUT_OF_BOUNDS),
+    rows("stride", "warps lie too far apart", "c += kWarps * pass.chunk", "c += (kWarps + 1) * pass.chunk", "plain", VALUES),
+    rows("stride", "anchors' losses overlap", "return vectors | 1;", "return vectors - 1;", "plain", VALUES),
+    rows("race", "warps take the same chunks", "int c = mine / 32 * pass.chunk;", "int c = 0;", "races", SHARED_RACE),
+    strided("barrier", "sums are read before all are there", *NO_BARRIER_BEFORE_END, "races", SHARED_RACE),
+    strided("tail", "an anchor beyond the last", "    if (n < count) {", "    if (n <= count) {", "sanitize", OUT_OF_BOUNDS),
+    strided("stride", "groups of lanes lie too far apart", "n += kThreads / pass.lanes) {", "n += kThreads / pass.lanes + 1) {", "plain", VALUES),
+    strided("lanes", "half of the lanes are not asked", "other = pass.lanes / 2; other > 0", "other = pass.lanes / 4; other > 0", "plain", VALUES),
+    strided("lost block", "the last block of anchors is lost", "(pass.in.items[i].anchors + anchors - 1) / anchors", "pass.in.items[i].anchors / anchors", "plain", VALUES, file="focal_loss.cu"),
+    strided("race", "all lanes write their sum", "    if (lane == 0) {\n      losses", "    {\n      losses", "races", SHARED_RACE),
     total("tail", "the last part is lost", "i < count; i += kThreads", "i + 1 < count; i += kThreads", "plain", VALUES),
     total("stride", "parts of four numbers", "parts + i * Stats::kSize;\n    mine", "parts + i * 4;\n    mine", "plain", VALUES),
     total("race", "all threads write the loss", "  if (threadIdx.x == 0) {\n    *loss", "  {\n    *loss", "races", GLOBAL_RACE),
-    total("divergence", "a barrier for one thread", "    total = shared[0];\n  }\n  __syncthreads();", "    total = shared[0];\n  __syncthreads();\n  }", "plain", DIVERGENCE, file=BLOCK),
-    total("tail", "the tree ends one level early", "half > 0; half /= 2", "half > 1; half /= 2", "plain", VALUES, file=BLOCK),
+    total("divergence", "a shuffle of some lanes", "if (threadIdx.x < 32) {\n    total", "if (threadIdx.x < 31) {\n    total", "plain", DIVERGENCE, file=BLOCK),
+    total("lanes", "the last lane is not asked", "lane = size / 2; lane > 0", "lane = size / 2; lane > 1", "plain", VALUES, file=BLOCK),
     highest("barrier", "no barrier after a tile is read", "    __syncthreads();\n    if (mine < total) {\n      after", "    if (mine < total) {\n      after", "races", SHARED_RACE),
     highest("race", "warps' maxima are stored, not merged", "atomicMax(&highest[i], bits)", "highest[i] = max(highest[i], bits)", "races", SHARED_RACE),
     highest("race", "blocks' maxima are stored, not merged", "atomicMax(&out[g], highest[i])", "out[g] = max(out[g], highest[i])", "races", GLOBAL_RACE),
