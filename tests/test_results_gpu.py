@@ -1,0 +1,109 @@
+"""The tables of docs/kernels.md on a GPU, from the figures in docs/results/h200.json."""
+
+import json
+
+import pytest
+from conftest import REPO
+
+FIGURES = json.loads((REPO / "docs" / "results" / "h200.json").read_text())
+PAGE = (REPO / "docs" / "kernels.md").read_text()
+FORMS = {"flat": "flat", "nchw": "contiguous"}
+BOXES = ("l1", "ciou")
+COMPILED = ("compiled, one pass", "compiled, negatives first")
+
+
+def losses(which, size, form, dtypes, cases):
+    return [
+        row["us"]
+        for row in FIGURES[which]
+        if (row["size"], row["form"]) == (size, form)
+        and row["dtype"] in dtypes
+        and row["case"] in cases
+    ]
+
+
+def copy(size, form, dtype, case="focal"):
+    keys = {"case": case, "size": size, "form": form, "dtype": dtype}
+    return next(row["copy_us"] for row in FIGURES["losses"] if keys.items() <= row.items())
+
+
+def peer(form, dtype, name, key="gpu_ms"):
+    keys = {"form": form, "dtype": dtype, "peer": name}
+    return next((row[key] for row in FIGURES["peers"] if keys.items() <= row.items()), None)
+
+
+@pytest.mark.parametrize("size", ["small", "voc", "coco"])
+@pytest.mark.parametrize("form", FORMS)
+def test_losses(size, form):
+    for dtype in ("float32", "bfloat16"):
+        before, now = (
+            losses(which, size, form, [dtype], ["focal"])[0]
+            for which in ("losses_before_tuning", "losses")
+        )
+        of_copy = copy(size, form, dtype)
+        row = f"| `{size}` | {FORMS[form]} | {dtype} | {before:.1f} | {now:.1f} | {of_copy:.1f} |"
+        assert f"{row} {now / of_copy:.2f} |" in PAGE
+    ranges = []
+    for which in ("losses_before_tuning", "losses"):
+        times = losses(which, size, form, ["float32", "bfloat16"], BOXES)
+        assert len(times) == 4
+        ranges.append(f"{min(times):.1f} to {max(times):.1f}")
+    assert f"| `{size}` | {FORMS[form]} | {ranges[0]} | {ranges[1]} |" in PAGE
+
+
+@pytest.mark.parametrize(
+    "label, names",
+    [
+        ("ours", ["alwa_d2"]),
+        ("ours, loss / n", ["alwa_d2, loss / n outside"]),
+        ("best compiled", COMPILED),
+        ("compiled with `log`", ["compiled, log"]),
+        ("apex", ["apex"]),
+        ("mmcv", ["mmcv"]),
+        ("torchvision", ["torchvision"]),
+        ("Detectron2", ["Detectron2"]),
+    ],
+)
+def test_peers(label, names):
+    cells = []
+    for of in (("flat", "float32"), ("nchw", "float32"), ("flat", "bfloat16")):
+        times = [peer(*of, name) for name in names]
+        if times[0] is None:
+            cells.append("")
+            continue
+        ratio = "" if label == "ours" else f" ({min(times) / peer(*of, 'alwa_d2'):.1f})"
+        cells.append(f"{1000 * min(times):.0f}{ratio}")
+    assert f"| {label} | {' | '.join(cells)} |" in PAGE
+
+
+def test_goals():
+    def best(form, dtype):
+        return min(peer(form, dtype, name) for name in COMPILED) / peer(form, dtype, "alwa_d2")
+
+    def to_copy(form, dtype, of="nchw"):
+        return losses("losses", "coco", form, [dtype], ["focal"])[0] / copy("coco", of, dtype)
+
+    flat = to_copy("flat", "float32", "flat"), to_copy("flat", "bfloat16", "flat")
+    planes = to_copy("nchw", "float32"), to_copy("nchw", "bfloat16")
+    assert f"| focal, float32: time / copy | ≤ 1.25 | {flat[0]:.2f} | {planes[0]:.2f} (8) |" in PAGE
+    row = f"| focal, bfloat16: time / copy | ≤ 1.5 | **{flat[1]:.2f}** | {planes[1]:.2f} (8) |"
+    assert row in PAGE
+    of_one = (to_copy("nchw", dtype, "flat") for dtype in ("float32", "bfloat16"))
+    one = "it is {:.2f} (float32) and {:.2f} (bfloat16)".format(*of_one)
+    assert one in PAGE
+    row = f"≥ 1.5 | **{best('flat', 'float32'):.2f}** | {best('nchw', 'float32'):.2f} |"
+    assert f"| focal, float32: time of the best compiled / ours | {row}" in PAGE
+    row = f"≥ 1.5 | {best('flat', 'bfloat16'):.2f} | not measured |"
+    assert f"| focal, bfloat16: time of the best compiled / ours | {row}" in PAGE
+    gradient = 2 * 201_600 * 80 * 4 / 2**20
+    assert peer("flat", "float32", "alwa_d2", "mib") / gradient < 1.005
+    assert peer("flat", "bfloat16", "alwa_d2", "mib") / gradient * 2 < 1.005
+
+
+def test_predictions_stand_beside_what_was_measured():
+    for size in ("voc", "coco"):
+        for dtype in ("float32", "bfloat16"):
+            for form, layout in (("flat", "rows"), ("nchw", "planes")):
+                us = losses("losses", size, form, [dtype], ["focal"])[0]
+                rows = [x for x in PAGE.splitlines() if f"| `{size}`, {dtype}, {layout} |" in x]
+                assert len(rows) == 1 and rows[0].endswith(f"| {us:.1f} |")
