@@ -28,6 +28,10 @@ struct Stats {
     max = (other.max > max || other.max != other.max) ? other.max : max;
   }
 
+  ALWA_HOST_DEVICE static Stats load(const double* values) {
+    return {values[0], values[1], values[2], values[3], values[4]};
+  }
+
   ALWA_HOST_DEVICE void store(double* values) const {
     values[0] = count;
     values[1] = sum;

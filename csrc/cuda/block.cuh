@@ -128,15 +128,15 @@ __device__ inline Stats lanes_total(Stats mine, int size) {
 // The statistics of all threads of a block, merged in a fixed tree; thread 0 gets them. A kernel
 // may call it once.
 __device__ inline Stats block_total(const Stats& mine) {
-  __shared__ Stats shared[kWarps];
+  __shared__ double shared[kWarps][Stats::kSize];
   const Stats of_warp = lanes_total(mine, 32);
   if (threadIdx.x % 32 == 0) {
-    shared[threadIdx.x / 32] = of_warp;
+    of_warp.store(shared[threadIdx.x / 32]);
   }
   __syncthreads();
   Stats total;
   if (threadIdx.x < 32) {
-    total = lanes_total(shared[threadIdx.x % kWarps], kWarps);
+    total = lanes_total(Stats::load(shared[threadIdx.x % kWarps]), kWarps);
   }
   return total;
 }

@@ -23,8 +23,7 @@ __global__ void __launch_bounds__(kThreads) total_kernel(
     double* values) {
   Stats mine;
   for (int64_t i = threadIdx.x; i < count; i += kThreads) {
-    const double* part = parts + i * Stats::kSize;
-    mine.merge({part[0], part[1], part[2], part[3], part[4]});
+    mine.merge(Stats::load(parts + i * Stats::kSize));
   }
   const Stats total = block_total(mine);
   if (threadIdx.x == 0) {

@@ -10,11 +10,12 @@ from typing import NamedTuple
 SHARED_RACE = "a race in shared memory"
 GLOBAL_RACE = "a race in global memory"
 VALUES = "AssertionError"
-DIVERGENCE = "a deadlock|have ended before a barrier|meet at different places"
+DIVERGENCE = "a deadlock|have ended before a barrier|meet at different places|takes no part"
 MISALIGNED = "a misaligned address"
 OUT_OF_BOUNDS = "AddressSanitizer: heap-buffer-overflow"
 
 FOCAL = "test_focal_loss.py::test_many_anchors"
+CHUNKS = "test_focal_loss.py::test_chunks_of_rows"
 FOCAL_EDGES = "test_edges.py::test_focal_loss"
 PAIRS = "test_box_loss.py::test_parity"
 PAIRS_EDGES = "test_edges.py::test_box_loss"
@@ -95,17 +96,18 @@ FAULTS = [
     rows("barrier", "losses are read before all are there", *NO_BARRIER_BEFORE_END, "races", SHARED_RACE),
     rows("barrier", "a block's losses are read before all are there", "    __syncthreads();\n    if (threadIdx.x < 32) {\n      Stats stats;", "    if (threadIdx.x < 32) {\n      Stats stats;", "races", SHARED_RACE, file="focal_pass.cuh"),
     rows("tail", "a vector beyond the rows' last", "if (fills && n == pass.chunk) {", "if (fills) {", "sanitize", OUT_OF_BOUNDS),
-    rows("stride", "warps lie too far apart", "c += kWarps * pass.chunk", "c += (kWarps + 1) * pass.chunk", "plain", VALUES),
-    rows("stride", "anchors' losses overlap", "return vectors | 1;", "return vectors - 1;", "plain", VALUES),
+    rows("stride", "warps lie too far apart", "c += kWarps * pass.chunk", "c += (kWarps + 1) * pass.chunk", "plain", VALUES, CHUNKS),
+    rows("stride", "anchors' losses overlap", "return vectors | 1;", "return vectors > 1 ? vectors - 1 : 1;", "plain", VALUES),
     rows("race", "warps take the same chunks", "int c = mine / 32 * pass.chunk;", "int c = 0;", "races", SHARED_RACE),
     strided("barrier", "sums are read before all are there", *NO_BARRIER_BEFORE_END, "races", SHARED_RACE),
     strided("tail", "an anchor beyond the last", "    if (n < count) {", "    if (n <= count) {", "sanitize", OUT_OF_BOUNDS),
-    strided("stride", "groups of lanes lie too far apart", "n += kThreads / pass.lanes) {", "n += kThreads / pass.lanes + 1) {", "plain", VALUES),
+    strided("stride", "logits read side by side", "x[at * in.stride_value]", "x[at]", "plain", VALUES),
+    strided("divergence", "groups of lanes lie too far apart", "n += kThreads / pass.lanes) {", "n += kThreads / pass.lanes + 1) {", "plain", DIVERGENCE),
     strided("lanes", "half of the lanes are not asked", "other = pass.lanes / 2; other > 0", "other = pass.lanes / 4; other > 0", "plain", VALUES),
     strided("lost block", "the last block of anchors is lost", "(pass.in.items[i].anchors + anchors - 1) / anchors", "pass.in.items[i].anchors / anchors", "plain", VALUES, file="focal_loss.cu"),
     strided("race", "all lanes write their sum", "    if (lane == 0) {\n      losses", "    {\n      losses", "races", SHARED_RACE),
     total("tail", "the last part is lost", "i < count; i += kThreads", "i + 1 < count; i += kThreads", "plain", VALUES),
-    total("stride", "parts of four numbers", "parts + i * Stats::kSize;\n    mine", "parts + i * 4;\n    mine", "plain", VALUES),
+    total("stride", "parts of four numbers", "parts + i * Stats::kSize", "parts + i * 4", "plain", VALUES),
     total("race", "all threads write the loss", "  if (threadIdx.x == 0) {\n    *loss", "  {\n    *loss", "races", GLOBAL_RACE),
     total("divergence", "a shuffle of some lanes", "if (threadIdx.x < 32) {\n    total", "if (threadIdx.x < 31) {\n    total", "plain", DIVERGENCE, file=BLOCK),
     total("lanes", "the last lane is not asked", "lane = size / 2; lane > 0", "lane = size / 2; lane > 1", "plain", VALUES, file=BLOCK),
