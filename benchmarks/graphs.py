@@ -95,7 +95,7 @@ def check_replay(model, part):
     The graph is one of its own, without TF32 and with cuDNN's sums in one order: with them the
     network's gradients differ from call to call, captured or not.
     """
-    with torch.backends.cudnn.flags(allow_tf32=False, deterministic=True):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False, deterministic=True):
         graph, results = capture(model, part)
         state = model.saved_state()
         expected = [x.detach().clone() for x in part()]
@@ -128,13 +128,13 @@ def bench(size, model, batch):
     for name, part in (("loss side", graphed.loss_side), ("whole step", graphed.whole_step)):
         eager = milliseconds(graphed, part)
         try:
-            check_replay(graphed, part)
             graph, _ = capture(graphed, part)
         except RuntimeError as error:  # of the network: the loss side has no reason to
             if name == "loss side":
                 raise
             print(f"{name:24}{eager:14.3f}  not captured: {str(error).splitlines()[0]}")
             continue
+        check_replay(graphed, part)
         replay = milliseconds(graphed, graph.replay)
         rows.append({"size": size, "part": name, "ms": {"eager": eager, "graph": replay}})
         print(f"{name:24}{eager:14.3f}{replay:14.3f}{100 * (1 - replay / eager):8.1f} %")

@@ -70,15 +70,17 @@ def unpack_wheels(check):
 # next to PyTorch's, crashes where a number is printed into an error message.
 SHARED = "libstdc++.so.6"
 LINK_SHARED = f"-Wl,--no-as-needed -l:{SHARED}"
+SUFFIX = "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"
 
 
 def build(check):
     command = [check.python, "setup.py", "build_ext", "--inplace"]
     output = check.execute(command, FORCE_CUDA="1")
-    for library in check.root.glob("alwa_d2/_C*.so"):
-        if SHARED.encode() not in library.read_bytes():  # not among the libraries it needs
-            library.unlink()
-            check.execute(command, FORCE_CUDA="1", LDFLAGS=LINK_SHARED)
+    library = check.root / f"alwa_d2/_C{last_line(check.execute([check.python, '-c', SUFFIX]))}"
+    if SHARED.encode() not in library.read_bytes():  # not among the libraries it needs
+        library.unlink()
+        flags = f"{check.environ.get('LDFLAGS', '')} {LINK_SHARED}".strip()
+        check.execute(command, FORCE_CUDA="1", LDFLAGS=flags)
     archs = re.findall(r"GPU architectures ([^:]+):", output)
     kernels = last_line(check.execute([check.python, "-c", HAS_KERNELS]))
     return f"for {archs[0] if archs else 'unknown architectures'}; {kernels}"

@@ -287,16 +287,38 @@ def test_no_valid_anchor(images, label, device, dtype):
         assert grad.shape == level.shape and not grad.any()
 
 
-def test_ignored_anchors_are_not_looked_at(device):
-    logits = torch.randn(1, 4, 3, device=device)
-    labels = torch.tensor([[0, -1, 3, -1]], device=device)
-    expected, _ = dense_focal_loss(logits, labels)
-    logits[:, 1::2] = torch.nan
-    logits.requires_grad_()
-    loss, _ = dense_focal_loss(logits, labels)
-    assert torch.equal(loss, expected)
-    (grad,) = torch.autograd.grad(loss, logits)
-    assert grad.isfinite().all() and not grad[:, 1::2].any()
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "shape, num_classes, form",  # on CUDA each way of reading, and a slice of the classes each
+    [((4, 4), 9, "nchw"), ((3, 3), 9, "nchw"), ((4, 4), 8, "nhwc"), ((4, 4), 3, "flat")],
+)
+def test_ignored_anchors_are_not_looked_at(shape, num_classes, form, bad, device):
+    """Whichever of its logits is no number, an ignored anchor has no gradient."""
+    count = 2 * shape[0] * shape[1]
+    labels = torch.randint(0, num_classes + 1, (1, count), device=device)
+    labels[:, ::2] = -1
+    flat = torch.randn(1, count, num_classes, device=device)
+    flat[:, 2::4] += 100
+    spoilt = flat.clone()
+    for i, r in enumerate(range(0, count, 2)):
+        spoilt[0, r, i % num_classes] = bad
+    found = []
+    for values in (flat, spoilt):
+        x = values
+        if form != "flat":
+            x = values.view(1, *shape, 2 * num_classes).permute(0, 3, 1, 2)
+            planes = form == "nchw"
+            x = x.contiguous(
+                memory_format=torch.contiguous_format if planes else torch.channels_last
+            )
+        x = x.detach().requires_grad_()
+        loss, stats = dense_focal_loss([x], labels)
+        (grad,) = torch.autograd.grad(loss, x)
+        grad = grad if form == "flat" else flatten_levels([grad], num_classes)
+        found.append((loss, stats.values, grad))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+    assert not found[1][2][labels == -1].any() and found[1][2][labels != -1].all()
 
 
 def test_half_gradients_are_rounded_once():

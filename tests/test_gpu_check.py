@@ -277,10 +277,13 @@ def test_parity_takes_files_with_a_device_and_no_emulation(load, tmp_path):
     assert sorted(files) == ["tests/deep/test_more.py", "tests/test_loss.py"]
 
 
+@pytest.mark.parametrize("own", ["", "-L/opt/lib"])
 @pytest.mark.parametrize("libraries", ["libc10.so", "libc10.so\0libstdc++.so.6"])
-def test_a_library_with_a_libstdcxx_of_its_own_is_linked_anew(load, tmp_path, libraries):
-    built = tmp_path / "alwa_d2" / "_C.cpython-312-x86_64-linux-gnu.so"
+def test_a_library_with_a_libstdcxx_of_its_own_is_linked_anew(load, tmp_path, libraries, own):
+    suffix = ".cpython-312-x86_64-linux-gnu.so"
+    built, other = (tmp_path / f"alwa_d2/_C{name}" for name in (suffix, ".cpython-310.so"))
     built.parent.mkdir()
+    other.write_text("of another Python")
     flags = []
 
     class Compiler(Recorder):
@@ -288,11 +291,14 @@ def test_a_library_with_a_libstdcxx_of_its_own_is_linked_anew(load, tmp_path, li
             if "setup.py" in command:
                 flags.append(environ.get("LDFLAGS"))
                 built.write_text("\0libm.so.6\0" + (libraries if not flags[-1] else flags[-1]))
-            return "13 ops, without a CUDA kernel: none"
+            return suffix if "sysconfig" in command[-1] else "13 ops, without a CUDA kernel: none"
 
-    load("gpu_steps").build(Compiler(tmp_path, False, None))
-    shared = "-Wl,--no-as-needed -l:libstdc++.so.6"
+    compiler = Compiler(tmp_path, False, None)
+    compiler.environ["LDFLAGS"] = own
+    load("gpu_steps").build(compiler)
+    shared = f"{own} -Wl,--no-as-needed -l:libstdc++.so.6".strip()
     assert flags == ([None] if "stdc++" in libraries else [None, shared])
+    assert other.exists()
 
 
 def test_a_built_library_has_all_cuda_kernels_or_none(load):

@@ -55,7 +55,7 @@ def arch(request):
 
 @pytest.fixture
 def focal_kernels(nvcc_version, arch):
-    """Those of the focal loss's two layouts, for gamma = 2."""
+    """Those of the focal loss, for gamma = 2."""
     kernels = sass_build.project_kernels(arch, "focal_loss")
     kernels = [kernel for kernel in kernels if sass_focal.is_focal(kernel)]
     return [kernel for kernel in kernels if sass_focal.gamma_is_two(kernel)]
@@ -65,7 +65,7 @@ def focal_kernels(nvcc_version, arch):
 
 
 def main_loops(kernels):
-    """(kernel, loop) of the two layouts that heads have, without float64."""
+    """(kernel, loop) of planes and rows, without float64."""
     for kernel in kernels:
         if sass_focal.element_size(kernel) < 8 and sass_focal.layout(kernel) != "strided":
             yield kernel, sass_focal.loops_over_logits(kernel)[0]
@@ -85,7 +85,7 @@ def too_many_instructions(kernels):
 
 
 def narrow_access(kernels):
-    """In the main loop: its scalar twin is for rows that are not aligned."""
+    """In the main loop: its scalar twin is for planes that are not aligned."""
     for kernel, loop in main_loops(kernels):
         vector = sass_focal.VECTOR * sass_focal.element_size(kernel)
         for kind in ("LDG", "STG"):
@@ -124,7 +124,7 @@ def spills(kernels):
 # The focal loss
 
 
-def test_both_layouts_are_there(focal_kernels):
+def test_all_layouts_are_there(focal_kernels):
     found = {(sass_focal.layout(k), sass_focal.element_size(k)) for k in focal_kernels}
     layouts = ("planes", "rows", "strided")
     assert found == {(name, size) for name in layouts for size in (8, 4, 2)}

@@ -7,8 +7,8 @@
 #include "losses/elementary.h"
 #include "stats.h"
 
-// What kernels share on the device: vectors of 16 bytes, which block takes what, and sums that do
-// not depend on the order in which blocks finish.
+// What kernels share on the device: vectors of four numbers, which block takes what, and sums that
+// do not depend on the order in which blocks finish.
 
 namespace alwa_d2 {
 
@@ -26,8 +26,7 @@ struct alignas(sizeof(scalar_t) == 2 ? 8 : 16) Vector {
   scalar_t x[kVector];
 };
 
-// For what is read once, or written for later: it need not stay in the caches. The intrinsics also
-// keep the compiler from splitting one load or store into several.
+// What one instruction loads or stores; two of them are a Vector in float64.
 template <typename scalar_t>
 using Word = std::conditional_t<sizeof(scalar_t) == 2, uint2, uint4>;
 
@@ -37,6 +36,8 @@ struct Words {
   Word<scalar_t> x[kSize];
 };
 
+// For what is read once, or written for later: it need not stay in the caches. The intrinsics also
+// keep the compiler from splitting one load or store into several.
 template <typename scalar_t>
 __device__ Vector<scalar_t> load_vector(const scalar_t* from) {
   Words<scalar_t> words;

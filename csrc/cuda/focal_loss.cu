@@ -53,7 +53,7 @@ void plan_rows(FocalPass<T, scalar_t>& pass, const Batch& batch) {
 
 template <typename T, typename scalar_t>
 void plan_strided(FocalPass<T, scalar_t>& pass, const Batch& batch) {
-  // Each lane has at least four numbers, whose loads are under way together.
+  // As many lanes as have at least four numbers each, whose loads are under way together.
   for (pass.lanes = 1; pass.lanes < 32 && 8 * pass.lanes <= pass.values; pass.lanes *= 2) {
   }
   plan_anchors(pass, batch, kThreads);
@@ -103,9 +103,6 @@ at::Tensor focal_pass(
             make_levels<scalar_t>(gradients, shape),
             !gradients.empty(),
             {},
-            0,
-            0,
-            0,
             labels.const_data_ptr<int64_t>(),
             shape.anchors,
             static_cast<int>(shape.values),

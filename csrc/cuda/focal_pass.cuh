@@ -26,14 +26,14 @@ struct FocalPass {
   Levels<scalar_t> out;
   bool with_gradients;  // whether `out` is there
   Plan plan;
-  int tile, chunk;        // focal_rows_kernel: anchors that a block takes, and a warp at a time
-  int lanes;              // focal_strided_kernel: threads that share an anchor, a power of 2
   const int64_t* labels;  // (N, R)
   int64_t anchors;        // R
   int values;             // K
   Focal<T> focal;
   CommonFactor<T> common;
-  double* parts;  // (blocks, 5), or null where only gradients are wanted
+  double* parts;            // (blocks, 5), or null where only gradients are wanted
+  int tile = 0, chunk = 0;  // focal_rows_kernel: anchors of a block, and of a warp at a time
+  int lanes = 1;            // focal_strided_kernel: threads that share an anchor, a power of 2
 
   // The label of anchor i of the batch.
   __device__ int label(int64_t i) const {
@@ -76,8 +76,8 @@ struct FocalPass {
   }
 
   // Writes the statistics of a block's anchors: those whose label is not negative. All threads have
-  // to call it; `losses` and `labels` are in shared memory.
-  __device__ void store_losses(const T (&losses)[kThreads], const int (&labels)[kThreads]) const {
+  // to call it; both arrays are in shared memory.
+  __device__ void store_losses(const T (&losses)[kThreads], const int (&of_block)[kThreads]) const {
     if (parts == nullptr) {
       return;
     }
@@ -85,7 +85,7 @@ struct FocalPass {
     if (threadIdx.x < 32) {
       Stats stats;
       for (int i = threadIdx.x; i < kThreads; i += 32) {
-        if (labels[i] >= 0) {
+        if (of_block[i] >= 0) {
           stats.add(losses[i]);
         }
       }

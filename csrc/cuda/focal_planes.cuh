@@ -4,8 +4,8 @@
 
 namespace alwa_d2 {
 
-// A block takes kShares PlaneShares, and each of them kSlices threads: a thread goes through a
-// slice of the classes at all positions of its share, and ends the anchor at one of them.
+// A block takes kShares PlaneShares. kSlices threads work on each: a thread goes through a slice of
+// the classes at all positions of its share, and ends the anchor at one of them.
 constexpr int kSlices = kVector;
 constexpr int kShares = kThreads / kSlices;
 

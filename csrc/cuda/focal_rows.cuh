@@ -13,14 +13,14 @@ constexpr int kRowLosses = kThreads * 21;
 
 ALWA_HOST_DEVICE int row_losses_apart(int vectors) { return vectors | 1; }
 
-// A warp's share of a chunk of anchors, whose logits lie at x. Each of its loads reads 32 vectors
-// side by side, whichever anchors they are of. Writes gradients, and for each vector its loss.
+// A warp takes a chunk of anchors, whose logits lie at x. Each of its loads reads 32 vectors side
+// by side, whichever anchors they are of. It writes gradients, and for each vector its loss.
 template <bool gamma_is_two, typename T, typename scalar_t>
 struct FocalChunk {
   const FocalPass<T, scalar_t>& pass;
   T negative;             // what the slope of a negative is multiplied with
   int vectors;            // of an anchor
-  int anchor[kRowAhead];  // among the chunk's, of which the thread has a vector in each load
+  int anchor[kRowAhead];  // of each load: which of the chunk's anchors the thread's vector is of
 
   __device__ FocalChunk(const FocalPass<T, scalar_t>& pass_, T negative_)
       : pass(pass_), negative(negative_), vectors(pass_.values / kVector) {
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
     focal_rows_kernel(const __grid_constant__ FocalPass<T, scalar_t> pass) {
   __shared__ int labels[kThreads];
   __shared__ T losses[kThreads];
-  __shared__ T parts[kRowLosses];
+  __shared__ T vector_losses[kRowLosses];
   const Plan::Place place = pass.plan.place();
   const auto& in = pass.in.items[place.level];
   const auto& out = pass.out.items[place.level];
@@ -91,26 +91,27 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
   const bool has_anchor = mine < count;
   labels[mine] = has_anchor ? pass.label(place.image * pass.anchors + in.first + first + mine) : -1;
   __syncthreads();
-  const FocalChunk<gamma_is_two, T, scalar_t> chunk(
+  const FocalChunk<gamma_is_two, T, scalar_t> of_warp(
       pass, pass.common() * pass.focal.alpha_negative);
-  const int apart = row_losses_apart(chunk.vectors);
-  const bool fills = pass.chunk * chunk.vectors == kRowVectors;
+  const int apart = row_losses_apart(of_warp.vectors);
+  const bool fills = pass.chunk * of_warp.vectors == kRowVectors;
   for (int c = mine / 32 * pass.chunk; c < count; c += kWarps * pass.chunk) {
     const int n = min(pass.chunk, count - c);
     const int64_t at = int64_t(c) * pass.values;
     if (fills && n == pass.chunk) {
-      chunk.template run<true>(n, x + at, dx + at, labels + c, parts + c * apart);
+      of_warp.template run<true>(n, x + at, dx + at, labels + c, vector_losses + c * apart);
     } else {
-      chunk.template run<false>(n, x + at, dx + at, labels + c, parts + c * apart);
+      of_warp.template run<false>(n, x + at, dx + at, labels + c, vector_losses + c * apart);
     }
   }
   __syncthreads();
   if (has_anchor) {
     T sum = 0;
-    for (int v = 0; v < chunk.vectors; ++v) {
-      sum += parts[mine * apart + v];
+    for (int v = 0; v < of_warp.vectors; ++v) {
+      sum += vector_losses[mine * apart + v];
     }
     const int64_t at = int64_t(mine) * pass.values;
+    // pass.common() is read again: a register kept for it all the time would be one too many.
     losses[mine] = pass.end_anchor(labels[mine], sum, x + at, 1, dx + at, 1, pass.common());
   }
   pass.store_losses(losses, labels);

@@ -96,8 +96,8 @@ at::Tensor launch_planned(Pass& pass, const Batch& batch, const F& launch) {
   return parts;
 }
 
-// Whether vectors may be read from (written to) a level: its address and these strides are
-// multiples of their size.
+// Whether vectors may be read from (written to) a level: its address is aligned, and these strides
+// are multiples of a vector's numbers.
 template <typename scalar_t>
 bool takes_vectors(const Level<scalar_t>& level, std::initializer_list<int64_t> strides) {
   return reinterpret_cast<uintptr_t>(level.data) % alignof(Vector<scalar_t>) == 0 &&

@@ -16,6 +16,7 @@ OUT_OF_BOUNDS = "AddressSanitizer: heap-buffer-overflow"
 
 FOCAL = "test_focal_loss.py::test_many_anchors"
 CHUNKS = "test_focal_loss.py::test_chunks_of_rows"
+IGNORED = "test_focal_loss.py::test_ignored_anchors_are_not_looked_at"
 FOCAL_EDGES = "test_edges.py::test_focal_loss"
 PAIRS = "test_box_loss.py::test_parity"
 PAIRS_EDGES = "test_edges.py::test_box_loss"
@@ -95,13 +96,14 @@ FAULTS = [
     planes("barrier", "sums are read before all are there", *NO_BARRIER_BEFORE_END, "races", SHARED_RACE),
     rows("barrier", "losses are read before all are there", *NO_BARRIER_BEFORE_END, "races", SHARED_RACE),
     rows("barrier", "a block's losses are read before all are there", "    __syncthreads();\n    if (threadIdx.x < 32) {\n      Stats stats;", "    if (threadIdx.x < 32) {\n      Stats stats;", "races", SHARED_RACE, file="focal_pass.cuh"),
-    rows("tail", "a vector beyond the rows' last", "if (fills && n == pass.chunk) {", "if (fills) {", "sanitize", OUT_OF_BOUNDS),
+    rows("tail", "a vector beyond the rows' last", "if (fills && n == pass.chunk) {", "if (fills) {", "sanitize", OUT_OF_BOUNDS, CHUNKS),
+    planes("tail", "ignored anchors keep gradients of inf and NaN", "sum - sum != 0", "sum - sum > 0", "plain", VALUES, IGNORED, file="focal_pass.cuh"),
     rows("stride", "warps lie too far apart", "c += kWarps * pass.chunk", "c += (kWarps + 1) * pass.chunk", "plain", VALUES, CHUNKS),
     rows("stride", "anchors' losses overlap", "return vectors | 1;", "return vectors > 1 ? vectors - 1 : 1;", "plain", VALUES),
     rows("race", "warps take the same chunks", "int c = mine / 32 * pass.chunk;", "int c = 0;", "races", SHARED_RACE),
     strided("barrier", "sums are read before all are there", *NO_BARRIER_BEFORE_END, "races", SHARED_RACE),
     strided("tail", "an anchor beyond the last", "    if (n < count) {", "    if (n <= count) {", "sanitize", OUT_OF_BOUNDS),
-    strided("stride", "logits read side by side", "x[at * in.stride_value]", "x[at]", "plain", VALUES),
+    strided("stride", "logits read side by side", "x[at * in.stride_value]", "x[at]", "plain", VALUES, "test_focal_loss.py::test_strided_input"),
     strided("divergence", "groups of lanes lie too far apart", "n += kThreads / pass.lanes) {", "n += kThreads / pass.lanes + 1) {", "plain", DIVERGENCE),
     strided("lanes", "half of the lanes are not asked", "other = pass.lanes / 2; other > 0", "other = pass.lanes / 4; other > 0", "plain", VALUES),
     strided("lost block", "the last block of anchors is lost", "(pass.in.items[i].anchors + anchors - 1) / anchors", "pass.in.items[i].anchors / anchors", "plain", VALUES, file="focal_loss.cu"),
