@@ -182,9 +182,12 @@ def test_our_own_sweeps(path, registered):
     assert os.path.relpath(spec.output) == os.path.join("output", "sweeps", path.stem)
 
 
+BEGUN = {"weighters_long"}  # sweeps of which some runs are still to be made
+
+
 @pytest.mark.parametrize(
     "name",
-    ["bccd", "many_classes", "table1", "table2", "rising"]
+    [*BEGUN, "bccd", "many_classes", "table1", "table2", "rising"]
     + ["weighters", "weighters_best", "weighters_rates", "uncertainty"]
     + ["learning_rate", "learning_rate_adamw"]
     + ["weighters_tuned", "inverse", "weighters_two_stage", "two_stage_balance"],
@@ -204,7 +207,7 @@ def test_published_results_are_found_by_their_hashes(name):
     hint = "has the config a new key, or another default? config.py has HASHED_KEYS for the former"
     labels = dict(runs)
     assert published.keys() <= labels.keys(), hint
-    if not name.endswith("_best"):  # that has only the best cells
+    if not name.endswith("_best") and name not in BEGUN:  # the former has only the best cells
         assert len(published) == len(labels)
     for digest, row in published.items():
         assert labels[digest].items() <= row.items()
