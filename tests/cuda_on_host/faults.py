@@ -132,6 +132,6 @@ FAULTS = [
     scales("race", "two threads write", "<<<1, 1, 0", "<<<1, 2, 0", "races", GLOBAL_RACE),
     multiply("tail", "the last number is left", "i < job.size[t]; i", "i + 1 < job.size[t]; i", "plain", VALUES),
     multiply("tail", "a vector beyond the last", "i < vectors; i", "i <= vectors; i", "sanitize", OUT_OF_BOUNDS),
-    multiply("stride", "the rest begins too early", "i = vectors * V + thread", "i = vectors + thread", "plain", VALUES),
+    multiply("stride", "the rest begins too early", "i = vectors * kVector + thread", "i = vectors + thread", "plain", VALUES),
     multiply("race", "threads take what others have", "int64_t(gridDim.x) * kThreads;", "int64_t(gridDim.x) * 32;", "races", GLOBAL_RACE),
 ]  # fmt: skip
