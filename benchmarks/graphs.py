@@ -92,8 +92,8 @@ def capture(model, part):
 def check_replay(model, part):
     """Raises an AssertionError where a replay gives other losses or gradients than `part`.
 
-    The graph is one of its own, without TF32 and with cuDNN's sums in one order: with them the
-    network's gradients differ from call to call, captured or not.
+    The graph is one of its own, without TF32 and with cuDNN's sums in one order. Otherwise the
+    network's gradients would differ from call to call, captured or not.
     """
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False, deterministic=True):
         graph, results = capture(model, part)
