@@ -35,6 +35,11 @@ lacks = [op for op in ops if not has_kernel(op, "CUDA")]
 print(f"{len(ops)} ops, without a CUDA kernel: {', '.join(lacks) or 'none'}")
 raise SystemExit(bool(lacks) or not ops)
 """
+# A compiler may bring libstdc++ only as a static library. A second copy of it in the extension,
+# next to PyTorch's, crashes where a number is printed into an error message.
+SHARED = "libstdc++.so.6"
+LINK_SHARED = f"-Wl,--no-as-needed -l:{SHARED}"
+SUFFIX = "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"
 
 
 def unpack_wheels(check):
@@ -64,13 +69,6 @@ def unpack_wheels(check):
         for path in site.glob("detectron2/_C.*.so"):
             path.unlink()
     return f"{len(lacking) + bool(detectron2)} of {len(wheels)} unpacked, the others are installed"
-
-
-# A compiler may bring libstdc++ only as a static library. A second copy of it in the extension,
-# next to PyTorch's, crashes where a number is printed into an error message.
-SHARED = "libstdc++.so.6"
-LINK_SHARED = f"-Wl,--no-as-needed -l:{SHARED}"
-SUFFIX = "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"
 
 
 def build(check):

@@ -97,9 +97,8 @@ def per_logit(loop, classes):
         logits = VECTOR * -(-classes // SLICES)
         return loop.with_anchor(classes, 1, -(-logits // loop.logits))
     if layout(loop.kernel) == "strided":
-        return loop.with_anchor(
-            classes, lanes(classes), -(-classes // (lanes(classes) * loop.logits))
-        )
+        share = lanes(classes)
+        return loop.with_anchor(classes, share, -(-classes // (share * loop.logits)))
     vectors, rest = divmod(classes, VECTOR)
     if rest or not 0 < vectors <= 32 * ROW_AHEAD:
         return None

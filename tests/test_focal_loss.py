@@ -140,42 +140,13 @@ def test_any_number_of_classes(num_classes, labels_are, device):
     torch.testing.assert_close(grad.cpu().double(), other, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["flat", "nhwc"])
-@pytest.mark.parametrize("num_classes", [8, 80, 84, 640, 644])
-def test_chunks_of_rows(num_classes, form, device):
-    """On CUDA a warp takes 32, 8, 7 or 1 anchors at a time; 640 classes are the most. Some end
-    within a chunk, and a block's share within a level."""
-    shapes = ((13, 11), (3, 2), (1, 1))
-    labels = torch.full((2, 3 * sum(h * w for h, w in shapes)), num_classes)
-    some = torch.randperm(labels.numel())[:100]
-    labels.view(-1)[some] = torch.randint(-1, num_classes, (100,))
-    levels = [torch.randn(2, 3 * num_classes, h, w) * 2 - 3 for h, w in shapes]
-    exact = flatten_levels(levels, num_classes).double().requires_grad_()
-    expected, expected_stats = reference.dense_focal_loss(exact, labels)
-    (expected_grad,) = torch.autograd.grad(expected, exact)
-    levels = [x.contiguous(memory_format=torch.channels_last).to(device) for x in levels]
-    if form == "flat":
-        levels = [flatten_levels(levels, num_classes)]
-    for x in levels:
-        x.requires_grad_()
-    loss, stats = dense_focal_loss(levels, labels.to(device))
-    torch.testing.assert_close(loss.cpu().double(), expected.detach(), rtol=1e-5, atol=0)
-    torch.testing.assert_close(stats.values.cpu(), expected_stats.values, rtol=1e-5, atol=1e-9)
-    grads = torch.autograd.grad(loss, levels)
-    grad = grads[0] if form == "flat" else flatten_levels(grads, num_classes)
-    torch.testing.assert_close(grad.cpu().double(), expected_grad, rtol=1e-5, atol=1e-8)
-
-
-@pytest.mark.parametrize("form", ["flat", "nchw", "nhwc"])
-@pytest.mark.parametrize("gamma", [2.0, 1.5])
-def test_many_anchors(form, gamma, device):
-    """Several pieces, images and levels that end within a piece."""
-    shapes, num_classes = ((61, 67), (31, 34), (1, 1)), 20
-    anchors = 3 * sum(h * w for h, w in shapes)
-    labels = torch.full((3, anchors), num_classes)
-    some = torch.randperm(labels.numel())[:500]
-    labels.view(-1)[some] = torch.randint(-1, num_classes, (500,))
-    levels = [torch.randn(3, 3 * num_classes, h, w) * 2 - 3 for h, w in shapes]
+def check_levels(shapes, num_classes, images, spoilt, form, device, gamma=2.0):
+    """Random levels of three anchors a position against the reference; `spoilt` of the anchors are
+    no background."""
+    labels = torch.full((images, 3 * sum(h * w for h, w in shapes)), num_classes)
+    some = torch.randperm(labels.numel())[:spoilt]
+    labels.view(-1)[some] = torch.randint(-1, num_classes, (spoilt,))
+    levels = [torch.randn(images, 3 * num_classes, h, w) * 2 - 3 for h, w in shapes]
     exact = flatten_levels(levels, num_classes).double().requires_grad_()
     expected, expected_stats = reference.dense_focal_loss(exact, labels, gamma=gamma)
     (expected_grad,) = torch.autograd.grad(expected, exact)
@@ -191,6 +162,21 @@ def test_many_anchors(form, gamma, device):
     grads = torch.autograd.grad(loss, levels)
     grad = grads[0] if form == "flat" else flatten_levels(grads, num_classes)
     torch.testing.assert_close(grad.cpu().double(), expected_grad, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("form", ["flat", "nchw", "nhwc"])
+@pytest.mark.parametrize("gamma", [2.0, 1.5])
+def test_many_anchors(form, gamma, device):
+    """Several pieces, images and levels that end within a piece."""
+    check_levels(((61, 67), (31, 34), (1, 1)), 20, 3, 500, form, device, gamma)
+
+
+@pytest.mark.parametrize("form", ["flat", "nhwc"])
+@pytest.mark.parametrize("num_classes", [8, 80, 84, 640, 644])
+def test_chunks_of_rows(num_classes, form, device):
+    """On CUDA a warp takes 32, 8, 7 or 1 anchors at a time; 640 classes are the most. Some end
+    within a chunk, and a block's share within a level."""
+    check_levels(((13, 11), (3, 2), (1, 1)), num_classes, 2, 100, form, device)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])

@@ -115,10 +115,11 @@ def assert_equal(ours, stock, batch, seed=1):
     for key in losses:
         torch.testing.assert_close(losses[key], expected[key], rtol=1e-5, atol=1e-8)
     assert grads.keys() == expected_grads.keys()
-    # Some biases change nothing: their gradient is a sum that cancels, up to rounding.
+    # Some biases change nothing: their gradient is a sum that cancels. A GPU adds in another order
+    # each time, and leaves other roundings of it.
     rounding = 1e-3 * max(grad.abs().max() for grad in expected_grads.values())
     for name, grad in grads.items():
-        scale = max(expected_grads[name].abs().max(), rounding)
+        scale = max(expected_grads[name].abs().max(), rounding if grad.is_cuda else 0)
         torch.testing.assert_close(grad, expected_grads[name], rtol=1e-4, atol=2e-5 * scale)
     logged = expected_storage.latest()
     ours_logged = {key: value for key, (value, _) in storage.latest().items()}

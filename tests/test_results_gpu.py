@@ -22,8 +22,8 @@ def losses(which, size, form, dtypes, cases):
     ]
 
 
-def copy(size, form, dtype, case="focal"):
-    keys = {"case": case, "size": size, "form": form, "dtype": dtype}
+def copy(size, form, dtype):
+    keys = {"case": "focal", "size": size, "form": form, "dtype": dtype}
     return next(row["copy_us"] for row in FIGURES["losses"] if keys.items() <= row.items())
 
 
