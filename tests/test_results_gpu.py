@@ -51,6 +51,41 @@ def test_losses(size, form):
     assert f"| `{size}` | {FORMS[form]} | {ranges[0]} | {ranges[1]} |" in PAGE
 
 
+def variant(name, machine):
+    """Microseconds of the focal loss, size `coco`: (loss, copy) for each layout and dtype."""
+    rows = [x for x in FIGURES["variants"] if (x["variant"], x["machine"]) == (name, machine)]
+    rows = [x for x in rows if x["size"] == "coco"]
+    assert len(rows) == 6
+    return [(sum(x["us"]) / len(x["us"]), x["copy_us"]) for x in rows]
+
+
+def test_variants():
+    ours, formula = variant("as they are", 1), variant("shorter formula", 2)
+
+    def row(label, times):
+        assert f"| {label} | {' | '.join(times)} |" in PAGE
+
+    row("ours, µs", [f"{us:.1f}" for us, _ in ours])
+    row("copy, µs", [f"{us:.1f}" for _, us in ours])
+    for label, name, machine, of in (
+        ("shorter formula (1)", "shorter formula", 1, ours),
+        ("and anchors without an object apart (2)", "and chunks of background apart", 1, ours),
+        ("and five channels read together, not four", "and five channels ahead", 1, ours),
+        ("the next vector asked for at once (3)", "the next vector asked for at once", 2, formula),
+    ):
+        pairs = zip(variant(name, machine), of, strict=True)
+        row(label, [f"{time[0] / other[0]:.2f}" for time, other in pairs])
+    (parts,) = (
+        x
+        for x in FIGURES["kernels_of_shorter_formula"]
+        if (x["form"], x["dtype"]) == ("flat", "bfloat16")
+    )
+    small = parts["total_us"] + parts["multiply_us"] + parts["ones_us"]
+    assert f"Of the {formula[1][0]:.1f} µs with the shorter formula" in PAGE
+    assert f"the focal kernel itself took\n{parts['focal_us']:.1f}. Three small" in PAGE
+    assert f"kernels took {small:.1f}: the sum over all blocks {parts['total_us']:.1f}" in PAGE
+
+
 @pytest.mark.parametrize("key, ending", [("gpu_ms", ""), ("ms", ", a call")])
 @pytest.mark.parametrize(
     "label, names",
