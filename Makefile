@@ -1,7 +1,8 @@
 # The targets below set .venv up first where it is missing or out of date.
 #
 #   make demo         trains configs/retina_alwa.yaml, evaluates it, and draws what came out
-#   make test         the tests; PYTEST_ARGS="-k giou -x" and the like go to pytest
+#   make test         the tests; PYTEST_ARGS="-k giou -x" and the like go to pytest; WORKERS=0 runs them in one
+#                     process, for a debugger
 #   make test-all     those that take long too: half an hour more
 #   make lint         checks style, formatting and spelling of the files, and the types in Python
 #   make format       puts the formatting right
@@ -27,6 +28,9 @@ VENV ?= .venv
 export VENV
 
 RUN := $(VENV)/bin/python
+# A worker for each core, four at most. Each takes whole files, and has one thread.
+WORKERS ?= auto
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile
 # Written last, so that an interrupted set-up is not taken for a finished one.
 PACKAGES := $(VENV)/.packages-ready
 EXTENSION := $(VENV)/.extension-ready
@@ -43,10 +47,10 @@ demo: $(EXTENSION)
 	$(RUN) -m alwa_d2 demo
 
 test: $(EXTENSION)
-	$(RUN) -m pytest -m "not long" $(PYTEST_ARGS)
+	$(PYTEST) -m "not long" $(PYTEST_ARGS)
 
 test-all: $(EXTENSION)
-	$(RUN) -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 lint: $(LINTERS)
 	$(RUN) -m ruff check .
