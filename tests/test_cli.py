@@ -400,3 +400,16 @@ def test_threads_wait_asleep_unless_the_user_says_how(given, expected):
         )
         assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(expected)]
+
+
+def test_a_name_that_is_no_text_is_printed():
+    """Of a file from an archive in another encoding, where the terminal takes nothing but UTF-8."""
+    code = (
+        "import sys, alwa_d2.cli.main as cli\n"
+        "cli.main = lambda arguments: print('n\\udce9.jpg') or 0\n"
+        "sys.exit(cli.run_command())\n"
+    )
+    env = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=env, cwd=REPO, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "n\\udce9.jpg\n"), done.stderr

@@ -20,20 +20,12 @@ from alwa_d2.errors import UserError
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
 
-def test_demo_replaces_an_earlier_run_and_nothing_else(tmp_path):
+def test_a_demo_that_is_refused_leaves_the_earlier_run(tmp_path, capfd):
     folder = write_run(tmp_path / "demo")
-    (folder / "inference").mkdir()
-    for name in ("model_final.pth", "last_checkpoint", "events.out.tfevents.1", "inference/a.json"):
-        (folder / name).touch()
-    (folder / "notes.txt").write_text("mine")
-    demo.clear(folder)
-    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
-
-
-def test_demo_makes_new_folders_and_takes_empty_ones(tmp_path):
-    demo.clear(tmp_path / "new" / "demo")
-    demo.clear(tmp_path / "new" / "demo")
-    assert list((tmp_path / "new" / "demo").iterdir()) == []
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert main(["demo", "--output", str(folder), "SOLVER.MAX_ITERR", "5"]) == 1
+    assert "SOLVER.MAX_ITERR" in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_demo_refuses_a_folder_of_other_things(tmp_path, capsys):
@@ -81,7 +73,8 @@ def test_demo_stops_at_the_first_step_that_fails(tmp_path, monkeypatch, capsys):
     (command,) = commands
     assert command[:4] == [sys.executable, "-m", "alwa_d2", "train"]
     assert command[4:6] == ["--config-file", str(REPO / "configs" / "retina_alwa.yaml")]
-    assert command[-4:] == ["SOLVER.MAX_ITER", "5", "OUTPUT_DIR", str(tmp_path / "demo")]
+    assert command[6:8] == ["SOLVER.MAX_ITER", "5"]
+    assert command[8:] == ["OUTPUT_DIR", str(tmp_path / "demo"), "OVERWRITE", "True"]
 
 
 def test_demo_prints_results_and_their_places_last(tmp_path, monkeypatch, capsys):

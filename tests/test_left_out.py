@@ -144,6 +144,19 @@ class TestVOC:
         assert [record["image_id"] for record in DatasetCatalog.get("w")] == ["one"]
         assert "1 picture without an XML file" in left_out("w").summary()
 
+    def test_a_picture_of_the_other_part_has_an_xml_file_however_it_is_spelt(self, voc):
+        for name in ("IMG_1", "img 2", "img%203"):
+            save_image(voc.root / "JPEGImages" / f"{name}.JPG")
+        xml = (voc.root / "Annotations" / "one.xml").read_text()
+        for name in ("img_1", "img%202", "IMG 3"):
+            (voc.root / "Annotations" / f"{name}.xml").write_text(xml)
+        for name, part in (("w", "first 50%"), ("x", "last 50%")):
+            entry = voc.entry(name, "train") | {"part": part}
+            del entry["split"]
+            register_datasets([entry])
+        assert sum(len(DatasetCatalog.get(name)) for name in "wx") == 4
+        assert "without an XML file" not in left_out("w").summary() + left_out("x").summary()
+
 
 class TestCOCO:
     def test_training_and_evaluation_leave_out_the_same(self, coco, tmp_path):

@@ -83,6 +83,26 @@ def test_overwriting_waits_until_the_weights_are_found(finished):
     assert files(finished) == before
 
 
+def test_overwriting_waits_until_the_training_can_begin(finished):
+    """Data, or a model, that the new training cannot have are found late."""
+    (finished / "inference").mkdir()
+    (finished / "inference" / "coco_instances_results.json").write_text("[]")
+    before = files(finished)
+    with pytest.raises(UserError, match="DATASETS.TRAIN"):
+        train_model(arguments(finished, "OVERWRITE", True, "SOLVER.BASE_LR", 0.02))
+    assert files(finished) == before
+    folders = [path.name for path in finished.iterdir() if path.is_dir()]
+    assert folders == ["inference"] and len(list((finished / "inference").iterdir())) == 1
+
+
+def test_what_a_killed_start_had_set_aside_is_removed_too(finished):
+    aside = finished / ".overwritten"
+    aside.mkdir()
+    (aside / "metrics.json").write_text("old")
+    setup(arguments(finished, "OVERWRITE", True))
+    assert not aside.exists() and not (finished / "metrics.json").exists()
+
+
 def test_a_run_that_takes_another_ones_config_does_not_overwrite(tmp_path):
     setup(arguments(tmp_path, "OVERWRITE", True))
     assert "OVERWRITE: false" in (tmp_path / "config.yaml").read_text()

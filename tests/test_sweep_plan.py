@@ -36,6 +36,27 @@ def test_the_hash_is_that_of_the_settings(folder):
     assert not set(hashes(opts={"SOLVER.MAX_ITER": 999})) & set(first)
 
 
+def test_folders_of_long_labels_in_any_letters_can_be_made(folder):
+    weights = content()["grid"]["weights"]
+    grid = {"weights": {"\u6743" * 100: weights.popitem()[1], **weights}}
+    spec = read_sweep(folder / write(folder, grid=grid, baseline={}), [])
+    for run in make_runs(spec):
+        assert len(run.folder.name.encode()) <= 255 and "\ufffd" not in run.folder.name
+        run.folder.mkdir(parents=True)
+
+
+def test_cells_may_have_other_data_of_one_name(folder, voc_root):
+    """As where the amount of data is an axis: each run is a process of its own."""
+
+    def part(text):
+        entry = {"name": "some", "format": "voc", "root": str(voc_root), "part": text}
+        return {"DATASETS.REGISTER": [entry]}
+
+    grid = {**content()["grid"], "data": {"half": part("first 50%"), "all": part("first 100%")}}
+    spec = read_sweep(folder / write(folder, grid=grid), [])
+    assert len(make_runs(spec)) == 2 * 2 * 3 and "some" not in DatasetCatalog
+
+
 def test_exclude_and_include(folder):
     grid = {**content()["grid"], "nms": thresholds(low=0.3, high=0.6)}
     own = {"MODEL.LOSS_WEIGHTER.WEIGHTS": [0.25, 1.0]}

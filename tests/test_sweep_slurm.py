@@ -291,9 +291,10 @@ def _children(pid):
 
 def test_parameters_are_read_as_slurm_means_them():
     words = ["time=90", "mem=32GB", "exclusive=true", "setup=module load cuda", "gres=gpu:1"]
+    words.append("account=0123")
     assert slurm.read_parameters(words) == {
         "time": 90, "mem": "32GB", "exclusive": True, "setup": ["module load cuda"],
-        "gres": "gpu:1",
+        "gres": "gpu:1", "account": "0123",
     }  # fmt: skip
     with pytest.raises(UserError, match="got =3"):
         slurm.read_parameters(["=3"])

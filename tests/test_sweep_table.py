@@ -145,8 +145,13 @@ def test_scores_are_not_lost_with_their_folders(folder, capsys):
     kept = ["--table-only", "--results", "out/results.csv"]
     assert sweep(write(folder, seeds=[0, 1]), *kept) == 0
     assert (folder / "out" / "results.csv").read_text() == before
-    # Not those of another sweep that was in this folder; and without the file they are trained.
-    assert sweep(write(folder, seeds=[0])) == 0
+    # Also where they are of other seeds or settings; and without the file they are trained.
+    capsys.readouterr()
+    for other in (["--table-only"], ["--table-only", "MODEL.RPN.NMS_THRESH", "0.6"]):
+        assert sweep(write(folder, seeds=[0]), *other) == 2
+        assert "of other settings or seeds; move the file" in capsys.readouterr().err
+        assert (folder / "out" / "results.csv").read_text() == before
+    (folder / "out" / "results.csv").unlink()
     assert sweep(write(folder, seeds=[0, 1])) == 0 and len(records(folder)) == 4
 
 

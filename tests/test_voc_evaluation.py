@@ -36,7 +36,8 @@ class Case:
             text = "".join(self.xml(*each, optional_tags) for each in objects)
             path = self.root / "Annotations" / f"{image_id}.xml"
             path.write_text(f"<annotation>{text}</annotation>")
-        (self.root / "ImageSets/Main/test.txt").write_text("\n".join(self.objects) + "\n")
+        ids = "".join(f"{image_id}\n" for image_id in self.objects)
+        (self.root / "ImageSets/Main/test.txt").write_bytes(ids.encode(errors="surrogateescape"))
         given = {"dirname": str(self.root), "split": "test", "thing_classes": CLASSES, **metadata}
         MetadataCatalog.get(self.name).set(**given)
         return self
@@ -271,3 +272,11 @@ class TestTolerance:
         (case.root / "Annotations" / "a.xml").write_text("<annotation>")
         with pytest.raises(ValueError, match=r"a\.xml: broken XML"):
             case.evaluate()
+
+
+def test_file_names_that_are_no_utf8(case):
+    """As from an archive made in another encoding."""
+    box = (11, 11, 40, 40)
+    case.objects = {name: [("ant", box, False)] for name in ("n\udce9", "n\xe9", "a b%20c")}
+    case.found = {name: [(0, 0.9, seen(box))] for name in case.objects}
+    assert case.write().evaluate()["AP"] == pytest.approx(100)

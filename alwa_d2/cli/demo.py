@@ -27,11 +27,8 @@ class StepFailed(Exception):
     """A step of the demo ended with an error of its own, which it has printed."""
 
 
-def clear(output: Path) -> None:
-    """Makes `output` ready for a run: made if missing, an earlier run's files removed.
-
-    A folder that holds something else and no run is refused.
-    """
+def check_output(output: Path) -> None:
+    """Refuses a folder that holds something else and no run."""
     from ..engine import run_folder
 
     if output.exists() and not output.is_dir():
@@ -41,8 +38,6 @@ def clear(output: Path) -> None:
             f"--output: {output} holds other things than an earlier run (no metrics.json, no "
             "config.yaml of one); expected an empty or new folder"
         )
-    run_folder.clear(output)
-    output.mkdir(parents=True, exist_ok=True)
 
 
 def run_step(command: str, *arguments: str) -> float:
@@ -95,8 +90,8 @@ def run_demo(config_file: str, output: Path, opts: list[str]) -> None:
 
     if "OUTPUT_DIR" in opts[::2]:
         raise UserError("OUTPUT_DIR is set by --output, not by KEY VALUE")
-    clear(output)
-    settings = (*opts, "OUTPUT_DIR", str(output))
+    check_output(output)
+    settings = (*opts, "OUTPUT_DIR", str(output), "OVERWRITE", "True")
     seconds = run_step("train", "--config-file", config_file, *settings)
     run_step("plot", str(output))
     # The run's own config has all settings in it, those of the command line too.

@@ -134,6 +134,8 @@ def run_command(arguments: list[str] | None = None) -> int:
     output may go, as `head` does."""
     spin_briefly()
     silence()
+    # A file's name may hold bytes that are no text: they are shown as \udce9, as on stderr.
+    sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             return main(arguments)

@@ -80,10 +80,11 @@ class VOCSet:
     def _note_unannotated(self, records: list[dict], left: Findings) -> None:
         """Adds the pictures that have no XML file, where all of it is read."""
         used = {os.path.relpath(record["file_name"], self.layout.images) for record in records}
-        ids = set(split_ids(self.layout, None))
+        ids = {plain(image_id).casefold() for image_id in split_ids(self.layout, None)}
         for name in files_below(self.layout.images):
             stem, suffix = os.path.splitext(name)
-            if name not in used and stem not in ids and suffix.lower() in readable_suffixes():
+            known = name in used or plain(stem).casefold() in ids
+            if not known and suffix.lower() in readable_suffixes():
                 path = os.path.join(self.layout.images, name)
                 left.add(_NO_XML, path, "", "there is no XML file of this name")
 

@@ -19,7 +19,7 @@ from ..config import add_alwa_config, get_key, scale_iterations
 from ..data import check_classes, register_datasets
 from ..data.entries import parse_entries
 from ..errors import UserError, explain, user_errors
-from .run_folder import EVALUATION, prepare
+from .run_folder import EVALUATION, keeps_training, prepare
 from .settings import check_settings
 from .test_time_augmentation import check_augmentation
 
@@ -138,7 +138,9 @@ def setup(args) -> CfgNode:
         UserError: a folder that holds another training, or none that can be resumed
         NothingToTrain: the training to resume has been done
     """
-    return set_up_run(setup_cfg(args.config_file, args.opts), args)
+    cfg = setup_cfg(args.config_file, args.opts)
+    with keeps_training(Path(cfg.OUTPUT_DIR)):
+        return set_up_run(cfg, args)
 
 
 def scale_to_processes(cfg: CfgNode) -> CfgNode:

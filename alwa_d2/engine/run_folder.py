@@ -25,6 +25,7 @@ WRITTEN = (
     *("losses.png", "scales.png", "grid.png", "detections.png"),
 )
 EVALUATION = "inference"  # the subfolder of evaluations, as Detectron2 calls it
+ASIDE = ".overwritten"  # the subfolder where a training waits until the one in its place begins
 
 
 class NothingToTrain(Exception):
@@ -46,7 +47,7 @@ def holds_run(folder: Path) -> bool:
     return is_ours or holds_training(folder)
 
 
-def clear(folder: Path) -> None:
+def _clear(folder: Path) -> None:
     """Removes what a run has written."""
     for path in _written(folder):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -58,7 +59,8 @@ def _written(folder: Path) -> list[Path]:
 
 def prepare(cfg: CfgNode, resume: bool, needed: Iterable[str] = ()) -> None:
     """
-    Makes sure that a training may write into `OUTPUT_DIR`. All processes call it.
+    Makes sure that a training may write into `OUTPUT_DIR`. All processes call it, inside
+    `keeps_training`.
 
     Args:
         needed: files that the training reads, which must not be removed for it
@@ -96,8 +98,17 @@ def _prepare(cfg: CfgNode, resume: bool, needed: Iterable[str]) -> None:
                 f"OVERWRITE: {path}, which this training needs, is of the training in {folder}, "
                 "which would be removed; copy it, or choose another OUTPUT_DIR"
             )
-    logger.warning(f"OVERWRITE: the training in {folder} is removed")
-    clear(folder)
+    logger.warning(f"OVERWRITE: the training in {folder} is removed as soon as this one can begin")
+    _set_aside(folder)
+
+
+def _set_aside(folder: Path) -> None:
+    aside = folder / ASIDE
+    if aside.exists():  # of a start that was killed
+        shutil.rmtree(aside)
+    aside.mkdir()
+    for path in _written(folder):
+        path.rename(aside / path.name)
 
 
 def _is_evaluated(folder: Path, iterations: int) -> bool:
@@ -117,16 +128,27 @@ def _is_evaluated(folder: Path, iterations: int) -> bool:
 
 
 @contextlib.contextmanager
-def keeps_config(folder: Path) -> Iterator[None]:
-    """The config.yaml of a training as it was, where the one that begins in here cannot."""
-    path = folder / "config.yaml"
-    before = path.read_bytes() if comm.is_main_process() and path.is_file() else None
+def keeps_training(folder: Path) -> Iterator[None]:
+    """The training of a folder as it was, where the one that begins in here cannot: its
+    config.yaml, and all of it where OVERWRITE has set it aside."""
+    if not comm.is_main_process():
+        yield
+        return
+    path, aside = folder / "config.yaml", folder / ASIDE
+    before = path.read_bytes() if path.is_file() else None
     try:
         yield
     except BaseException:
-        if before is not None:
+        if aside.is_dir():
+            _clear(folder)
+            for old in aside.iterdir():
+                old.rename(folder / old.name)
+            aside.rmdir()
+        elif before is not None:
             path.write_bytes(before)
         raise
+    if aside.is_dir():
+        shutil.rmtree(aside)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

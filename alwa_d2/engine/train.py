@@ -10,7 +10,7 @@ from ..errors import UserError, user_errors
 from .checkpoint import Checkpointer, check_is_there, check_weights_given
 from .data_check import check_before_run
 from .defaults import set_up_run, setup, setup_cfg
-from .run_folder import NothingToTrain, keeps_config, last_checkpoint
+from .run_folder import NothingToTrain, keeps_training, last_checkpoint
 from .test_time_augmentation import augmented_results
 from .trainer import Trainer
 
@@ -43,7 +43,7 @@ def _begin(args):
     """The trainer, ready for its first iteration; None where all have been done."""
     with user_errors():
         cfg = setup_cfg(args.config_file, args.opts)
-    with keeps_config(Path(cfg.OUTPUT_DIR)):
+    with keeps_training(Path(cfg.OUTPUT_DIR)):
         with user_errors():
             try:
                 cfg = set_up_run(cfg, args)

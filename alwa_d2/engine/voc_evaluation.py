@@ -22,6 +22,7 @@ from ..detectron2_private import OpenVOCEvaluator
 logger = logging.getLogger(__name__)
 
 THRESHOLDS = range(50, 100, 5)  # IoU in percent: AP is the mean over these
+NOT_UTF8 = "surrogateescape"  # what becomes of bytes in an id, a file's name, that are no text
 
 
 @dataclass
@@ -66,8 +67,8 @@ class VOCEvaluator(OpenVOCEvaluator):
 
     def process(self, inputs, outputs):
         # The parent keeps lines of words, rounded as VOC's result files are; ids lose their spaces.
-        quoted = [{"image_id": quote(str(item["image_id"]), safe="")} for item in inputs]
-        super().process(quoted, outputs)
+        ids = [quote(str(item["image_id"]), safe="", errors=NOT_UTF8) for item in inputs]
+        super().process([{"image_id": image_id} for image_id in ids], outputs)
 
     def evaluate(self):
         """{"bbox": {"AP", "AP50", "AP75", "AP-<class>", "AP50-<class>", ...}} in percent on the
@@ -159,7 +160,8 @@ def _average_precisions(truth: _Truth, lines: list[str], is_2007: bool) -> np.nd
     numbers = np.array([word[1:] for word in words], dtype=float).reshape(-1, 5)
     # Not a stable sort: equal scores, many after rounding, are to be in Detectron2's order.
     order = np.argsort(-numbers[:, 0])
-    iou, match = _best_matches(truth, [unquote(words[i][0]) for i in order], numbers[order, 1:])
+    ids = [unquote(words[i][0], errors=NOT_UTF8) for i in order]
+    iou, match = _best_matches(truth, ids, numbers[order, 1:])
     return np.array([_ap(truth, iou > t / 100.0, match, is_2007) for t in THRESHOLDS])
 
 

@@ -10,7 +10,7 @@ from .record import ended_well
 from .sweep import Cell, Run, Sweep
 
 HASH_DIGITS = 12  # hexadecimal: 48 bits, so that a million runs hardly share one
-NAME_LENGTH = 80  # characters of a folder's readable part; file systems end at 255 for the whole
+NAME_LENGTH = 80  # bytes of a folder's readable part; file systems end at 255 for the whole
 
 
 def make_runs(sweep: Sweep) -> list[Run]:
@@ -20,12 +20,14 @@ def make_runs(sweep: Sweep) -> list[Run]:
     Raises:
         UserError: a config that training would refuse, or two runs with the same settings
     """
+    from ..data.register import registered_for_now
     from ..engine.defaults import setup_cfg
 
     runs: dict[str, Run] = {}
     for cell in sweep.cells:
         try:
-            setup_cfg(str(sweep.config), _opts(cell))
+            with registered_for_now():  # another cell may have other data of the same name
+                setup_cfg(str(sweep.config), _opts(cell))
             hashes = hash_settings(sweep, cell)
         except UserError as error:
             raise UserError(f"{sweep.path}: the cell '{cell.name}': {error}") from error
@@ -69,5 +71,6 @@ def _folder(sweep: Sweep, cell: Cell, seed: int, digest: str) -> Path:
     own = sorted(sweep.output.glob(f"*-{digest}"))
     others = [path for folder in sweep.reuse for path in sorted(folder.glob(f"*-{digest}"))]
     found = [path for path in own + others if ended_well(path)] or own
-    name = re.sub(r"[^\w.+-]+", "_", "-".join(cell.labels.values()))[:NAME_LENGTH]
+    name = re.sub(r"[^\w.+-]+", "_", "-".join(cell.labels.values()))
+    name = name.encode()[:NAME_LENGTH].decode(errors="ignore")
     return found[0] if found else sweep.output / f"{name}-seed{seed}-{digest}"

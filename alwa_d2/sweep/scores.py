@@ -8,7 +8,7 @@ from pathlib import Path
 from .._show import counted
 from ..analysis.runs import WEIGHT
 from ..errors import UserError
-from .record import FINISHED, MISSING, Result
+from .record import FINISHED, Result
 from .sweep import Run, Sweep
 
 NAME = "results.csv"
@@ -76,14 +76,25 @@ def check_kept(sweep: Sweep, results: list[Result]) -> None:
     """Refuses to write a table without runs that the one in its place has as finished."""
     path = sweep.output / NAME
     try:
-        known = read_csv(path, ["status", "hash"])
+        known = read_csv(path, ["status", "hash", "folder"])
     except (OSError, ValueError, csv.Error):
         return  # none, or not one of ours
-    missing = [result.run for result in results if result.status == MISSING]
-    lost = [run for run in missing if run.hash in known and not run.folder.exists()]
+    kept = {result.run.hash for result in results if result.status == FINISHED}
+    gone = {
+        digest: row["folder"]
+        for digest, row in known.items()
+        if digest not in kept and not (sweep.output / row["folder"]).exists()
+    }
+    if not gone:
+        return
+    ours = {result.run.hash for result in results}
+    lost = [folder for digest, folder in gone.items() if digest in ours]
     if lost:
-        raise UserError(
-            f"{path} has {counted(len(lost), 'finished runs')} whose folders are gone, such as "
-            f"{lost[0].folder.name}; keep their scores with --results {path}, or remove the "
-            "file to train them again"
-        )
+        remedy = f"keep their scores with --results {path}, or remove the file to train them again"
+    else:
+        lost = list(gone.values())
+        remedy = "they are of other settings or seeds; move the file, or choose another --output"
+    raise UserError(
+        f"{path} has {counted(len(lost), 'finished runs')} whose folders are gone, such as "
+        f"{Path(lost[0]).name}; {remedy}"
+    )

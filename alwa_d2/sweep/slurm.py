@@ -48,7 +48,8 @@ def read_parameters(words: Sequence[str]) -> dict[str, Any]:
             )
         if key in OURS:
             raise UserError(f"--slurm: {key} can't be set, a run is one task of one job")
-        value = int(value) if value.isdecimal() else SWITCHES.get(value, value)
+        is_number = value.isdecimal() and str(int(value)) == value  # not an account's 0123
+        value = int(value) if is_number else SWITCHES.get(value, value)
         parameters[key] = [value] if key in ("setup", "teardown") else value
     # Without it submitit asks for five minutes, not for what the cluster gives.
     if type(parameters.get("time")) is not int:
