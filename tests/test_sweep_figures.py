@@ -86,6 +86,14 @@ def test_what_cannot_be_compared_is_left_out():
         {"w": "1:1"},
     )
     assert [item.cell.name for item in compare(spec, results)] == ["three"]
+    # Where no cell has all seeds of its baseline, those that all have.
+    scores = {labels(w="1:1"): [10, 11, 13, 9, 7], labels(w="a"): [12, None, 11, 9.5, 8]}
+    (part,) = compare(*make(scores, {"w": "1:1"}, seeds=range(5)))
+    whole = {key: values[:1] + values[2:] for key, values in scores.items()}
+    (same,) = compare(*make(whole, {"w": "1:1"}, seeds=range(4)))
+    assert (part.mean, part.alone) == (same.mean, same.alone)
+    scores[labels(w="b")] = [None, 10, None, 9, 8]
+    assert len(compare(*make(scores, {"w": "1:1"}, seeds=range(5)))) == 2
     scores = {labels(w="1:1"): [0.1, 0.2, 0.3], labels(w="no variance"): [0.4, 0.5, 0.6]}
     assert compare(*make(scores, {"w": "1:1"})) == []
 

@@ -39,7 +39,7 @@ def compare(sweep: Sweep, results: list[Result]) -> list[Difference]:
     from scipy.stats import t
 
     scores = [scores_of(results, cell, sweep.metrics[0]) for cell in sweep.cells]
-    found, blocks = {}, {}  # place of a cell -> differences; of a baseline -> rows of scores
+    found, blocks = {}, {}  # place of a cell -> differences; of a baseline -> scores of its cells
     for index, cell in enumerate(sweep.cells):
         base = sweep.baseline_of(cell)
         if base is None or base is cell:
@@ -49,10 +49,8 @@ def compare(sweep: Sweep, results: list[Result]) -> list[Difference]:
         differences = [own[seed] - other[seed] for seed in own if seed in other]
         if len(differences) >= MIN_PAIRS:
             found[index] = differences
-            block = blocks.setdefault(place, [list(other.values())])
-            if own.keys() >= other.keys():
-                block.append([own[seed] for seed in other])
-    spread, freedom = _pool(blocks.values())
+            blocks.setdefault(place, [other]).append(own)
+    spread, freedom = _pool(map(_rows, blocks.values()))
     if not found or not spread:
         return []
 
@@ -72,6 +70,16 @@ def compare(sweep: Sweep, results: list[Result]) -> list[Difference]:
     ]
 
 
+def _rows(cells: list[dict[int, float]]) -> list[list[float]]:
+    """Scores, cells by seeds: of the first, the baseline, and of all that have its seeds. Where
+    none has them, of all on the seeds that they share."""
+    whole = [scores for scores in cells if scores.keys() >= cells[0].keys()]
+    if len(whole) > 1:
+        return [[scores[seed] for seed in cells[0]] for scores in whole]
+    shared = [seed for seed in cells[0] if all(seed in scores for scores in cells)]
+    return [[scores[seed] for seed in shared] for scores in cells] if len(shared) > 1 else []
+
+
 def _pool(blocks: Iterable[list[list[float]]]) -> tuple[float, int]:
     """
     Standard deviation of a run and its degrees of freedom, from blocks of scores, cells by seeds.
@@ -80,7 +88,7 @@ def _pool(blocks: Iterable[list[list[float]]]) -> tuple[float, int]:
         a deviation of 0 where there is none but for rounding
     """
     squares, freedom, largest = 0.0, 0, 0.0
-    for block in map(np.array, blocks):
+    for block in map(np.array, filter(None, blocks)):
         rest = block - block.mean(axis=0) - block.mean(axis=1, keepdims=True) + block.mean()
         squares += float((rest**2).sum())
         freedom += (block.shape[0] - 1) * (block.shape[1] - 1)
