@@ -139,6 +139,8 @@ def setup(args) -> CfgNode:
         NothingToTrain: the training to resume has been done
     """
     cfg = setup_cfg(args.config_file, args.opts)
+    if args.eval_only:
+        return set_up_run(cfg, args)
     with keeps_training(Path(cfg.OUTPUT_DIR)):
         return set_up_run(cfg, args)
 
