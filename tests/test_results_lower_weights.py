@@ -68,3 +68,18 @@ def test_six_learning_rates_with_adamw():
     sgd = read("learning_rate", ("weighting", "rate"), range(5))
     gains = [gain(sgd["0.25:0.25", rate], sgd["1:1", rate]) for rate in ("0.04", "0.64")]
     assert f"lost {-gains[0]:.0f} points at 0.04, and gained {gains[1]:.0f} at 0.64" in TEXT
+
+
+def test_longer_trainings():
+    cells = {
+        name: cell for (name,), cell in read("weighters_long", ("weighting",), range(2, 7)).items()
+    }
+    low, authors = (
+        -gain(cells[name], cells["Fixed 1:1"]) for name in ("Fixed 0.25:1", "ALWA authors C 100")
+    )
+    assert f"0.25:1 was {low:.1f} points behind 1:1, and ALWA's `authors` {authors:.1f}" in TEXT
+    error, freedom = error_of_differences({"all": cells})
+    assert min(low, authors) > t.ppf(1 - 0.025 / 6, freedom) * error
+    rates = read("weighters_long_rates", ("setting",), range(2, 7))
+    twice = gain(rates["1:1, rate 0.16",], cells["Fixed 1:1"])
+    assert f"at twice the rate it gained {twice:.1f} points" in TEXT

@@ -212,6 +212,40 @@ def test_inverse_once_more():
     assert f"The mean over both losses is {with_t_interval(both)}." in TEXT
 
 
+def test_three_times_as_long():
+    rows = list(table("weighters_long", range(2, 7), "Fixed 1:1"))
+    assert len(rows) == 7 and "".join(rows) in PAGE
+    of = {
+        name: cell for (name,), cell in read("weighters_long", ("weighting",), range(2, 7)).items()
+    }
+    base = of["Fixed 1:1"]
+    found = {
+        name: cell
+        for (name,), cell in read("weighters_long_rates", ("setting",), range(2, 7)).items()
+    }
+    found["Uncertainty, rate 0.08"] = of["Uncertainty lr 0.01"]
+    assert (
+        len(found) == 6 and f"for these {len(found)} rows" in TEXT.split("Is it only the rate?")[1]
+    )
+    error, freedom = error_of_differences({"all": {"1:1": base, **found}})
+    for name, cell in found.items():
+        to_base = as_texts(gain(cell, base), error, freedom, len(found))
+        assert row(name, mean_and_sd(cell), *to_base) in PAGE, name
+    # At equal rates; the lead is largest at the best rate of both.
+    rates = ("0.16", "0.32")
+    to_one = [
+        as_texts(gain(found[f"Uncertainty, rate {x}"], found[f"1:1, rate {x}"]), error, freedom, 1)
+        for x in rates
+    ]
+    twice = found["1:1, rate 0.16"]
+    said = "Minus 1:1 at the same rate it is {} at 0.16, and {} at 0.32."
+    assert said.format(*(alone for alone, _ in to_one)) in TEXT
+    assert max(found, key=lambda name: gain(found[name], base)) == "Uncertainty, rate 0.16"
+    assert gain(twice, base) > gain(found["1:1, rate 0.32"], base)
+    advice = " ".join((REPO / "docs" / "weighting.md").read_text(encoding="utf-8").split())
+    assert f"[twice this rate gained {gain(twice, base):.1f} points]" in advice
+
+
 def test_all_methods_in_a_faster_rcnn():
     rows = list(table("weighters_two_stage", range(2, 7), "Fixed 1:1"))
     assert len(rows) == 14 and f"for these {len(rows) - 1} rows" in TEXT
