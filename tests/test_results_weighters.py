@@ -61,7 +61,7 @@ def test_the_comparison_of_weighters():
     for setting in ahead:
         assert statistics.fmean(gains[setting]) < together
         assert " and ".join(f"{x:+.1f}" for x in gains[setting]) in TEXT
-    assert f"(±{alone:.1f})" in PAGE and f"(±{together:.1f})" in PAGE
+    assert f"interval: ±{alone:.1f})" in PAGE and f"(±{together:.1f})" in PAGE
 
 
 def test_a_rising_classification_weight_on_new_seeds():
