@@ -242,6 +242,13 @@ def test_three_times_as_long():
     assert said.format(*(alone for alone, _ in to_one)) in TEXT
     assert max(found, key=lambda name: gain(found[name], base)) == "Uncertainty, rate 0.16"
     assert gain(twice, base) > gain(found["1:1, rate 0.32"], base)
+    one, own = (
+        read("uncertainty_long", ("weighting",), range(7, 12))[name,]
+        for name in ("1:1", "Uncertainty")
+    )
+    difference = with_t_interval([own[seed] - one[seed] for seed in one])
+    said = "1:1 has {}, `Uncertainty` {}, and the difference is {}."
+    assert said.format(mean_and_sd(one), mean_and_sd(own), difference) in TEXT
     advice = " ".join((REPO / "docs" / "weighting.md").read_text(encoding="utf-8").split())
     assert f"[twice this rate gained {gain(twice, base):.1f} points]" in advice
 
