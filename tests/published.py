@@ -19,6 +19,11 @@ def read(name, axes, seeds=(0, 1, 2), metric="AP"):
     return {key: cell for key, cell in cells.items() if cell.keys() == set(seeds)}
 
 
+def by_label(name, seeds, axis="weighting"):
+    """The same of a sweep with one axis: label -> seed -> score."""
+    return {label: cell for (label,), cell in read(name, (axis,), seeds).items()}
+
+
 def mean_and_sd(cell):
     values = list(cell.values())
     return f"{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}"
@@ -72,7 +77,7 @@ def with_t_interval(gains):
 
 def table(name, seeds, base):
     """A row for each weighting, best first: its AP, and its difference to that of the base."""
-    cells = {setting: cell for (setting,), cell in read(name, ("weighting",), seeds).items()}
+    cells = by_label(name, seeds)
     error, freedom = error_of_differences({"all": cells})
     for setting in sorted(cells, key=lambda setting: -gain(cells[setting], cells[base])):
         to_base = differences(cells[setting], cells[base], error, freedom)

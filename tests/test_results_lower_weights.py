@@ -3,7 +3,7 @@
 import statistics
 
 from conftest import REPO
-from published import as_texts, error_of_differences, gain, mean_and_sd, read, row
+from published import as_texts, by_label, error_of_differences, gain, mean_and_sd, read, row
 from scipy.stats import t
 
 PAGE = (REPO / "docs" / "results" / "lower_weights.md").read_text(encoding="utf-8")
@@ -71,15 +71,13 @@ def test_six_learning_rates_with_adamw():
 
 
 def test_longer_trainings():
-    cells = {
-        name: cell for (name,), cell in read("weighters_long", ("weighting",), range(2, 7)).items()
-    }
+    cells = by_label("weighters_long", range(2, 7))
     low, authors = (
         -gain(cells[name], cells["Fixed 1:1"]) for name in ("Fixed 0.25:1", "ALWA authors C 100")
     )
     assert f"0.25:1 was {low:.1f} points behind 1:1, and ALWA's `authors` {authors:.1f}" in TEXT
     error, freedom = error_of_differences({"all": cells})
     assert min(low, authors) > t.ppf(1 - 0.025 / 6, freedom) * error
-    rates = read("weighters_long_rates", ("setting",), range(2, 7))
-    twice = gain(rates["1:1, rate 0.16",], cells["Fixed 1:1"])
+    rates = by_label("weighters_long_rates", range(2, 7), "setting")
+    twice = gain(rates["1:1, rate 0.16"], cells["Fixed 1:1"])
     assert f"at twice the rate it gained {twice:.1f} points" in TEXT

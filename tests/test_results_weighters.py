@@ -6,6 +6,7 @@ import statistics
 from conftest import REPO
 from published import (
     as_texts,
+    by_label,
     by_loss,
     differences,
     error_of_differences,
@@ -215,18 +216,12 @@ def test_inverse_once_more():
 def test_three_times_as_long():
     rows = list(table("weighters_long", range(2, 7), "Fixed 1:1"))
     assert len(rows) == 7 and "".join(rows) in PAGE
-    of = {
-        name: cell for (name,), cell in read("weighters_long", ("weighting",), range(2, 7)).items()
-    }
-    base = of["Fixed 1:1"]
-    found = {
-        name: cell
-        for (name,), cell in read("weighters_long_rates", ("setting",), range(2, 7)).items()
-    }
-    found["Uncertainty, rate 0.08"] = of["Uncertainty lr 0.01"]
-    assert (
-        len(found) == 6 and f"for these {len(found)} rows" in TEXT.split("Is it only the rate?")[1]
-    )
+    low = by_label("weighters_long", range(2, 7))
+    base = low["Fixed 1:1"]
+    found = by_label("weighters_long_rates", range(2, 7), "setting")
+    found["Uncertainty, rate 0.08"] = low["Uncertainty lr 0.01"]
+    assert len(found) == 6
+    assert f"for these {len(found)} rows" in TEXT.split("Is it only the rate?")[1]
     error, freedom = error_of_differences({"all": {"1:1": base, **found}})
     for name, cell in found.items():
         to_base = as_texts(gain(cell, base), error, freedom, len(found))
@@ -242,10 +237,8 @@ def test_three_times_as_long():
     assert said.format(*(alone for alone, _ in to_one)) in TEXT
     assert max(found, key=lambda name: gain(found[name], base)) == "Uncertainty, rate 0.16"
     assert gain(twice, base) > gain(found["1:1, rate 0.32"], base)
-    one, own = (
-        read("uncertainty_long", ("weighting",), range(7, 12))[name,]
-        for name in ("1:1", "Uncertainty")
-    )
+    again = by_label("uncertainty_long", range(7, 12))
+    one, own = again["1:1"], again["Uncertainty"]
     difference = with_t_interval([own[seed] - one[seed] for seed in one])
     said = "1:1 has {}, `Uncertainty` {}, and the difference is {}."
     assert said.format(mean_and_sd(one), mean_and_sd(own), difference) in TEXT
@@ -257,18 +250,15 @@ def test_all_methods_in_a_faster_rcnn():
     rows = list(table("weighters_two_stage", range(2, 7), "Fixed 1:1"))
     assert len(rows) == 14 and f"for these {len(rows) - 1} rows" in TEXT
     assert "".join(rows) in PAGE
-    cells = read("weighters_two_stage", ("weighting",), range(2, 7))
-    base, best = cells["Fixed 1:1",], cells["SelfBalance period 0 ratio 0.5",]
+    cells = by_label("weighters_two_stage", range(2, 7))
+    base, best = cells["Fixed 1:1"], cells["SelfBalance period 0 ratio 0.5"]
     assert all(best[seed] > base[seed] for seed in base)
     assert f"by {gain(best, base):.1f} points, in all five runs" in TEXT
 
 
 def test_self_balance_in_a_faster_rcnn_once_more():
     """Ten seeds each, paired."""
-    cells = {
-        setting: cell
-        for (setting,), cell in read("two_stage_balance", ("weighting",), range(7, 17)).items()
-    }
+    cells = by_label("two_stage_balance", range(7, 17))
     assert len(cells) == 4
 
     def to(base, setting):
