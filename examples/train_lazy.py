@@ -9,12 +9,13 @@ from detectron2.engine import SimpleTrainer, default_writers, hooks
 from detectron2.evaluation import inference_on_dataset
 from detectron2.utils.logger import setup_logger
 
-from alwa_d2.engine import LossWeightLogger
+from alwa_d2.engine import LossWeightLogger, optimizer_overrides
 
 
 def train(cfg):
     model = instantiate(cfg.model).to(cfg.train.device)
     cfg.optimizer.params.model = model
+    cfg.optimizer.params.overrides = optimizer_overrides(model)  # of weights that are learnt
     optimizer = instantiate(cfg.optimizer)
     trainer = SimpleTrainer(model, instantiate(cfg.dataloader.train), optimizer)
     checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, trainer=trainer)

@@ -1,5 +1,7 @@
 """AlwaFCOS: with weights 1:1 it is Detectron2's FCOS."""
 
+from unittest import mock
+
 import pytest
 import torch
 
@@ -11,8 +13,8 @@ from detectron2.utils.events import EventStorage
 from test_rcnn import NUM_CLASSES, assert_equal, losses_and_gradients, make_batch
 from test_retinanet import make_cfg as retina_cfg
 
-from alwa_d2.modeling import AlwaFCOS
-from alwa_d2.weighting import ALWA, Fixed
+from alwa_d2.modeling import AlwaFCOS, fcos
+from alwa_d2.weighting import ALWA, Fixed, Inverse
 
 
 def make_fcos(cls, head_width=16, **kwargs):
@@ -45,6 +47,39 @@ def test_fcos_equals_detectron2():
     wrong = make_fcos(AlwaFCOS, loss_weighter=ALWA())
     with EventStorage(), pytest.raises(ValueError, match="needs the loss 'loss_cls'"):
         wrong(batch)
+
+
+LOSSES = ("loss_fcos_cls", "loss_fcos_loc", "loss_fcos_ctr")
+
+
+@pytest.mark.parametrize(
+    "weighter",
+    [Fixed(*LOSSES, weights=(0.5, 2, 0.25)), Fixed(*LOSSES[:2], weights=(0.5, 2)), Inverse(*LOSSES)],
+    ids=["all", "pair", "after the losses"],
+)
+def test_weights_reach_losses_and_gradients_and_the_weighter_sees_none(weighter):
+    """Those known before are in the kernel's scale, so that its gradient is finished."""
+    model, stock = make_fcos(AlwaFCOS, loss_weighter=weighter), make_fcos(FCOS)
+    batch = make_batch()
+    with mock.patch.object(fcos, "dense_focal_loss", wraps=fcos.dense_focal_loss) as kernel:
+        losses, grads, _ = losses_and_gradients(model, batch)
+    weights = {key: float(w) for key, w in weighter.weights.items()}
+    in_kernel = weights["loss_fcos_cls"] if weighter.known_before else 1
+    scale = float(kernel.call_args.kwargs["scale"] * model.loss_normalizer)
+    assert scale == pytest.approx(in_kernel)
+    with EventStorage():
+        plain = stock(batch)
+    expected = {key: weights.get(key, 1) * loss for key, loss in plain.items()}
+    sum(expected.values()).backward()
+    for key, loss in losses.items():
+        torch.testing.assert_close(loss, expected[key], rtol=1e-5, atol=1e-8)
+    for name, parameter in stock.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(grads[name], parameter.grad, rtol=1e-3, atol=1e-6)
+    seen, stats = weighter.observed
+    assert set(seen) == set(weighter.keys) and set(stats) == {"loss_fcos_cls"}
+    for key, loss in seen.items():
+        torch.testing.assert_close(loss.float(), plain[key].detach(), rtol=1e-5, atol=1e-8)
 
 
 def make_from_config(*opts):

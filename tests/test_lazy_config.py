@@ -214,3 +214,17 @@ def test_the_example_trains_and_evaluates(name, tmp_path):
     assert all(torch.isfinite(x).all() for x in state.values() if x.dtype == torch.float32)
     moved = [int(w.slot) for w in weighters_of(model)]
     assert moved == [3] * len(moved)
+
+
+def test_the_example_gives_learnt_weights_a_rate_of_their_own(tmp_path, caplog):
+    config = load("retinanet_alwa")
+    config.model.loss_weighter = L(Uncertainty)(lr=0.5)
+    config.dataloader.test.dataset._target_ = four_images
+    opts = ["train.max_iter=1", f"train.output_dir={tmp_path}", "train.device=cpu"]
+    config = LazyConfig.apply_overrides(config, [*opts, "dataloader.train.total_batch_size=1"])
+    runpy.run_path(str(REPO / "examples" / "train_lazy.py"))["train"](config)
+    saved = torch.load(tmp_path / "model_final.pth", weights_only=True)["trainer"]
+    groups = saved["optimizer"]["param_groups"]
+    own = [len(group["params"]) for group in groups if group["initial_lr"] == 0.5]
+    assert own == [1] and len(groups) > 1
+    assert not [message for message in caplog.messages if "learnt by" in message]

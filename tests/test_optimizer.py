@@ -1,5 +1,7 @@
 """Learnt loss weights in the optimizer: a group of their own; all else is Detectron2's."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -9,9 +11,9 @@ import toy
 from detectron2 import solver
 from torch import nn
 
-from alwa_d2.engine import Trainer
+from alwa_d2.engine import LossWeightLogger, Trainer, optimizer_overrides
 from alwa_d2.errors import UserError
-from alwa_d2.weighting import LossWeighter, Uncertainty
+from alwa_d2.weighting import Fixed, LossWeighter, Uncertainty
 
 CLIP = ("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.5)
 LEARNT = ("MODEL.LOSS_WEIGHTER.NAME", "Uncertainty", "MODEL.LOSS_WEIGHTER.UNCERTAINTY.LR", 0.25)
@@ -149,3 +151,35 @@ def test_training_moves_them_and_resumes_to_the_bit(optimizer, tmp_path):
         courses.append([records[i]["weights"] for i in range(6)])
     assert courses[0] == courses[1]
     assert len({tuple(row.values()) for row in courses[0]}) == 6
+
+
+def warnings_at_the_start(model, optimizer, caplog):
+    hook = LossWeightLogger(model)
+    hook.trainer = SimpleNamespace(optimizer=optimizer)
+    caplog.clear()
+    hook.before_train()
+    return [record.message for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_loop_of_ones_own_is_warned_of_learnt_weights_in_the_wrong_group(caplog):
+    """Detectron2's own optimizer has them among all others; with `optimizer_overrides` it does not."""
+    model = Model()
+    stock = solver.build_optimizer(cfg_of(), model)
+    (line,) = warnings_at_the_start(model, stock, caplog)
+    assert line.startswith(
+        "The weights of loss_cls and loss_box_reg are learnt by Uncertainty with learning rate "
+        "0.01 and weight decay 0.5, not with 0.001 and 0."
+    )
+    (line,) = warnings_at_the_start(model, torch.optim.SGD(model.layer.parameters(), 1), caplog)
+    assert "but the optimizer does not have their parameters" in line
+    overrides = optimizer_overrides(model)
+    groups = solver.get_default_optimizer_params(model, overrides=overrides)
+    optimizer = torch.optim.SGD(groups, 0.01, weight_decay=0.5)
+    assert not warnings_at_the_start(model, optimizer, caplog)
+    # The schedule has begun: the rate at its start counts.
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: 0.1)
+    assert not warnings_at_the_start(model, optimizer, caplog)
+    assert not warnings_at_the_start(model, Trainer.build_optimizer(cfg_of(), model), caplog)
+    model.weighter = Fixed()
+    assert not optimizer_overrides(model)
+    assert not warnings_at_the_start(model, stock, caplog)

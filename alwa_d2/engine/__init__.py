@@ -6,6 +6,7 @@ from .coco_evaluation import COCOEvaluator
 from .defaults import setup, setup_cfg
 from .hooks import LossWeightLogger
 from .launch import launch
+from .optimizer import optimizer_overrides
 from .rank_state import RankState
 from .test_time_augmentation import augmented_results
 from .train import train_model
@@ -21,6 +22,7 @@ __all__ = [
     "VOCEvaluator",
     "augmented_results",
     "launch",
+    "optimizer_overrides",
     "setup",
     "setup_cfg",
     "train_model",

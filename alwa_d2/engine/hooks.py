@@ -7,7 +7,8 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from ..weighting import weighters_of
+from ..weighting import Fixed, Schedule, weighters_of
+from .optimizer import learnt_otherwise
 from .weighting_line import log_weighting
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,8 @@ class LossWeightLogger(HookBase):
     belongs before `PeriodicWriter` and shares its period. For a loss "loss_x" the scalars are
 
     - unweighted/loss_x: median since the last time, as the writers smooth the weighted "loss_x"
-    - alwa/weight_x: weight in force from the next iteration on
+    - alwa/weight_x: weight in force from the next iteration on; of methods whose weights follow
+      from the losses of the same iteration, its last weight
     - alwa/stat_x: statistic that moved the weight last, once there is one
     - per_anchor/x_mean, per_anchor/x_std: of the last batch's anchors
 
@@ -29,7 +31,8 @@ class LossWeightLogger(HookBase):
     "num_pos_anchors", "rpn/num_pos_anchors" and "rpn/num_neg_anchors", of the last batch. With
     several processes, each of which needs the hook, these are means, as Detectron2's "loss_x".
 
-    At the start, one line says what weighs which losses, and which settings have no effect. Once
+    At the start, one line says what weighs which losses, and which settings have no effect, and
+    another names learnt weights that the optimizer steps otherwise than their weighter says. Once
     each, the log names a weighter that saw a loss that was not finite, or whose weight came down
     to 0.
     """
@@ -50,6 +53,11 @@ class LossWeightLogger(HookBase):
     def before_train(self):
         if comm.is_main_process():
             log_weighting(getattr(self.trainer, "cfg", None), self._model)
+            for sentence in learnt_otherwise(self.trainer.optimizer, self._model):
+                logger.warning(
+                    f"{sentence}. alwa_d2.engine.optimizer_overrides(model) has the settings for "
+                    "Detectron2's get_default_optimizer_params."
+                )
 
     def after_step(self):
         for weighter in self._weighters:
@@ -97,9 +105,11 @@ class LossWeightLogger(HookBase):
                 f"{losses} was not finite for the first time in observed iteration {first}; the "
                 "window it fell into changed no weight."
             )
-        for key in weighter.statistics:  # weights that a user has set to 0 have none
+        if isinstance(weighter, (Fixed, Schedule)):
+            return  # a user may set a weight to 0
+        for key in weighter.keys:
             if scalars.get(f"alwa/weight_{_short(key)}") == 0:
-                self._warn_once(f"The weight of {key} is 0: it trains nothing any more.")
+                self._warn_once(f"The weight of {key} is 0: with this weight it trains nothing.")
 
     def _warn_once(self, message):
         if message not in self._warned and comm.is_main_process():

@@ -40,7 +40,7 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
         raise UserError(
             f"SOLVER.OPTIMIZER: expected {' or '.join(OPTIMIZERS)}, got {keys.OPTIMIZER!r}"
         )
-    overrides = _overrides(model)
+    overrides = optimizer_overrides(model)
     if not overrides and keys.OPTIMIZER == "SGD":
         return solver.build_optimizer(cfg, model)
     groups = solver.get_default_optimizer_params(
@@ -61,8 +61,21 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
-def _overrides(model: nn.Module) -> dict[str, dict[str, float]]:
-    """Name of a learnt parameter -> what its group says; Detectron2 goes by the last name."""
+def optimizer_overrides(model: nn.Module) -> dict[str, dict[str, float]]:
+    """
+    What Detectron2's `get_default_optimizer_params(model, overrides=...)` needs, so that a loss
+    weighter's parameters get the weighter's own learning rate and no weight decay.
+
+    Args:
+        model: not the `DistributedDataParallel` around it
+
+    Returns:
+        name of a learnt parameter -> its settings; empty where no weights are learnt
+
+    Raises:
+        ValueError: a weighter with parameters and without a learning rate, or another parameter of
+            that name: Detectron2 goes by the last part of a name
+    """
     overrides = {}
     for weighter in weighters_of(model):
         for name, _ in weighter.named_parameters(recurse=False):
@@ -78,6 +91,31 @@ def _overrides(model: nn.Module) -> dict[str, dict[str, float]]:
                     "parameter, by which its learning rate is set"
                 )
     return overrides
+
+
+def learnt_otherwise(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
+    """
+    Weighters whose parameters this optimizer steps with other settings than theirs, or not at all.
+
+    Returns:
+        a sentence for each, without a full stop
+    """
+    groups = {id(x): group for group in optimizer.param_groups for x in group["params"]}
+    said = []
+    for weighter in weighters_of(model):
+        what = f"The weights of {' and '.join(weighter.keys)} are learnt by {type(weighter).__name__}"
+        for parameter in weighter.parameters(recurse=False):
+            group = groups.get(id(parameter))
+            if group is None:
+                said.append(f"{what}, but the optimizer does not have their parameters")
+                continue
+            rate, decay = group.get("initial_lr", group["lr"]), group.get("weight_decay", 0)
+            if rate != weighter.learning_rate or decay:
+                said.append(
+                    f"{what} with learning rate {rate:g} and weight decay {decay:g}, not with "
+                    f"{weighter.learning_rate:g} and 0"
+                )
+    return said
 
 
 def _clipper(keys):

@@ -90,7 +90,8 @@ class AlwaFCOS(LossNormalizer, FCOS):
     ):
         """
         The losses of Detectron2's `FCOS.losses`, weighted. The weighter's `step` is in this, on the
-        host.
+        host. Weights that are known before the losses are part of their scales, so that the
+        gradient which the focal kernel computes ahead needs no other factor.
 
         Args:
             anchors: Boxes of each level
@@ -100,12 +101,17 @@ class AlwaFCOS(LossNormalizer, FCOS):
             gt_boxes: (R, 4) of each image
             pred_centerness: (N, Hi * Wi, 1) of each level
         """
+        check_weighed([self.loss_weighter], (*PAIR, OTHER))
         gt_labels, gt_boxes = torch.stack(gt_labels), torch.stack(gt_boxes)  # (N, R), (N, R, 4)
         foreground = (gt_labels >= 0) & (gt_labels != self.num_classes)
-        (scale,) = self.update_normalizer(foreground.sum(), len(gt_labels)).unbind()
+        weights = self.loss_weighter.kernel_weights()
+        scales = self.update_normalizer(foreground.sum(), len(gt_labels), weights.values())
+        *weighted, inverse = scales.unbind()
+        scale = dict.fromkeys((*PAIR, OTHER), inverse) | dict(zip(weights, weighted, strict=True))
         loss_cls, stats = dense_focal_loss(
             [x.mT[..., None] for x in pred_logits],  # (N, K, Hi * Wi, 1)
-            gt_labels, alpha=self.focal_loss_alpha, gamma=self.focal_loss_gamma, scale=scale,
+            gt_labels, alpha=self.focal_loss_alpha, gamma=self.focal_loss_gamma,
+            scale=scale["loss_fcos_cls"],
         )  # fmt: skip
         # Background is masked, not left out: how much is left would have to be read on the host.
         # Each point's own square is its box there, which keeps every value finite.
@@ -119,13 +125,15 @@ class AlwaFCOS(LossNormalizer, FCOS):
             weight=foreground.float(),
             reduction="sum",
         )
-        losses = {
-            "loss_fcos_cls": loss_cls,
-            "loss_fcos_loc": (loss_loc * scale).to(loss_loc.dtype),
-            OTHER: (loss_ctr * scale).to(loss_ctr.dtype),
-        }
-        check_weighed([self.loss_weighter], losses)
-        return self.loss_weighter(losses, {"loss_fcos_cls": stats})
+        sums = {"loss_fcos_loc": loss_loc, OTHER: loss_ctr}
+        losses = {"loss_fcos_cls": loss_cls}
+        losses |= {key: (x * scale[key]).to(x.dtype) for key, x in sums.items()}
+        if not weights:
+            losses |= self.loss_weighter.weigh(losses)
+        sums["loss_fcos_cls"] = stats.sum
+        unweighted = {key: x.detach() * inverse for key, x in sums.items()}
+        self.loss_weighter.take_in(unweighted, {"loss_fcos_cls": stats})
+        return losses
 
     def compute_ctrness_targets(self, anchors, gt_boxes):
         """

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tabulate import tabulate
 
+from .differences import Interval, compare
 from .paired import NONE, difference, mean_and_sd
 from .record import FAILED, FINISHED, MISSING, UNSCORED, Result, scores_of, write_atomically
 from .scores import NAME, to_csv
@@ -21,6 +22,26 @@ falls below 0.05.
 s/iter: median over the runs of each one's median of the logged seconds of an iteration; \
 overhead: how much longer than the baseline's, in per cent. Runs side by side, other work on the \
 machine, or runs of several machines make this noisy."""
+INTERVALS = """
+## Intervals of the differences
+
+95 % intervals of Δ {metric}. One standard deviation is taken for all runs: of what is left when \
+the means of cells and of seeds are taken out. Alone: of this one row, for a row that was chosen \
+before its scores were seen. All rows: wider (Bonferroni), so that the true differences of all \
+rows together lie inside with a probability of at least 95 %.
+
+{table}"""
+
+
+def _short(metric: str) -> str:
+    return metric.removeprefix("bbox/")
+
+
+def _pipe_table(header: list[str], rows: list[list[str]], numbers: int) -> str:
+    """In Markdown; the last columns are `numbers`, to the right."""
+    lines = [[text.replace("|", "\\|") for text in line] for line in (header, *rows)]
+    align = ["left"] * (len(header) - numbers) + ["right"] * numbers
+    return tabulate(lines[1:], lines[0], "pipe", disable_numparse=True, colalign=align)
 
 
 def _cell_row(sweep: Sweep, cell: Cell, results: list[Result]) -> list[str]:
@@ -41,6 +62,22 @@ def _cell_row(sweep: Sweep, cell: Cell, results: list[Result]) -> list[str]:
     seconds, overhead = pace(cell), 100 * (pace(cell) / pace(base) - 1)
     row.append(NONE if math.isnan(seconds) else f"{seconds:.3f}")
     return [*row, NONE if base is cell or math.isnan(overhead) else f"{overhead:+.1f}"]
+
+
+def _interval(ends: Interval) -> str:
+    return f"{ends[0]:+.1f} to {ends[1]:+.1f}"
+
+
+def _intervals(sweep: Sweep, results: list[Result]) -> Iterator[str]:
+    """A second table, of the first metric, where there are differences with intervals."""
+    rows = [
+        [*d.cell.labels.values(), f"{d.mean:+.1f}", _interval(d.alone), _interval(d.together)]
+        for d in compare(sweep, results)
+    ]
+    if rows:
+        metric = _short(sweep.metrics[0])
+        header = [*sweep.cells[0].labels, f"Δ {metric}", "alone", "all rows"]
+        yield INTERVALS.format(metric=metric, table=_pipe_table(header, rows, numbers=3))
 
 
 def _exceptions(results: list[Result]) -> Iterator[str]:
@@ -66,18 +103,17 @@ def _exceptions(results: list[Result]) -> Iterator[str]:
 def to_markdown(sweep: Sweep, results: list[Result]) -> str:
     """One row a cell, what the columns mean, and the runs that are not in it."""
     axes = list(sweep.cells[0].labels)
-    scores = [name.removeprefix("bbox/") for name in sweep.metrics]
+    scores = [_short(name) for name in sweep.metrics]
     header = [*axes, "seeds", *scores, *(f"Δ {name} (p)" for name in scores)]
     header += ["s/iter", "overhead %"]
-    rows = [header, *(_cell_row(sweep, cell, results) for cell in sweep.cells)]
-    rows = [[text.replace("|", "\\|") for text in row] for row in rows]
-    align = ["left"] * len(axes) + ["right"] * (len(header) - len(axes))
-    table = tabulate(rows[1:], rows[0], "pipe", disable_numparse=True, colalign=align)
+    rows = [_cell_row(sweep, cell, results) for cell in sweep.cells]
+    table = _pipe_table(header, rows, numbers=len(header) - len(axes))
     done = sum(result.status == FINISHED for result in results)
     base = ", ".join(f"{axis} {label}" for axis, label in sweep.baseline.items())
     base = f"The baseline is {base}, the other axes equal." if base else "No baseline is named."
     lines = [f"# {sweep.path.stem}\n", f"{done} of {len(results)} runs have finished.\n", table]
-    return "\n".join([*lines, NOTE.format(baseline=base), *_exceptions(results)]) + "\n"
+    lines += [NOTE.format(baseline=base), *_intervals(sweep, results), *_exceptions(results)]
+    return "\n".join(lines) + "\n"
 
 
 def write_results(sweep: Sweep, results: list[Result]) -> None:
