@@ -14,7 +14,7 @@ from detectron2.utils.events import EventStorage
 
 from alwa_d2.engine import LossWeightLogger, Trainer
 from alwa_d2.layers.reference import stats_of
-from alwa_d2.weighting import ALWA
+from alwa_d2.weighting import ALWA, Fixed, Following
 
 
 def train(losses, period, interval=4):
@@ -62,6 +62,28 @@ def test_losses_that_are_not_finite_are_reported_once(caplog):
         train(losses, period=2)
     assert len(caplog.records) == 1
     assert "observed iteration 5" in caplog.text
+
+
+class Ended(Following):
+    """Its second weight is 0."""
+
+    def from_losses(self, losses):
+        return torch.tensor([2.0, 0.0], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "weighter, said",
+    [(Ended("loss_cls", "loss_box_reg", interval=1), 1), (Fixed(weights=[1.0, 0.0]), 0)],
+    ids=["a method's", "a user's"],
+)
+def test_a_weight_that_came_down_to_0_is_said_once(weighter, said, caplog):
+    hook = LossWeightLogger(weighter, period=1)
+    for i in range(3):
+        hook.trainer = SimpleNamespace(storage=EventStorage(), max_iter=3, iter=i)
+        weighter({"loss_cls": torch.tensor(1.0), "loss_box_reg": torch.tensor(2.0)})
+        hook.after_step()
+    text = "The weight of loss_box_reg is 0: with this weight it trains nothing."
+    assert caplog.messages == [text] * said
 
 
 def test_the_device_is_read_when_writing_and_not_in_between(monkeypatch):

@@ -85,6 +85,7 @@ WEIGHTS = "MODEL.LOSS_WEIGHTER.WEIGHTS"
     [
         ({"opts": {"MODEL.ALWA.INTERVALL": 5}}, [], "Non-existent key: MODEL.ALWA.INTERVALL"),
         ({"opts": {"MODEL.ALWA.INTERVAL": "often"}}, [], "MODEL.ALWA.INTERVAL"),
+        ({"opts": {"MODEL.LOSS_WEIGHTER.NAME": "Famo"}}, [], "NAME: expected one of ALWA, CoV"),
         ({"opts": {"DATASETS.REGISTER": [{"name": "x"}]}}, [], 'key "format"'),
         ({"opts": {"SEED": 1}}, [], "opts: SEED can't be set, `seeds` has them"),
         ({"opts": {"MODEL": {"ALWA": {}}}}, [], "opts.MODEL: expected a value"),

@@ -101,6 +101,22 @@ def test_one_seed_has_no_sd_and_no_baseline_no_difference():
     assert "No baseline is named." in text
 
 
+def test_intervals_by_hand():
+    """Residues of a and b are ±1, 0, ±1 / 2 of each difference to its mean: -1, 0, 1."""
+    scores = {"a": {0: 10.0, 1: 12.0, 2: 20.0}, "b": {0: 11.0, 1: 14.0, 2: 23.0}, "c": {0: 5.0}}
+    text = markdown(*results_of(scores, seeds=[0, 1, 2]))
+    # s^2 = (4 * 0.25) / 2; s * sqrt(2 / 3) * t(0.975; 2) = 0.7071 * 0.8165 * 4.3027 = 2.484.
+    assert "| w | Δ AP | alone | all rows |" in text
+    assert "| b | +2.0 | -0.5 to +4.5 | -0.5 to +4.5 |" in text
+    # Two rows: each at 97.5 %.
+    scores["c"] = {seed: score - 3 for seed, score in scores["b"].items()}
+    text = markdown(*results_of(scores, seeds=[0, 1, 2]))
+    # s^2 = 4 / 3 / 4: the residues are 2 / 3 and -1 / 3. t(0.975; 4) = 2.776, t(0.9875; 4) = 3.495.
+    assert "| b | +2.0 | +0.7 to +3.3 | +0.4 to +3.6 |" in text
+    assert "| c | -1.0 | -2.3 to +0.3 | -2.6 to +0.6 |" in text
+    assert "Intervals" not in markdown(*results_of({"a": {0: 10.0}, "b": {0: 9.0}}))
+
+
 def test_scores_that_are_no_numbers_are_left_out_and_named():
     nan = float("nan")
     scores = {"a": {0: 10.0, 1: 12.0, 2: 20.0}, "b": {0: 11.0, 1: nan, 2: 23.0}, "c": {0: nan}}

@@ -498,6 +498,32 @@ def test_gradnorm_needs_parameters():
         GradNorm(parameters="(")
 
 
+def test_gradnorm_refuses_parameters_that_no_loss_depends_on():
+    """Without an error its weights would stay 1, at the full cost."""
+    layer, unused = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1)
+    words = "got some that none of loss_cls, loss_box_reg depends on"
+
+    def pair():
+        out = layer(torch.ones(1))
+        return {"loss_cls": out.square().sum(), "loss_box_reg": 2 * out.square().sum()}
+
+    with pytest.raises(RuntimeError, match=words):
+        GradNorm(shared=unused.parameters())(pair())
+    # Parameters that `assign` has replaced are no longer the model's.
+    weighter = GradNorm(parameters="weight")
+    weighter.attach(layer)
+    weighter(pair())
+    layer.load_state_dict({"weight": torch.ones(1, 1)}, assign=True)
+    with pytest.raises(RuntimeError, match=words + r".* call attach\(model\) again"):
+        weighter(pair())
+    weighter.attach(layer)
+    weighter(pair())
+    assert weighter._norms.tolist() == [2, 4]
+    # Nothing to learn: no error.
+    weighter({key: loss.detach() for key, loss in pair().items()})
+    assert weighter._norms.tolist() == [0, 0]
+
+
 def test_gradnorm_leaves_out_what_is_frozen_later():
     frozen, free = (torch.nn.Parameter(torch.tensor([1.0, 2.0])) for _ in range(2))
     both, one = GradNorm(shared=[frozen, free]), GradNorm(shared=[free])

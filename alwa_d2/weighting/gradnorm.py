@@ -125,13 +125,24 @@ class GradNorm(LossWeighter):
 
     def weigh(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self.observing:
-            each = [self._norm(self._loss(losses, key, detach=False)) for key in self.keys]
-            norms = torch.stack(each).to(self.weight_vector)
+            own = [self._loss(losses, key, detach=False) for key in self.keys]
+            each = [self._norm(loss) for loss in own]
+            if all(norm is None for norm in each) and any(loss.requires_grad for loss in own):
+                raise RuntimeError(
+                    "GradNorm: expected parameters that all losses share, got some that none of "
+                    f"{', '.join(self.keys)} depends on ({KEY}.PARAMETERS or shared=). Where the "
+                    "model's parameters were replaced by others, call attach(model) again"
+                )
+            norms = [loss.new_zeros(()) if x is None else x for x, loss in zip(each, own)]
+            norms = torch.stack([norm.to(self.weight_vector) for norm in norms])
             self._norms = mean_of_batches(self, self._norms, norms)
         return super().weigh(losses)
 
-    def _norm(self, loss: Tensor) -> Tensor:
-        """Of the loss's gradient at the shared parameters, without its weight; ()."""
+    def _norm(self, loss: Tensor) -> Tensor | None:
+        """
+        Of the loss's gradient at the shared parameters, without its weight; (). None where it does
+        not depend on them.
+        """
         shared = [x for x in self._shared if x.requires_grad]
         if not shared:
             raise RuntimeError(
@@ -139,10 +150,10 @@ class GradNorm(LossWeighter):
                 "none; give it shared=, or call attach(model)"
             )
         if not loss.requires_grad:
-            return torch.zeros_like(loss)
+            return None
         found = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         norms = [torch.linalg.vector_norm(x.double()) for x in found if x is not None]
-        return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros_like(loss)
+        return torch.linalg.vector_norm(torch.stack(norms)) if norms else None
 
     def step(self) -> None:
         super().step()
