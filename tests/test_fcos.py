@@ -54,7 +54,11 @@ LOSSES = ("loss_fcos_cls", "loss_fcos_loc", "loss_fcos_ctr")
 
 @pytest.mark.parametrize(
     "weighter",
-    [Fixed(*LOSSES, weights=(0.5, 2, 0.25)), Fixed(*LOSSES[:2], weights=(0.5, 2)), Inverse(*LOSSES)],
+    [
+        Fixed(*LOSSES, weights=(0.5, 2, 0.25)),
+        Fixed(*LOSSES[:2], weights=(0.5, 2)),
+        Inverse(*LOSSES),
+    ],
     ids=["all", "pair", "after the losses"],
 )
 def test_weights_reach_losses_and_gradients_and_the_weighter_sees_none(weighter):

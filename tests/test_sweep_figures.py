@@ -1,5 +1,6 @@
 """A sweep's pictures: what is drawn of which numbers, and what cannot be drawn."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -123,6 +124,28 @@ def test_a_panel_for_each_baseline_and_lines_in_the_order_of_means():
         lines_of(right)[f"{what} l1 worse"].get_xdata() for what in ("alone", "together")
     )
     assert together[0] < alone[0] < alone[1] < together[1]
+
+
+def test_in_a_second_step_a_line_is_a_kind_and_says_what_was_chosen():
+    """Also where the choice is the baseline itself, which differs by nothing."""
+    key = "MODEL.LOSS_WEIGHTER.NAME"
+    scores = {
+        ("giou", "Fixed 1:1"): [10, 11, 12],
+        ("giou", "CoV decay 0.9"): [11, 12, 14],
+        ("l1", "Fixed 1:1"): [10, 11, 12],
+        ("l1", "Fixed 2:1"): [12, 13, 12],
+        ("l1", "CoV decay 0"): [15, 15, 16],
+    }
+    given = {labels(loss=loss, w=w): values for (loss, w), values in scores.items()}
+    spec, results = make(given, {"w": "Fixed 1:1"})
+    for cell in spec.cells:
+        cell.settings[key] = cell.labels["w"].split()[0]
+    figure = draw_differences(dataclasses.replace(spec, chosen_of=key), results)
+    left, right = figure.axes
+    assert [text.get_text() for text in left.get_yticklabels()] == ["CoV", "Fixed"]
+    assert [text.get_text() for text in left.texts] == ["+1.3", "decay 0.9", "1:1"]
+    assert [text.get_text() for text in right.texts][2:] == ["2:1", "decay 0"]
+    assert [text.xy for text in left.texts[-1:]] == [(0, 1)]
 
 
 # ---- curves

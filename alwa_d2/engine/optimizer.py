@@ -103,7 +103,9 @@ def learnt_otherwise(optimizer: torch.optim.Optimizer, model: nn.Module) -> list
     groups = {id(x): group for group in optimizer.param_groups for x in group["params"]}
     said = []
     for weighter in weighters_of(model):
-        what = f"The weights of {' and '.join(weighter.keys)} are learnt by {type(weighter).__name__}"
+        what = (
+            f"The weights of {' and '.join(weighter.keys)} are learnt by {type(weighter).__name__}"
+        )
         for parameter in weighter.parameters(recurse=False):
             group = groups.get(id(parameter))
             if group is None:

@@ -41,5 +41,11 @@ def second_step(sweep: Sweep, results: list[Result]) -> Sweep | None:
     cells = [cell for cell in sweep.cells if cell in best or cell in bases]
     if not cells:
         return None
-    output = sweep.output / "best"
-    return dataclasses.replace(sweep, output=output, cells=cells, seeds=sweep.best.seeds, best=None)
+    return dataclasses.replace(
+        sweep,
+        output=sweep.output / "best",
+        cells=cells,
+        seeds=sweep.best.seeds,
+        best=None,
+        chosen_of=sweep.best.of,
+    )

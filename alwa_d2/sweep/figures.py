@@ -6,6 +6,7 @@ import statistics
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from ..analysis.curves import HUES
 from ..errors import RunError, UserError
@@ -16,6 +17,8 @@ from .sweep import Cell, Labels, Sweep
 
 BETTER, WORSE, UNCLEAR = HUES[2], HUES[1], "0.45"
 COLUMN, LINE = 4.6, 0.3  # inches: width of a panel, height of a cell's line
+CHOICE = 0.14  # inches more, where the line says which setting it is
+ON_WHITE = withStroke(linewidth=2, foreground="white")  # for text across a line
 DECADE = 10.0  # numbers of an axis further apart than this are drawn on a log scale
 
 
@@ -66,7 +69,8 @@ def draw_differences(sweep: Sweep, results: list[Result]) -> Figure:
     """
     A line for each cell: the mean difference to its baseline in the first metric, thick the 95 %
     interval of it alone, thin that of all lines of the picture together. Lines are in the order of
-    their means; coloured ones leave 0 out together with all others.
+    their means; coloured ones leave 0 out together with all others. In a second step a line is a
+    kind, and says in each panel which of its cells was chosen there.
 
     Raises:
         RunError: no cell can be compared: fewer than three seeds in common, or no variance
@@ -77,26 +81,28 @@ def draw_differences(sweep: Sweep, results: list[Result]) -> Figure:
             f"{sweep.path}: --figure: expected cells with three finished seeds or more in common "
             "with their baseline, and scores that vary, got none"
         )
-    own = [axis for axis in sweep.cells[0].labels if axis in sweep.baseline]
     panels = list(dict.fromkeys(sweep.free_labels(item.cell) for item in found))
-    names: dict[tuple[str, ...], list[float]] = {}
+    names: dict[str, list[float]] = {}
     for item in found:
-        names.setdefault(_pick(item.cell.labels, own), []).append(item.mean)
+        names.setdefault(sweep.row_of(item.cell), []).append(item.mean)
     rows = sorted(names, key=lambda name: -statistics.fmean(names[name]))
-    size = (2.2 + COLUMN * len(panels), 2.0 + LINE * len(rows))
+    line = LINE + (CHOICE if sweep.chosen_of else 0)
+    size = (2.2 + COLUMN * len(panels), 2.0 + line * len(rows))
     figure = Figure(figsize=size, layout="constrained")
     columns = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
     for axes, panel in zip(columns, panels):
         shown = [item for item in found if sweep.free_labels(item.cell) == panel]
-        places = [rows.index(_pick(item.cell.labels, own)) for item in shown]
+        places = [rows.index(sweep.row_of(item.cell)) for item in shown]
         _draw_lines(axes, shown, places)
         base = sweep.baseline_of(shown[0].cell)
+        if sweep.chosen_of:
+            _write_choices(axes, sweep, shown, base, rows)
         title = " ".join(panel) or metric_name(sweep)
         axes.set_title(
             f"{title}; {_of_baseline(sweep, results, base)}", fontsize=10, parse_math=False
         )
         axes.set_xlabel(f"difference in {metric_name(sweep)}")
-    columns[0].set_yticks(range(len(rows)), [" ".join(name) for name in rows])
+    columns[0].set_yticks(range(len(rows)), rows)
     columns[0].set_ylim(len(rows) - 0.4, -0.6)
     style = dict(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     figure.legend(handles=_legend(len(found)), **style)
@@ -121,7 +127,22 @@ def _draw_lines(axes, items: list[Difference], places: list[int]) -> None:
         axes.plot(item.mean, place, "o", color=hue, mec="white", ms=7, gid=f"mean {name}")
         axes.annotate(
             f"{item.mean:+.1f}", (item.mean, place), (0, 5), textcoords="offset points",
-            ha="center", fontsize=8, color=hue,
+            ha="center", fontsize=8, color=hue, path_effects=[ON_WHITE],
+        )  # fmt: skip
+
+
+def _write_choices(axes, sweep: Sweep, items: list[Difference], base: Cell, rows: list[str]):
+    """Below each dot the setting that it is, without the kind that the line is called."""
+    places = {sweep.row_of(item.cell): (item.mean, item.cell) for item in items}
+    kind = sweep.row_of(base)
+    if kind in rows and kind not in places:  # the baseline is the best of its kind
+        places[kind] = 0.0, base
+        axes.plot(0, rows.index(kind), "o", color="white", mec=UNCLEAR, ms=7)
+    for kind, (mean, cell) in places.items():
+        axes.annotate(
+            sweep.own_label(cell).removeprefix(f"{kind} "), (mean, rows.index(kind)), (0, -6),
+            textcoords="offset points", ha="center", va="top", fontsize=7, color="0.35",
+            path_effects=[ON_WHITE],
         )  # fmt: skip
 
 

@@ -54,11 +54,21 @@ class Sweep:
     baseline: Labels
     metrics: list[str]
     best: Best | None = None
+    chosen_of: str | None = None  # of a second step: the `of` by which its cells were chosen
 
     def baseline_of(self, cell: Cell) -> Cell | None:
         """The cell with the baseline's labels and else this one's, if there is such a cell."""
         labels = {**cell.labels, **self.baseline} if self.baseline else None
         return next((other for other in self.cells if other.labels == labels), None)
+
+    def row_of(self, cell: Cell) -> str:
+        """What a cell is called beside others with the same free labels: in a second step the kind
+        that it is the best of, else its labels on the baseline's axes."""
+        return cell.settings[self.chosen_of] if self.chosen_of else self.own_label(cell)
+
+    def own_label(self, cell: Cell) -> str:
+        """A cell's labels on the axes that the baseline names."""
+        return " ".join(cell.labels[axis] for axis in cell.labels if axis in self.baseline)
 
     def free_axes(self) -> list[str]:
         """The axes that the baseline does not name: on these a cell and its baseline are equal."""
