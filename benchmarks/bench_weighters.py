@@ -5,10 +5,15 @@
 All train the same RetinaNet (ResNet-18-FPN, configs/retina_alwa.yaml) on the same random images,
 with their defaults, and take turns; a figure is the median over the rounds. The last line is the
 first one's model once more: what it differs by is noise.
+
+"alone" is what a weighter adds to two losses that are given: weighing them, their backward, and its
+own step, the mean over 1000 iterations with the ends of their windows. GradNorm has none, since its
+cost is a partial backward of the model.
 """
 
 import argparse
 import statistics
+import time
 
 import measure
 import torch
@@ -18,6 +23,7 @@ from detectron2.utils.events import EventStorage
 from alwa_d2.weighting import LOSS_WEIGHTER_REGISTRY
 
 BASE, AGAIN = "Fixed", "Fixed again"
+ALONE = 1000  # iterations
 
 
 def make_trainees(size, device):
@@ -39,6 +45,25 @@ def step(trainee):
     return 1000 * sum(seconds[part] for part in ("forward", "backward", "optimizer"))
 
 
+def added_by(name, device):
+    """Microseconds of an iteration that a weighter adds to two losses; None for GradNorm."""
+    if name == "GradNorm":
+        return None
+    weighter = LOSS_WEIGHTER_REGISTRY.get(name)().to(device)
+    given = {key: torch.ones((), device=device, requires_grad=True) for key in weighter.keys}
+
+    def run(weigh):
+        start = time.perf_counter()
+        for _ in range(ALONE):
+            sum(weigh(given).values()).backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return 1e6 * (time.perf_counter() - start) / ALONE
+
+    run(weighter)
+    return statistics.median(run(weighter) - run(dict) for _ in range(5))
+
+
 def bench(size, device, rounds):
     """Rows of the table, printed as well."""
     trainees = make_trainees(size, device)
@@ -49,12 +74,13 @@ def bench(size, device, rounds):
         for name, trainee in trainees.items():
             times[name].append(step(trainee))
     base = statistics.median(times[BASE])
-    print(f"\n{size:24}{'ms a step':>12}{'more':>10}")
+    print(f"\n{size:24}{'ms a step':>12}{'more':>10}{'alone, us':>12}{'of a step':>12}")
     rows = []
     for name, found in times.items():
-        ms = statistics.median(found)
-        rows.append({"size": size, "weighter": name, "ms": ms, "more": ms / base - 1})
-        print(f"{name:24}{ms:12.3f}{100 * (ms / base - 1):+9.1f} %")
+        ms, us = statistics.median(found), added_by(name.split()[0], device)
+        rows.append({"size": size, "weighter": name, "ms": ms, "more": ms / base - 1, "alone": us})
+        alone = "" if us is None else f"{us:12.0f}{us / base / 10:10.2f} %"
+        print(f"{name:24}{ms:12.3f}{100 * (ms / base - 1):+9.1f}%{alone}")
     return rows
 
 

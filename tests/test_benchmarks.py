@@ -81,6 +81,7 @@ def test_weighters(run):
     names = {name for name, _ in LOSS_WEIGHTER_REGISTRY}
     assert {row["weighter"] for row in rows} == {*names, "Fixed again"}
     assert all(row["ms"] > 0 for row in rows)
+    assert [row["weighter"] for row in rows if row["alone"] is None] == ["GradNorm"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
