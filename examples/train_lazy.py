@@ -15,7 +15,8 @@ from alwa_d2.engine import LossWeightLogger, optimizer_overrides
 def train(cfg):
     model = instantiate(cfg.model).to(cfg.train.device)
     cfg.optimizer.params.model = model
-    cfg.optimizer.params.overrides = optimizer_overrides(model)  # of weights that are learnt
+    learnt = optimizer_overrides(model)  # weights with a learning rate of their own
+    cfg.optimizer.params.overrides = {**(cfg.optimizer.params.get("overrides") or {}), **learnt}
     optimizer = instantiate(cfg.optimizer)
     trainer = SimpleTrainer(model, instantiate(cfg.dataloader.train), optimizer)
     checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, trainer=trainer)

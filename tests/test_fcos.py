@@ -1,5 +1,6 @@
 """AlwaFCOS: with weights 1:1 it is Detectron2's FCOS."""
 
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -14,7 +15,7 @@ from test_rcnn import NUM_CLASSES, assert_equal, losses_and_gradients, make_batc
 from test_retinanet import make_cfg as retina_cfg
 
 from alwa_d2.modeling import AlwaFCOS, fcos
-from alwa_d2.weighting import ALWA, Fixed, Inverse
+from alwa_d2.weighting import ALWA, Fixed, Inverse, Uncertainty
 
 
 def make_fcos(cls, head_width=16, **kwargs):
@@ -164,3 +165,20 @@ def test_background_has_no_gradient_whatever_it_predicts():
         for ours, other in zip(grads, expected):
             assert torch.equal(ours, other)
             assert (ours[background] == 0).all() and (ours[~background] != 0).any()
+
+
+@pytest.mark.parametrize("make", [partial(Fixed, weights=(0.5, 2)), partial(Uncertainty, start=2)])
+@pytest.mark.parametrize("kind", ["AlwaFCOS", "AlwaRetinaNet"])
+def test_a_weighter_in_eval_mode_weighs_nothing(kind, make):
+    """As `LossWeighter` promises, also where kernels multiply; the normaliser does not move."""
+    if kind == "AlwaFCOS":
+        model = make_fcos(AlwaFCOS)
+    else:
+        model = build_model(retina_cfg(kind)).train()
+    batch, found = make_batch(), []
+    for weighter in (Fixed(*model.loss_weighter.keys), make(*model.loss_weighter.keys)):
+        model.loss_weighter = weighter.eval()
+        found.append(losses_and_gradients(model, batch)[0])
+    expected, losses = found
+    for key, loss in losses.items():
+        torch.testing.assert_close(loss, expected[key], rtol=1e-5, atol=1e-8)

@@ -167,19 +167,22 @@ def test_a_loop_of_ones_own_is_warned_of_learnt_weights_in_the_wrong_group(caplo
     stock = solver.build_optimizer(cfg_of(), model)
     (line,) = warnings_at_the_start(model, stock, caplog)
     assert line.startswith(
-        "The weights of loss_cls and loss_box_reg are learnt by Uncertainty with learning rate "
-        "0.01 and weight decay 0.5, not with 0.001 and 0."
+        "Uncertainty learns the weights of loss_cls and loss_box_reg with the learning rate 0.01 "
+        "and weight decay 0.5 of other parameters, not with its own 0.001 and 0. Give "
     )
-    (line,) = warnings_at_the_start(model, torch.optim.SGD(model.layer.parameters(), 1), caplog)
-    assert "but the optimizer does not have their parameters" in line
+    without = torch.optim.SGD(model.layer.parameters(), 1)
+    (line,) = warnings_at_the_start(model, without, caplog)
+    assert line.endswith("but the optimizer does not have its parameters.")
     overrides = optimizer_overrides(model)
     groups = solver.get_default_optimizer_params(model, overrides=overrides)
     optimizer = torch.optim.SGD(groups, 0.01, weight_decay=0.5)
     assert not warnings_at_the_start(model, optimizer, caplog)
-    # The schedule has begun: the rate at its start counts.
-    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: 0.1)
-    assert not warnings_at_the_start(model, optimizer, caplog)
     assert not warnings_at_the_start(model, Trainer.build_optimizer(cfg_of(), model), caplog)
+    # Its own group may have another rate: of a schedule, or of a checkpoint.
+    torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.5, total_steps=10)
+    assert not warnings_at_the_start(model, optimizer, caplog)
+    assert not warnings_at_the_start(model, None, caplog)  # a trainer with several optimizers
+    model.weighter.requires_grad_(False)
+    assert not warnings_at_the_start(model, without, caplog)
     model.weighter = Fixed()
-    assert not optimizer_overrides(model)
-    assert not warnings_at_the_start(model, stock, caplog)
+    assert not optimizer_overrides(model) and not warnings_at_the_start(model, stock, caplog)

@@ -146,6 +146,30 @@ def test_in_a_second_step_a_line_is_a_kind_and_says_what_was_chosen():
     assert [text.get_text() for text in left.texts] == ["+1.3", "decay 0.9", "1:1"]
     assert [text.get_text() for text in right.texts][2:] == ["2:1", "decay 0"]
     assert [text.xy for text in left.texts[-1:]] == [(0, 1)]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend[-1] == "the choice is the baseline itself"
+
+
+def test_a_choice_without_all_its_seeds_is_not_taken_for_the_baseline():
+    key = "MODEL.LOSS_WEIGHTER.NAME"
+    given = {
+        labels(w="Fixed 1:1"): [10, 11, 12],
+        labels(w="Fixed 2:1"): [12, 13, None],
+        labels(w="RLW"): [9, 8, 12],
+    }
+    spec, results = make(given, {"w": "Fixed 1:1"})
+    for cell in spec.cells:
+        cell.settings[key] = cell.labels["w"].split()[0]
+    (axes,) = draw_differences(dataclasses.replace(spec, chosen_of=key), results).axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["RLW"]
+    assert [text.get_text() for text in axes.texts] == ["-1.3", ""]
+    # Where no other was chosen, the kind has its ring, also without a line anywhere.
+    del given[labels(w="Fixed 2:1")]
+    spec, results = make(given, {"w": "Fixed 1:1"})
+    for cell in spec.cells:
+        cell.settings[key] = cell.labels["w"].split()[0]
+    (axes,) = draw_differences(dataclasses.replace(spec, chosen_of=key), results).axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["Fixed", "RLW"]
 
 
 # ---- curves

@@ -102,7 +102,8 @@ def test_one_seed_has_no_sd_and_no_baseline_no_difference():
 
 
 def test_intervals_by_hand():
-    """Residues of a and b are ±1, 0, ±1 / 2 of each difference to its mean: -1, 0, 1."""
+    """b - a is 1, 2, 3: half of what is left of it, -0.5, 0, 0.5, is left of b, and 0.5, 0, -0.5 of
+    a."""
     scores = {"a": {0: 10.0, 1: 12.0, 2: 20.0}, "b": {0: 11.0, 1: 14.0, 2: 23.0}, "c": {0: 5.0}}
     text = markdown(*results_of(scores, seeds=[0, 1, 2]))
     # s^2 = (4 * 0.25) / 2; s * sqrt(2 / 3) * t(0.975; 2) = 0.7071 * 0.8165 * 4.3027 = 2.484.

@@ -19,7 +19,6 @@ from ..config import add_alwa_config, get_key, scale_iterations
 from ..data import check_classes, register_datasets
 from ..data.entries import parse_entries
 from ..errors import UserError, explain, user_errors
-from ..weighting import weighter_class
 from .run_folder import EVALUATION, keeps_training, prepare
 from .settings import check_settings
 from .test_time_augmentation import check_augmentation
@@ -99,8 +98,7 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     The frozen config of a file and of KEY VALUE options; nothing is written.
 
     The data sets of `DATASETS.REGISTER` are registered, classes are compared with the model's
-    number of them, the loss weighter's name is looked up, and a model meant for CUDA goes to the
-    CPU where there is no GPU.
+    number of them, and a model meant for CUDA goes to the CPU where there is no GPU.
 
     Args:
         config_file: path of a YAML file, or "" for the defaults
@@ -113,7 +111,6 @@ def setup_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     cfg = merged_cfg(config_file, opts)
     check_settings(cfg)
     with user_errors():
-        weighter_class(cfg)
         register_datasets(cfg.DATASETS.REGISTER)
         check_classes(cfg)
         check_augmentation(cfg)

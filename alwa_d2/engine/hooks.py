@@ -8,7 +8,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from ..weighting import Fixed, Schedule, weighters_of
-from .optimizer import learnt_otherwise
+from .optimizer import wrong_groups
 from .weighting_line import log_weighting
 
 logger = logging.getLogger(__name__)
@@ -32,9 +32,8 @@ class LossWeightLogger(HookBase):
     several processes, each of which needs the hook, these are means, as Detectron2's "loss_x".
 
     At the start, one line says what weighs which losses, and which settings have no effect, and
-    another names learnt weights that the optimizer steps otherwise than their weighter says. Once
-    each, the log names a weighter that saw a loss that was not finite, or whose weight came down
-    to 0.
+    another names learnt weights that have no group of their own in the optimizer. Once each, the
+    log names a weighter that saw a loss that was not finite, or whose weight came down to 0.
     """
 
     def __init__(self, model: torch.nn.Module, period: int = 20):
@@ -53,11 +52,9 @@ class LossWeightLogger(HookBase):
     def before_train(self):
         if comm.is_main_process():
             log_weighting(getattr(self.trainer, "cfg", None), self._model)
-            for sentence in learnt_otherwise(self.trainer.optimizer, self._model):
-                logger.warning(
-                    f"{sentence}. alwa_d2.engine.optimizer_overrides(model) has the settings for "
-                    "Detectron2's get_default_optimizer_params."
-                )
+            if optimizer := getattr(self.trainer, "optimizer", None):
+                for line in wrong_groups(optimizer, self._model):
+                    logger.warning(line)
 
     def after_step(self):
         for weighter in self._weighters:

@@ -93,31 +93,33 @@ def optimizer_overrides(model: nn.Module) -> dict[str, dict[str, float]]:
     return overrides
 
 
-def learnt_otherwise(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
+def wrong_groups(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
     """
-    Weighters whose parameters this optimizer steps with other settings than theirs, or not at all.
-
-    Returns:
-        a sentence for each, without a full stop
+    What is wrong where the optimizer does not have a weighter's parameters, or has them in a group
+    with others and steps them as those: a line for each such weighter.
     """
     groups = {id(x): group for group in optimizer.param_groups for x in group["params"]}
-    said = []
+    lines = []
     for weighter in weighters_of(model):
-        what = (
-            f"The weights of {' and '.join(weighter.keys)} are learnt by {type(weighter).__name__}"
-        )
-        for parameter in weighter.parameters(recurse=False):
-            group = groups.get(id(parameter))
-            if group is None:
-                said.append(f"{what}, but the optimizer does not have their parameters")
-                continue
-            rate, decay = group.get("initial_lr", group["lr"]), group.get("weight_decay", 0)
-            if rate != weighter.learning_rate or decay:
-                said.append(
-                    f"{what} with learning rate {rate:g} and weight decay {decay:g}, not with "
-                    f"{weighter.learning_rate:g} and 0"
+        learnt = [x for x in weighter.parameters() if x.requires_grad]
+        own = {id(x) for x in learnt}
+        found = [groups.get(id(x)) for x in learnt]
+        what = f"{type(weighter).__name__} learns the weights of {' and '.join(weighter.keys)}"
+        if None in found:
+            lines.append(f"{what}, but the optimizer does not have its parameters.")
+            continue
+        for group in found:
+            rate, decay = group["lr"], group.get("weight_decay", 0)
+            shared = any(id(x) not in own for x in group["params"])
+            if shared and (rate != weighter.learning_rate or decay):
+                lines.append(
+                    f"{what} with the learning rate {rate:g} and weight decay {decay:g} of other "
+                    f"parameters, not with its own {weighter.learning_rate} and 0. Give "
+                    "alwa_d2.engine.optimizer_overrides(model) to Detectron2's "
+                    "get_default_optimizer_params."
                 )
-    return said
+                break
+    return lines
 
 
 def _clipper(keys):

@@ -128,7 +128,7 @@ class AlwaFCOS(LossNormalizer, FCOS):
         sums = {"loss_fcos_loc": loss_loc, OTHER: loss_ctr}
         losses = {"loss_fcos_cls": loss_cls}
         losses |= {key: (x * scale[key]).to(x.dtype) for key, x in sums.items()}
-        if not weights:
+        if not weights and self.loss_weighter.training:
             losses |= self.loss_weighter.weigh(losses)
         sums["loss_fcos_cls"] = stats.sum
         unweighted = {key: x.detach() * inverse for key, x in sums.items()}

@@ -109,7 +109,7 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
             num_classes=self.num_classes, box_weights=self.box2box_transform.weights,
             beta=self.smooth_l1_beta, scale=scale["loss_box_reg"],
         )  # fmt: skip
-        if not weights:
+        if not weights and self.loss_weighter.training:
             losses = self.loss_weighter.weigh(losses)
         if self.loss_weighter.observing:
             unweighted = {key: value.sum / self.loss_normalizer for key, value in stats.items()}

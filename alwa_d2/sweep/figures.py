@@ -13,12 +13,13 @@ from ..errors import RunError, UserError
 from .differences import Difference, compare
 from .paired import MIN_PAIRS
 from .record import Result, scores_of
-from .sweep import Cell, Labels, Sweep
+from .sweep import Cell, Labels, Sweep, short
 
 BETTER, WORSE, UNCLEAR = HUES[2], HUES[1], "0.45"
 COLUMN, LINE = 4.6, 0.3  # inches: width of a panel, height of a cell's line
 CHOICE = 0.14  # inches more, where the line says which setting it is
 ON_WHITE = withStroke(linewidth=2, foreground="white")  # for text across a line
+RING = dict(color="white", mec=UNCLEAR, ms=7)  # a baseline that is the best of its kind
 DECADE = 10.0  # numbers of an axis further apart than this are drawn on a log scale
 
 
@@ -57,10 +58,6 @@ def check_picture(sweep: Sweep, axis: str | None) -> None:
         numbers.add(number)
 
 
-def metric_name(sweep: Sweep) -> str:
-    return sweep.metrics[0].removeprefix("bbox/")
-
-
 def _pick(labels: Labels, axes: list[str]) -> tuple[str, ...]:
     return tuple(labels[axis] for axis in axes)
 
@@ -82,9 +79,10 @@ def draw_differences(sweep: Sweep, results: list[Result]) -> Figure:
             "with their baseline, and scores that vary, got none"
         )
     panels = list(dict.fromkeys(sweep.free_labels(item.cell) for item in found))
-    names: dict[str, list[float]] = {}
-    for item in found:
-        names.setdefault(sweep.row_of(item.cell), []).append(item.mean)
+    rings = [cell for cell in _own_choices(sweep) if sweep.free_labels(cell) in panels]
+    names: dict[tuple[str, ...], list[float]] = {}
+    for cell, mean in [*((item.cell, item.mean) for item in found), *((x, 0.0) for x in rings)]:
+        names.setdefault(_row_of(sweep, cell), []).append(mean)
     rows = sorted(names, key=lambda name: -statistics.fmean(names[name]))
     line = LINE + (CHOICE if sweep.chosen_of else 0)
     size = (2.2 + COLUMN * len(panels), 2.0 + line * len(rows))
@@ -92,26 +90,30 @@ def draw_differences(sweep: Sweep, results: list[Result]) -> Figure:
     columns = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
     for axes, panel in zip(columns, panels):
         shown = [item for item in found if sweep.free_labels(item.cell) == panel]
-        places = [rows.index(sweep.row_of(item.cell)) for item in shown]
-        _draw_lines(axes, shown, places)
+        _draw_lines(axes, shown, [rows.index(_row_of(sweep, item.cell)) for item in shown])
         base = sweep.baseline_of(shown[0].cell)
+        if base in rings:
+            axes.plot(0, rows.index(_row_of(sweep, base)), "o", **RING)
         if sweep.chosen_of:
-            _write_choices(axes, sweep, shown, base, rows)
-        title = " ".join(panel) or metric_name(sweep)
+            chosen = [(item.mean, item.cell) for item in shown]
+            chosen += [(0.0, cell) for cell in rings if cell is base]
+            for mean, cell in chosen:
+                _write_choice(axes, sweep, cell, mean, rows.index(_row_of(sweep, cell)))
+        title = " ".join(panel) or short(sweep.metrics[0])
         axes.set_title(
             f"{title}; {_of_baseline(sweep, results, base)}", fontsize=10, parse_math=False
         )
-        axes.set_xlabel(f"difference in {metric_name(sweep)}")
-    columns[0].set_yticks(range(len(rows)), rows)
+        axes.set_xlabel(f"difference in {short(sweep.metrics[0])}")
+    columns[0].set_yticks(range(len(rows)), [" ".join(name) for name in rows])
     columns[0].set_ylim(len(rows) - 0.4, -0.6)
     style = dict(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    figure.legend(handles=_legend(len(found)), **style)
+    figure.legend(handles=_legend(len(found), bool(rings)), **style)
     return figure
 
 
 def _of_baseline(sweep: Sweep, results: list[Result], base: Cell) -> str:
     scores = scores_of(results, base, sweep.metrics[0])
-    mean = f"{metric_name(sweep)} {statistics.fmean(scores.values()):.1f}, {len(scores)} seeds"
+    mean = f"{short(sweep.metrics[0])} {statistics.fmean(scores.values()):.1f}, {len(scores)} seeds"
     return f"0 is {' '.join(sweep.baseline.values())} ({mean})"
 
 
@@ -131,27 +133,42 @@ def _draw_lines(axes, items: list[Difference], places: list[int]) -> None:
         )  # fmt: skip
 
 
-def _write_choices(axes, sweep: Sweep, items: list[Difference], base: Cell, rows: list[str]):
-    """Below each dot the setting that it is, without the kind that the line is called."""
-    places = {sweep.row_of(item.cell): (item.mean, item.cell) for item in items}
-    kind = sweep.row_of(base)
-    if kind in rows and kind not in places:  # the baseline is the best of its kind
-        places[kind] = 0.0, base
-        axes.plot(0, rows.index(kind), "o", color="white", mec=UNCLEAR, ms=7)
-    for kind, (mean, cell) in places.items():
-        axes.annotate(
-            sweep.own_label(cell).removeprefix(f"{kind} "), (mean, rows.index(kind)), (0, -6),
-            textcoords="offset points", ha="center", va="top", fontsize=7, color="0.35",
-            path_effects=[ON_WHITE],
-        )  # fmt: skip
+def _row_of(sweep: Sweep, cell: Cell) -> tuple[str, ...]:
+    """A cell's line: in a second step the kind that it is the best of."""
+    return (cell.settings[sweep.chosen_of],) if sweep.chosen_of else sweep.own_labels(cell)
 
 
-def _legend(count: int) -> list[Line2D]:
+def _own_choices(sweep: Sweep) -> list[Cell]:
+    """Of a second step the baselines beside which no other cell of their kind was chosen."""
+    if not sweep.chosen_of:
+        return []
+    places = [(sweep.free_labels(cell), _row_of(sweep, cell)) for cell in sweep.cells]
+    return [
+        cell
+        for cell, place in zip(sweep.cells, places)
+        if sweep.baseline_of(cell) is cell and places.count(place) == 1
+    ]
+
+
+def _write_choice(axes, sweep: Sweep, cell: Cell, mean: float, place: int) -> None:
+    """Below a dot the setting that it is, without the kind that the line is called."""
+    (kind,) = _row_of(sweep, cell)
+    text = " ".join(sweep.own_labels(cell))
+    axes.annotate(
+        "" if text == kind else text.removeprefix(f"{kind} "), (mean, place), (0, -6),
+        textcoords="offset points", ha="center", va="top", fontsize=7, color="0.35",
+        path_effects=[ON_WHITE], parse_math=False,
+    )  # fmt: skip
+
+
+def _legend(count: int, rings: bool) -> list[Line2D]:
+    ring = Line2D([], [], marker="o", lw=0, label="the choice is the baseline itself", **RING)
     return [
         Line2D([], [], color=UNCLEAR, lw=3.4, label="95 % interval of this line alone"),
         Line2D([], [], color=UNCLEAR, lw=1, label=f"95 % for all {count} lines together"),
         Line2D([], [], color=BETTER, marker="o", lw=1, label="better than the baseline"),
         Line2D([], [], color=WORSE, marker="o", lw=1, label="worse"),
+        *([ring] if rings else []),
     ]
 
 
@@ -193,7 +210,7 @@ def draw_curves(sweep: Sweep, results: list[Result], axis: str) -> Figure:
         axes.set_xscale("log")
         axes.set_xticks(sorted(set(reached)), [f"{number:g}" for number in sorted(set(reached))])
         axes.minorticks_off()
-    axes.set(xlabel=axis, ylabel=f"{metric_name(sweep)}, mean over seeds (dots: each seed)")
+    axes.set(xlabel=axis, ylabel=f"{short(sweep.metrics[0])}, mean over seeds (dots: each seed)")
     axes.grid(color="0.92", lw=0.6)
     if others:
         axes.legend(fontsize=9, title="a ring is a curve's best")

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from ..config import dump_for_hash
-from ..errors import UserError
+from ..errors import UserError, user_errors
 from .record import ended_well
 from .sweep import Cell, Run, Sweep
 
@@ -22,12 +22,15 @@ def make_runs(sweep: Sweep) -> list[Run]:
     """
     from ..data.register import registered_for_now
     from ..engine.defaults import setup_cfg
+    from ..weighting import weighter_class
 
     runs: dict[str, Run] = {}
     for cell in sweep.cells:
         try:
             with registered_for_now():  # another cell may have other data of the same name
-                setup_cfg(str(sweep.config), _opts(cell))
+                cfg = setup_cfg(str(sweep.config), _opts(cell))
+            with user_errors():
+                weighter_class(cfg)
             hashes = hash_settings(sweep, cell)
         except UserError as error:
             raise UserError(f"{sweep.path}: the cell '{cell.name}': {error}") from error

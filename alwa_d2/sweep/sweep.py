@@ -7,6 +7,11 @@ Settings = dict[str, str]  # KEY -> VALUE as on the command line of `alwa-d2 tra
 Labels = dict[str, str]  # axis -> label, in the order of the axes
 
 
+def short(metric: str) -> str:
+    """A metric's name in tables and pictures."""
+    return metric.removeprefix("bbox/")
+
+
 @dataclass(frozen=True)
 class Cell:
     """One row of the table: the runs that differ by their seed alone."""
@@ -61,14 +66,9 @@ class Sweep:
         labels = {**cell.labels, **self.baseline} if self.baseline else None
         return next((other for other in self.cells if other.labels == labels), None)
 
-    def row_of(self, cell: Cell) -> str:
-        """What a cell is called beside others with the same free labels: in a second step the kind
-        that it is the best of, else its labels on the baseline's axes."""
-        return cell.settings[self.chosen_of] if self.chosen_of else self.own_label(cell)
-
-    def own_label(self, cell: Cell) -> str:
+    def own_labels(self, cell: Cell) -> tuple[str, ...]:
         """A cell's labels on the axes that the baseline names."""
-        return " ".join(cell.labels[axis] for axis in cell.labels if axis in self.baseline)
+        return tuple(cell.labels[axis] for axis in cell.labels if axis in self.baseline)
 
     def free_axes(self) -> list[str]:
         """The axes that the baseline does not name: on these a cell and its baseline are equal."""

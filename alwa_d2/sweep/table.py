@@ -10,7 +10,7 @@ from .differences import Interval, compare
 from .paired import NONE, difference, mean_and_sd
 from .record import FAILED, FINISHED, MISSING, UNSCORED, Result, scores_of, write_atomically
 from .scores import NAME, to_csv
-from .sweep import Cell, Sweep
+from .sweep import Cell, Sweep, short
 
 TITLES = {FAILED: "Failed runs", UNSCORED: "Runs without the metric", MISSING: "Missing runs"}
 NOTE = """
@@ -25,16 +25,12 @@ machine, or runs of several machines make this noisy."""
 INTERVALS = """
 ## Intervals of the differences
 
-95 % intervals of Δ {metric}. One standard deviation is taken for all runs: of what is left when \
-the means of cells and of seeds are taken out. Alone: of this one row, for a row that was chosen \
-before its scores were seen. All rows: wider (Bonferroni), so that the true differences of all \
-rows together lie inside with a probability of at least 95 %.
+Δ {metric} with two 95 % intervals. Alone: of one row, for a row that was chosen before its scores \
+were seen. All rows: corrected for the number of rows (Bonferroni), so that all true differences \
+lie inside with a probability of about 95 %. Both take one standard deviation for all runs, where \
+p above takes that of one row's differences.
 
 {table}"""
-
-
-def _short(metric: str) -> str:
-    return metric.removeprefix("bbox/")
 
 
 def _pipe_table(header: list[str], rows: list[list[str]], numbers: int) -> str:
@@ -75,7 +71,7 @@ def _intervals(sweep: Sweep, results: list[Result]) -> Iterator[str]:
         for d in compare(sweep, results)
     ]
     if rows:
-        metric = _short(sweep.metrics[0])
+        metric = short(sweep.metrics[0])
         header = [*sweep.cells[0].labels, f"Δ {metric}", "alone", "all rows"]
         yield INTERVALS.format(metric=metric, table=_pipe_table(header, rows, numbers=3))
 
@@ -103,7 +99,7 @@ def _exceptions(results: list[Result]) -> Iterator[str]:
 def to_markdown(sweep: Sweep, results: list[Result]) -> str:
     """One row a cell, what the columns mean, and the runs that are not in it."""
     axes = list(sweep.cells[0].labels)
-    scores = [_short(name) for name in sweep.metrics]
+    scores = [short(name) for name in sweep.metrics]
     header = [*axes, "seeds", *scores, *(f"Δ {name} (p)" for name in scores)]
     header += ["s/iter", "overhead %"]
     rows = [_cell_row(sweep, cell, results) for cell in sweep.cells]

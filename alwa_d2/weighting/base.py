@@ -155,9 +155,10 @@ class LossWeighter(HasMethodId):
     def kernel_weights(self) -> dict[str, Tensor]:
         """
         `weights` where kernels may multiply with them; empty where `weigh` has to do it, after the
-        losses are known or because the weights have a gradient.
+        losses are known or because the weights have a gradient. Also empty in eval mode, in which
+        losses stay as they are.
         """
-        weights = self.weights if self.known_before else {}
+        weights = self.weights if self.known_before and self.training else {}
         return {} if any(weight.requires_grad for weight in weights.values()) else weights
 
     def weigh(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:

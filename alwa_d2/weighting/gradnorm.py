@@ -85,6 +85,7 @@ class GradNorm(LossWeighter):
         self.register_buffer("first_losses", torch.zeros_like(ones))  # mean of those seen so far
         self.register_buffer("seen", torch.zeros_like(ones))  # iterations in that mean
         self._norms: Tensor | None = None  # (n,) of this iteration, the mean over its batches
+        self._in_vain = 0  # batches in a row whose losses did not depend on the shared parameters
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
@@ -125,18 +126,23 @@ class GradNorm(LossWeighter):
 
     def weigh(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self.observing:
-            own = [self._loss(losses, key, detach=False) for key in self.keys]
-            each = [self._norm(loss) for loss in own]
-            if all(norm is None for norm in each) and any(loss.requires_grad for loss in own):
-                raise RuntimeError(
-                    "GradNorm: expected parameters that all losses share, got some that none of "
-                    f"{', '.join(self.keys)} depends on ({KEY}.PARAMETERS or shared=). Where the "
-                    "model's parameters were replaced by others, call attach(model) again"
-                )
-            norms = [loss.new_zeros(()) if x is None else x for x, loss in zip(each, own)]
-            norms = torch.stack([norm.to(self.weight_vector) for norm in norms])
+            norms = [self._norm(self._loss(losses, key, detach=False)) for key in self.keys]
+            self._check_found(norms)
+            none = self.weight_vector.new_zeros(())
+            norms = torch.stack([none if x is None else x.to(none) for x in norms])
             self._norms = mean_of_batches(self, self._norms, norms)
         return super().weigh(losses)
+
+    def _check_found(self, norms: list[Tensor | None]) -> None:
+        """A batch may have no loss that leads to the shared parameters; many in a row may not."""
+        self._in_vain = self._in_vain + 1 if all(norm is None for norm in norms) else 0
+        if self._in_vain > self.window:
+            raise RuntimeError(
+                f"GradNorm: expected shared parameters that {' and '.join(self.keys)} depend on "
+                f"({KEY}.PARAMETERS, or shared=), got some that none did in {self._in_vain} "
+                "batches. If the model's parameters were replaced by others, call attach(model) "
+                "again; torch.utils.checkpoint around them needs use_reentrant=False"
+            )
 
     def _norm(self, loss: Tensor) -> Tensor | None:
         """
