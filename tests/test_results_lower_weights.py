@@ -1,9 +1,19 @@
 """The tables of docs/results/lower_weights.md, computed anew from the scores of the runs beside it."""
 
+import csv
 import statistics
 
 from conftest import REPO
-from published import as_texts, by_label, error_of_differences, gain, mean_and_sd, read, row
+from published import (
+    as_texts,
+    by_label,
+    differences,
+    error_of_differences,
+    gain,
+    mean_and_sd,
+    read,
+    row,
+)
 from scipy.stats import t
 
 PAGE = (REPO / "docs" / "results" / "lower_weights.md").read_text(encoding="utf-8")
@@ -81,3 +91,38 @@ def test_longer_trainings():
     rates = by_label("weighters_long_rates", range(2, 7), "setting")
     twice = gain(rates["1:1, rate 0.16"], cells["Fixed 1:1"])
     assert f"at twice the rate it gained {twice:.1f} points" in TEXT
+
+
+def test_few_images():
+    cells = by_label("few_images", range(5))
+    path = REPO / "docs" / "results" / "few_images_evaluations.csv"
+    scores = {}
+    with open(path, encoding="utf-8", newline="") as file:
+        for run in csv.DictReader(file):
+            cell = scores.setdefault((run["weighting"], int(run["iteration"])), {})
+            cell[int(run["seed"])] = float(run["bbox/AP"])
+    error, freedom = error_of_differences({"all": cells})
+    late = []
+    for weighting, cell in cells.items():
+        assert scores[weighting, 2000] == cell
+        course = [scores[weighting, iteration] for iteration in range(400, 2001, 400)]
+        to_base = ("", "")
+        if weighting != "1:1":
+            to_base = differences(cell, cells["1:1"], error, freedom)
+        assert row(weighting, *map(mean_and_sd, course), *to_base) in PAGE, weighting
+        means = [statistics.fmean(x.values()) for x in course]
+        assert max(means) == means[-1]
+        late.append(means[-1] - means[2])
+    assert f"they gained {min(late):.1f} to {max(late):.1f} points only" in TEXT
+    behind = -gain(cells["0.25:1"], cells["1:1"])
+    assert f"0.25:1 was {behind:.1f} points behind, clearly" in TEXT
+    assert behind > t.ppf(1 - 0.025 / 4, freedom) * error
+    many = by_label("weighters_long", range(2, 7))["Fixed 1:1"]
+    assert f"1:1 has an AP of {statistics.fmean(many.values()):.1f} [after 1200" in TEXT
+    with open(path.with_name("few_images.csv"), encoding="utf-8", newline="") as file:
+        last = {}
+        for run in csv.DictReader(file):
+            last.setdefault(run["weighting"], set()).add(round(float(run["alwa/weight_cls"]), 2))
+    assert last["ALWA balance C 100"] == {1.0}
+    authors = last["ALWA authors C 100"]
+    assert f"it was {min(authors)} to {max(authors)}." in TEXT

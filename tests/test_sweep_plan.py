@@ -212,7 +212,7 @@ def test_our_own_sweeps(path, registered):
     + ["weighters", "weighters_best", "weighters_rates", "uncertainty"]
     + ["learning_rate", "learning_rate_adamw"]
     + ["weighters_tuned", "inverse", "weighters_two_stage", "two_stage_balance"]
-    + ["weighters_long", "weighters_long_rates", "uncertainty_long"],
+    + ["weighters_long", "weighters_long_rates", "uncertainty_long", "few_images"],
 )
 def test_published_results_are_found_by_their_hashes(name):
     """--results docs/results/NAME.csv must find every run, whatever became of code and configs."""
