@@ -126,7 +126,12 @@ REFUSED = [
     (("DATASETS.REGISTER", "[{'name': 'a', 'format': 'voc', 'root': '/no', 'split': 's'}]"), "/no"),
     (("MODEL.ALWA.INTERVALL", "5"), "MODEL.ALWA.INTERVALL; nearest: MODEL.ALWA.INTERVAL"),
     (("SOLVER.MAX_ITER",), "odd length"),
-    (("SOLVER.MAX_ITER", "many"), "(6 vs. many) for config key: SOLVER.MAX_ITER"),
+    (("SOLVER.MAX_ITER", "many"), "SOLVER.MAX_ITER: expected int, such as 6, got many (str)"),
+    (
+        ("MODEL.LOSS_WEIGHTER.SUM_TO", "4"),
+        "SUM_TO: expected float, such as 0.0, got 4 (int); write 4.0",
+    ),
+    (("INPUT.FORMAT", "3"), "INPUT.FORMAT: expected str, such as BGR, got 3 (int)"),
     (("MODEL.WEIGHTS", "no.pth"), "MODEL.WEIGHTS: expected a checkpoint, got no.pth"),
     (("MODEL.DEVICE", "toaster"), "MODEL.DEVICE: "),
     (

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,17 +24,23 @@ from .run_folder import EVALUATION, keeps_training, prepare
 from .settings import check_settings
 from .test_time_augmentation import check_augmentation
 
+# What yacs says of a value of another type than the one that it replaces.
+MISMATCH = re.compile(
+    r"Type mismatch \(<class '(\w+)'> vs. <class '(\w+)'>\) with values \((.*) vs. (.*)\) "
+    r"for config key: (\S+)"
+)
+
 
 def merged_cfg(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     """The config of a file and of KEY VALUE options, as they say it; see :func:`setup_cfg`."""
     cfg = get_cfg()
     add_alwa_config(cfg)
     if config_file:
-        with user_errors(config_file), _nearest_keys(cfg):
+        with user_errors(config_file), _in_plain_words(cfg):
             _check_file(config_file)
             _merge_file(cfg, config_file)
     opts = list(opts)
-    with user_errors(), _nearest_keys(cfg):
+    with user_errors(), _in_plain_words(cfg):
         for place in range(1, len(opts), 2):  # yacs reads Python's lists, not JSON's null and true
             if opts[place - 1] == "DATASETS.REGISTER" and isinstance(opts[place], str):
                 opts[place] = parse_entries(opts[place])
@@ -73,10 +80,18 @@ def _check_file(path: str) -> None:
 
 
 @contextlib.contextmanager
-def _nearest_keys(cfg: CfgNode) -> Iterator[None]:
-    """Adds to the refusal of an unknown key the names that it may have been meant for."""
+def _in_plain_words(cfg: CfgNode) -> Iterator[None]:
+    """Adds to the refusal of an unknown key the names that it may have been meant for, and says
+    what type a value should have had."""
     try:
         yield
+    except ValueError as error:
+        if not (found := MISMATCH.search(explain(error))):
+            raise
+        expected, got, usual, value, key = found.groups()
+        such = f", such as {usual}" if usual else ""
+        remedy = f"; write {value}.0" if (expected, got) == ("float", "int") else ""
+        raise UserError(f"{key}: expected {expected}{such}, got {value} ({got}){remedy}") from error
     except (AssertionError, KeyError) as error:  # of KEY VALUE, of a file
         message = explain(error)
         if not message.startswith("Non-existent"):
