@@ -105,9 +105,7 @@ class AlwaFCOS(LossNormalizer, FCOS):
         gt_labels, gt_boxes = torch.stack(gt_labels), torch.stack(gt_boxes)  # (N, R), (N, R, 4)
         foreground = (gt_labels >= 0) & (gt_labels != self.num_classes)
         weights = self.loss_weighter.kernel_weights()
-        scales = self.update_normalizer(foreground.sum(), len(gt_labels), weights.values())
-        *weighted, inverse = scales.unbind()
-        scale = dict.fromkeys((*PAIR, OTHER), inverse) | dict(zip(weights, weighted, strict=True))
+        scale = self.scales_of((*PAIR, OTHER), weights, foreground.sum(), len(gt_labels))
         loss_cls, stats = dense_focal_loss(
             [x.mT[..., None] for x in pred_logits],  # (N, K, Hi * Wi, 1)
             gt_labels, alpha=self.focal_loss_alpha, gamma=self.focal_loss_gamma,
@@ -131,7 +129,7 @@ class AlwaFCOS(LossNormalizer, FCOS):
         if not weights and self.loss_weighter.training:
             losses |= self.loss_weighter.weigh(losses)
         sums["loss_fcos_cls"] = stats.sum
-        unweighted = {key: x.detach() * inverse for key, x in sums.items()}
+        unweighted = {key: x.detach() / self.loss_normalizer for key, x in sums.items()}
         self.loss_weighter.take_in(unweighted, {"loss_fcos_cls": stats})
         return losses
 

@@ -75,6 +75,18 @@ class LossNormalizer(LoadsStockCheckpoints):
             update=observing,
         )
 
+    def scales_of(self, losses, weights, num_foreground, images):
+        """
+        Loss -> what it is multiplied with, after :meth:`update_normalizer`: its weight over the
+        normaliser, or without a weight 1 over the normaliser.
+
+        Args:
+            losses: names of those that the model has
+            weights: name -> detached 0-dim tensor, of `kernel_weights`
+        """
+        *scales, inverse = self.update_normalizer(num_foreground, images, weights.values()).unbind()
+        return dict.fromkeys(losses, inverse) | dict(zip(weights, scales, strict=True))
+
     def reset_loss_state(self) -> bool:
         """Sets weighter and normaliser back to where a training starts; whether they had moved."""
         moved = bool(self.loss_normalizer != self.normalizer_start)

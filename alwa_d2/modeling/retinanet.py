@@ -98,7 +98,7 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
         if num_foreground is None:
             num_foreground = ((gt_labels >= 0) & (gt_labels != self.num_classes)).sum()
         weights = self.loss_weighter.kernel_weights()
-        scale = self._scales(weights, num_foreground, len(gt_labels))
+        scale = self.scales_of(PAIR, weights, num_foreground, len(gt_labels))
         losses, stats = {}, {}
         losses["loss_cls"], stats["loss_cls"] = dense_focal_loss(
             pred_logits, gt_labels,
@@ -115,14 +115,6 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
             unweighted = {key: value.sum / self.loss_normalizer for key, value in stats.items()}
             self.loss_weighter.observe(unweighted, stats)
         return losses
-
-    def _scales(self, weights, num_foreground, images):
-        """
-        Loss -> what its kernel multiplies with: its weight over the normaliser, or without weights
-        1 over the normaliser, and the weighter multiplies outside.
-        """
-        *scales, inverse = self.update_normalizer(num_foreground, images, weights.values()).unbind()
-        return dict.fromkeys(PAIR, inverse) | dict(zip(weights, scales, strict=True))
 
     def label_anchors(self, anchors, gt_instances):
         """
