@@ -45,7 +45,7 @@ def step(trainee):
     return 1000 * sum(seconds[part] for part in ("forward", "backward", "optimizer"))
 
 
-def added_by(name, device):
+def added_by(name, device, rounds):
     """Microseconds of an iteration that a weighter adds to two losses; None for GradNorm."""
     if name == "GradNorm":
         return None
@@ -61,10 +61,10 @@ def added_by(name, device):
         return 1e6 * (time.perf_counter() - start) / ALONE
 
     run(weighter)
-    return statistics.median(run(weighter) - run(dict) for _ in range(5))
+    return statistics.median(run(weighter) - run(dict) for _ in range(rounds))
 
 
-def bench(size, device, rounds):
+def bench(size, device, rounds, alone):
     """Rows of the table, printed as well."""
     trainees = make_trainees(size, device)
     for trainee in trainees.values():
@@ -77,10 +77,10 @@ def bench(size, device, rounds):
     print(f"\n{size:24}{'ms a step':>12}{'more':>10}{'alone, us':>12}{'of a step':>12}")
     rows = []
     for name, found in times.items():
-        ms, us = statistics.median(found), added_by(name.split()[0], device)
+        ms, us = statistics.median(found), alone[name.split()[0]]
         rows.append({"size": size, "weighter": name, "ms": ms, "more": ms / base - 1, "alone": us})
-        alone = "" if us is None else f"{us:12.0f}{us / base / 10:10.2f} %"
-        print(f"{name:24}{ms:12.3f}{100 * (ms / base - 1):+9.1f}%{alone}")
+        own = "" if us is None else f"{us:12.0f}{us / base / 10:10.2f} %"
+        print(f"{name:24}{ms:12.3f}{100 * (ms / base - 1):+9.1f}%{own}")
     return rows
 
 
@@ -96,8 +96,10 @@ def main():
     device = "cuda" if torch.cuda.is_available() else "cpu"
     about = measure.describe(device)
     print(", ".join(f"{key}: {value}" for key, value in about.items()))
+    rounds = min(args.rounds, 5)
+    alone = {name: added_by(name, device, rounds) for name, _ in LOSS_WEIGHTER_REGISTRY}
     with EventStorage():
-        rows = [row for size in args.sizes for row in bench(size, device, args.rounds)]
+        rows = [row for size in args.sizes for row in bench(size, device, args.rounds, alone)]
     if args.json:
         measure.write_json(args.json, **about, rows=rows)
 
