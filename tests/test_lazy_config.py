@@ -228,4 +228,4 @@ def test_the_example_gives_learnt_weights_a_rate_of_their_own(tmp_path, caplog):
     groups = saved["optimizer"]["param_groups"]
     sizes = {group["initial_lr"]: len(group["params"]) for group in groups}
     assert sizes[0.5] == 1 and sizes[0.25] > 1 and sizes[0.04] > 1
-    assert not [message for message in caplog.messages if "learnt by" in message]
+    assert not [message for message in caplog.messages if "learns the weights" in message]

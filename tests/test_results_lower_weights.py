@@ -97,17 +97,12 @@ def test_longer_trainings():
 
 def test_few_images():
     cells = by_label("few_images", range(5))
-    path = REPO / "docs" / "results" / "few_images_evaluations.csv"
-    scores = {}
-    with open(path, encoding="utf-8", newline="") as file:
-        for run in csv.DictReader(file):
-            cell = scores.setdefault((run["weighting"], int(run["iteration"])), {})
-            cell[int(run["seed"])] = float(run["bbox/AP"])
+    scores = read("few_images_evaluations", ("weighting", "iteration"), range(5))
     error, freedom = error_of_differences({"all": cells})
     late = []
     for weighting, cell in cells.items():
-        assert scores[weighting, 2000] == cell
-        course = [scores[weighting, iteration] for iteration in range(400, 2001, 400)]
+        assert scores[weighting, "2000"] == cell
+        course = [scores[weighting, str(iteration)] for iteration in range(400, 2001, 400)]
         to_base = ("", "")
         if weighting != "1:1":
             to_base = differences(cell, cells["1:1"], error, freedom)
@@ -121,7 +116,8 @@ def test_few_images():
     assert behind > t.ppf(1 - 0.025 / 4, freedom) * error
     many = by_label("weighters_long", range(2, 7))["Fixed 1:1"]
     assert f"1:1 has an AP of {statistics.fmean(many.values()):.1f} [after 1200" in TEXT
-    with open(path.with_name("few_images.csv"), encoding="utf-8", newline="") as file:
+    path = REPO / "docs" / "results" / "few_images.csv"
+    with open(path, encoding="utf-8", newline="") as file:
         last = {}
         for run in csv.DictReader(file):
             last.setdefault(run["weighting"], set()).add(round(float(run["alwa/weight_cls"]), 2))
