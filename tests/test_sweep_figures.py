@@ -126,9 +126,16 @@ def test_a_panel_for_each_baseline_and_lines_in_the_order_of_means():
     assert together[0] < alone[0] < alone[1] < together[1]
 
 
+def draw_second_step(scores):
+    """Kinds are the first words of the labels `w`; the baseline is Fixed 1:1."""
+    spec, results = make(scores, {"w": "Fixed 1:1"})
+    for cell in spec.cells:
+        cell.settings["kind"] = cell.labels["w"].split()[0]
+    return draw_differences(dataclasses.replace(spec, chosen_of="kind"), results)
+
+
 def test_in_a_second_step_a_line_is_a_kind_and_says_what_was_chosen():
     """Also where the choice is the baseline itself, which differs by nothing."""
-    key = "MODEL.LOSS_WEIGHTER.NAME"
     scores = {
         ("giou", "Fixed 1:1"): [10, 11, 12],
         ("giou", "CoV decay 0.9"): [11, 12, 14],
@@ -137,10 +144,7 @@ def test_in_a_second_step_a_line_is_a_kind_and_says_what_was_chosen():
         ("l1", "CoV decay 0"): [15, 15, 16],
     }
     given = {labels(loss=loss, w=w): values for (loss, w), values in scores.items()}
-    spec, results = make(given, {"w": "Fixed 1:1"})
-    for cell in spec.cells:
-        cell.settings[key] = cell.labels["w"].split()[0]
-    figure = draw_differences(dataclasses.replace(spec, chosen_of=key), results)
+    figure = draw_second_step(given)
     left, right = figure.axes
     assert [text.get_text() for text in left.get_yticklabels()] == ["CoV", "Fixed"]
     assert [text.get_text() for text in left.texts] == ["+1.3", "decay 0.9", "1:1"]
@@ -151,24 +155,17 @@ def test_in_a_second_step_a_line_is_a_kind_and_says_what_was_chosen():
 
 
 def test_a_choice_without_all_its_seeds_is_not_taken_for_the_baseline():
-    key = "MODEL.LOSS_WEIGHTER.NAME"
     given = {
         labels(w="Fixed 1:1"): [10, 11, 12],
         labels(w="Fixed 2:1"): [12, 13, None],
         labels(w="RLW"): [9, 8, 12],
     }
-    spec, results = make(given, {"w": "Fixed 1:1"})
-    for cell in spec.cells:
-        cell.settings[key] = cell.labels["w"].split()[0]
-    (axes,) = draw_differences(dataclasses.replace(spec, chosen_of=key), results).axes
+    (axes,) = draw_second_step(given).axes
     assert [text.get_text() for text in axes.get_yticklabels()] == ["RLW"]
     assert [text.get_text() for text in axes.texts] == ["-1.3", ""]
     # Where no other was chosen, the kind has its ring, also without a line anywhere.
     del given[labels(w="Fixed 2:1")]
-    spec, results = make(given, {"w": "Fixed 1:1"})
-    for cell in spec.cells:
-        cell.settings[key] = cell.labels["w"].split()[0]
-    (axes,) = draw_differences(dataclasses.replace(spec, chosen_of=key), results).axes
+    (axes,) = draw_second_step(given).axes
     assert [text.get_text() for text in axes.get_yticklabels()] == ["Fixed", "RLW"]
 
 

@@ -92,13 +92,12 @@ def draw_differences(sweep: Sweep, results: list[Result]) -> Figure:
         shown = [item for item in found if sweep.free_labels(item.cell) == panel]
         _draw_lines(axes, shown, [rows.index(_row_of(sweep, item.cell)) for item in shown])
         base = sweep.baseline_of(shown[0].cell)
+        if sweep.chosen_of:
+            for item in shown:
+                _write_choice(axes, sweep, item.cell, item.mean, rows)
         if base in rings:
             axes.plot(0, rows.index(_row_of(sweep, base)), "o", **RING)
-        if sweep.chosen_of:
-            chosen = [(item.mean, item.cell) for item in shown]
-            chosen += [(0.0, cell) for cell in rings if cell is base]
-            for mean, cell in chosen:
-                _write_choice(axes, sweep, cell, mean, rows.index(_row_of(sweep, cell)))
+            _write_choice(axes, sweep, base, 0.0, rows)
         title = " ".join(panel) or short(sweep.metrics[0])
         axes.set_title(
             f"{title}; {_of_baseline(sweep, results, base)}", fontsize=10, parse_math=False
@@ -150,12 +149,13 @@ def _own_choices(sweep: Sweep) -> list[Cell]:
     ]
 
 
-def _write_choice(axes, sweep: Sweep, cell: Cell, mean: float, place: int) -> None:
+def _write_choice(axes, sweep: Sweep, cell: Cell, mean: float, rows: list[tuple[str, ...]]) -> None:
     """Below a dot the setting that it is, without the kind that the line is called."""
-    (kind,) = _row_of(sweep, cell)
+    row = _row_of(sweep, cell)
+    (kind,) = row
     text = " ".join(sweep.own_labels(cell))
     axes.annotate(
-        "" if text == kind else text.removeprefix(f"{kind} "), (mean, place), (0, -6),
+        "" if text == kind else text.removeprefix(f"{kind} "), (mean, rows.index(row)), (0, -6),
         textcoords="offset points", ha="center", va="top", fontsize=7, color="0.35",
         path_effects=[ON_WHITE], parse_math=False,
     )  # fmt: skip
