@@ -22,6 +22,7 @@ from toy import ToyTrainer, toy_cfg, toy_opts, train
 from alwa_d2.config import scale_iterations
 from alwa_d2.detectron2_private import last_results
 from alwa_d2.engine import Checkpointer, setup, train_model
+from alwa_d2.engine.launch import ending_on_signals
 from alwa_d2.engine.run_folder import NothingToTrain
 from alwa_d2.errors import UserError
 
@@ -306,3 +307,17 @@ def test_a_signal_to_the_parent_alone_ends_all_processes(processes, number, tmp_
         assert not any(map(is_alive, pids))
     finally:
         run.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_error_of_what_a_signal_interrupted_does_not_hide_the_signal(number):
+    """PyTorch's writer of checkpoints raises one when it is left in the middle of a file."""
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as caught, ending_on_signals():
+        try:
+            signal.raise_signal(number)
+        finally:
+            raise RuntimeError("unexpected pos 64 vs 0")
+    assert caught.value.code == 128 + number and signal.getsignal(number) is before
+    with pytest.raises(RuntimeError, match="of another kind"), ending_on_signals():
+        raise RuntimeError("of another kind")

@@ -90,7 +90,10 @@ def _start(main: Callable, args, on_cpu: bool, timeout: timedelta):
 def ending_on_signals():
     """SIGINT and SIGTERM end this process in order, with the exit status that shells expect."""
 
+    received = []
+
     def leave(number, frame):
+        received.append(number)
         sys.exit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():
@@ -99,6 +102,11 @@ def ending_on_signals():
     before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except Exception as error:
+        if not received:
+            raise
+        # What was interrupted raised an error of its own, as PyTorch's writer of files does.
+        raise SystemExit(128 + received[0]) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
