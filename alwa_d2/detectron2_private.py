@@ -47,9 +47,14 @@ def forget_process_groups() -> None:
     comm._get_global_gloo_group.cache_clear()
 
 
+def loop_of(trainer):
+    """What does the steps: a part of a `DefaultTrainer`, any other trainer itself."""
+    return getattr(trainer, "_trainer", trainer)
+
+
 def start_data_loader(trainer) -> None:
-    """Makes the iterator over a `DefaultTrainer`'s batches, if it has not begun."""
-    _ = trainer._trainer._data_loader_iter
+    """Makes the iterator over a trainer's batches, if it has not begun."""
+    _ = loop_of(trainer)._data_loader_iter
 
 
 def writers_of(hook) -> list:
@@ -64,12 +69,13 @@ def last_results(trainer) -> dict | None:
 
 def optimizer_of(checkpointed) -> torch.optim.Optimizer | None:
     """The optimizer of what a checkpointer saves as "trainer"."""
-    return checkpointed._trainer.optimizer if hasattr(checkpointed, "_trainer") else None
+    return getattr(loop_of(checkpointed), "optimizer", None)
 
 
 def saved_optimizer(checkpoint: dict) -> dict:
-    """The optimizer's state in a checkpoint of a `DefaultTrainer`."""
-    return checkpoint.get("trainer", {}).get("_trainer", {}).get("optimizer", {})
+    """The optimizer's state in a checkpoint of a trainer."""
+    trainer = checkpoint.get("trainer", {})
+    return trainer.get("_trainer", trainer).get("optimizer", {})
 
 
 def remove_hooks(trainer, kind: type) -> None:

@@ -10,6 +10,7 @@ from detectron2.evaluation import inference_on_dataset
 from detectron2.utils.logger import setup_logger
 
 from alwa_d2.engine import LossWeightLogger, optimizer_overrides
+from alwa_d2.modeling import reset_loss_state
 
 
 def train(cfg):
@@ -29,7 +30,8 @@ def train(cfg):
             hooks.PeriodicWriter(writers, cfg.train.log_period),
         ]
     )
-    checkpointer.load(cfg.train.init_checkpoint)
+    checkpointer.load(cfg.train.init_checkpoint, checkpointables=[])  # the model alone
+    reset_loss_state(model)  # whose weights may have moved in the training before
     trainer.train(0, cfg.train.max_iter)
     test = instantiate(cfg.dataloader.test)
     return inference_on_dataset(model.eval(), test, instantiate(cfg.dataloader.evaluator))

@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
+from detectron2.config import get_cfg
 from detectron2.data import MetadataCatalog
 from detectron2.utils.events import EventStorage
 
@@ -54,6 +55,19 @@ def test_statistics_appear_when_a_window_has_ended():
     assert scalars[3]["alwa/stat_box_reg"] == pytest.approx(s_reg)
     assert scalars[3]["alwa/weight_cls"] == pytest.approx(0.5)
     assert scalars[3]["alwa/weight_box_reg"] == 1
+
+
+@pytest.mark.parametrize(
+    "cfg", [get_cfg(), {"MODEL": 3}, SimpleNamespace(lr=1)], ids=["1", "2", "3"]
+)
+def test_a_config_without_alwa_d2s_keys_is_no_hindrance(cfg, caplog):
+    hook = LossWeightLogger(Fixed())
+    hook.trainer = SimpleNamespace(cfg=cfg)
+    with caplog.at_level(logging.INFO):
+        hook.before_train()
+    assert caplog.messages == [
+        "Loss weights: loss_cls, loss_box_reg by Fixed (weights=1:1); any others 1."
+    ]
 
 
 def test_losses_that_are_not_finite_are_reported_once(caplog):

@@ -122,6 +122,9 @@ def test_weighters_with_lists_and_names_in_a_lazy_config():
     rcnn.loss_weighters = [L(ALWA)(cls_key=RPN_PAIR[0], reg_key=RPN_PAIR[1], interval=7)]
     (weighter,) = weighters_of(instantiate(rcnn))
     assert (weighter.keys, weighter.interval) == (RPN_PAIR, 7)
+    rcnn.loss_weighters = [L(Fixed)(), L(Fixed)(weights={"loss_cls": 0.5})]
+    with pytest.raises(ValueError, match="each loss in one of them, got 'loss_cls' in 2"):
+        instantiate(rcnn)
 
 
 @pytest.mark.parametrize("name", ["retinanet_alwa", "mask_rcnn_alwa_R_50_FPN_1x"])
@@ -214,6 +217,27 @@ def test_the_example_trains_and_evaluates(name, tmp_path):
     assert all(torch.isfinite(x).all() for x in state.values() if x.dtype == torch.float32)
     moved = [int(w.slot) for w in weighters_of(model)]
     assert moved == [3] * len(moved)
+
+
+def test_the_example_starts_from_a_models_weights_alone(tmp_path):
+    """Of the training that they are from, neither rate nor momentum, nor its weighter's state."""
+    train = runpy.run_path(str(REPO / "examples" / "train_lazy.py"))["train"]
+    for folder, rate, weights in (
+        ("a", 0.001, ""),
+        ("b", 0.0, str(tmp_path / "a/model_final.pth")),
+    ):
+        config = load("retinanet_alwa")
+        config.dataloader.test.dataset._target_ = four_images
+        opts = ["train.max_iter=2", f"train.output_dir={tmp_path / folder}", "train.device=cpu"]
+        opts += [f"train.init_checkpoint={weights}", f"optimizer.lr={rate}"]
+        train(LazyConfig.apply_overrides(config, [*opts, "dataloader.train.total_batch_size=1"]))
+    first, second = (
+        torch.load(tmp_path / folder / "model_final.pth", weights_only=True) for folder in "ab"
+    )
+    assert all(group["lr"] == 0 for group in second["trainer"]["optimizer"]["param_groups"])
+    name = "head.cls_score.bias"
+    assert torch.equal(first["model"][name], second["model"][name])
+    assert int(second["model"]["loss_weighter.slot"]) == 2  # not 4
 
 
 def test_the_example_gives_learnt_weights_a_rate_of_their_own(tmp_path, caplog):

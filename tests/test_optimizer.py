@@ -129,6 +129,14 @@ def test_a_weighter_with_parameters_needs_a_rate():
         Trainer.build_optimizer(cfg_of(), Learnt())
 
 
+def test_two_rates_for_one_name_are_refused():
+    two = nn.ModuleList([Uncertainty("a", "b", lr=0.1), Uncertainty("c", "d", lr=0.1)])
+    assert optimizer_overrides(two) == {"loss_scale": {"lr": 0.1, "weight_decay": 0.0}}
+    two[1].learning_rate = 0.001
+    with pytest.raises(ValueError, match="the same one for all .* loss_scale, got 0.1 and 0.001"):
+        optimizer_overrides(two)
+
+
 def test_a_name_that_is_another_parameters_is_refused():
     model = Model()
     model.layer.loss_scale = nn.Parameter(torch.zeros(1))
@@ -182,6 +190,11 @@ def test_a_loop_of_ones_own_is_warned_of_learnt_weights_in_the_wrong_group(caplo
     torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.5, total_steps=10)
     assert not warnings_at_the_start(model, optimizer, caplog)
     assert not warnings_at_the_start(model, None, caplog)  # a trainer with several optimizers
+    # In one group with parameters of the same rate, which a warm-up has multiplied.
+    cfg = cfg_of("SOLVER.BASE_LR", 1e-3, "SOLVER.WEIGHT_DECAY", 0.0, "SOLVER.WARMUP_ITERS", 5)
+    same = solver.build_optimizer(cfg, model)
+    solver.build_lr_scheduler(cfg, same)
+    assert same.param_groups[0]["lr"] < 1e-3 and not warnings_at_the_start(model, same, caplog)
     model.weighter.requires_grad_(False)
     assert not warnings_at_the_start(model, without, caplog)
     model.weighter = Fixed()

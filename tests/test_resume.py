@@ -17,6 +17,7 @@ import torch
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
 from conftest import DEVICES, REPO
+from detectron2.engine import SimpleTrainer
 from toy import INTERVAL, ToyTrainer, read_records, toy_cfg, toy_opts, train
 
 from alwa_d2.engine import Checkpointer, RankState
@@ -291,6 +292,29 @@ def test_random_states_come_back(device):
     assert draw() == drawn
 
 
+def test_random_states_in_a_loop_of_ones_own(tmp_path):
+    """Detectron2's `SimpleTrainer`, as of a LazyConfig."""
+    model = torch.nn.Linear(1, 1)
+    model.forward = lambda x: {"loss": (torch.nn.functional.linear(x, model.weight) ** 2).sum()}
+
+    def trainer_of():
+        trainer = SimpleTrainer(
+            model, [torch.ones(1)] * 9, torch.optim.SGD(model.parameters(), 0.1)
+        )
+        trainer.register_hooks([hook := RankState(model, period=2)])
+        checkpointer = Checkpointer(model, str(tmp_path), trainer=trainer)
+        return trainer, checkpointer, hook
+
+    trainer, checkpointer, _ = trainer_of()
+    trainer.train(0, 2)
+    checkpointer.save("model_0000001")
+    drawn = float(torch.rand(1))
+    trainer, checkpointer, hook = trainer_of()
+    checkpointer.resume_or_load("", resume=True)
+    hook.before_train()
+    assert float(torch.rand(1)) == drawn
+
+
 def test_a_period_of_no_iterations_is_refused(tmp_path):
     with pytest.raises(ValueError, match="SOLVER.CHECKPOINT_PERIOD: expected at least 1, got 0"):
         train(toy_cfg("AlwaRetinaNet", tmp_path, "SOLVER.CHECKPOINT_PERIOD", 0))
@@ -315,7 +339,10 @@ def test_another_weighter_begins_anew(finished, caplog):
     caplog.clear()
     with caplog.at_level(logging.INFO):
         trainer = resume(finished, "SOLVER.MAX_ITER", 10)
-    assert len(lines(caplog)) == 1 and "holds no ALWA window" in lines(caplog)[0]
+    assert (
+        len(lines(caplog)) == 1
+        and "no state for loss_cls and loss_box_reg: ALWA" in lines(caplog)[0]
+    )
     assert int(trainer.model.loss_weighter.slot) == 2
 
 
@@ -392,7 +419,7 @@ def test_other_pairs(tmp_path, caplog):
     caplog.clear()
     with caplog.at_level(logging.INFO):
         trainer = resume(tmp_path, "SOLVER.MAX_ITER", 10, architecture=model)
-    assert len(lines(caplog)) == 1 and "no ALWA window of loss_cls and" in lines(caplog)[0]
+    assert len(lines(caplog)) == 1 and "no state for loss_cls and" in lines(caplog)[0]
     starts = {w.cls_key: int(w.window_start) for w in trainer.model.loss_weighters.values()}
     assert starts == {"loss_rpn_cls": 8, "loss_cls": 0}
 

@@ -15,7 +15,8 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from alwa_d2 import add_alwa_config
-from alwa_d2.weighting import Inverse, LossWeighter
+from alwa_d2.modeling import reset_loss_state
+from alwa_d2.weighting import ALWA, Inverse, LossWeighter
 
 NUM_CLASSES = 3
 
@@ -194,7 +195,7 @@ def test_nothing_moves_without_gradients_or_in_eval_mode():
 def test_checkpoint_of_stock_retinanet_loads(tmp_path, caplog):
     model = make_model()
     assert_stock_loads(make_model("RetinaNet"), model, tmp_path, caplog)
-    assert caplog.text.count("holds no ALWA window") == 1
+    assert caplog.text.count("ALWA begins anew") == 1
     assert float(model.loss_normalizer) == model.normalizer_start
 
 
@@ -240,10 +241,23 @@ def test_state_survives_a_checkpoint_and_reset(tmp_path):
     for name, value in model.state_dict().items():
         torch.testing.assert_close(other.state_dict()[name], value, rtol=0, atol=0, equal_nan=True)
 
-    assert other.reset_loss_state()
-    assert not other.reset_loss_state()
+    assert reset_loss_state(other)
+    assert not reset_loss_state(other)
     assert float(other.loss_normalizer) == model.normalizer_start
     assert float(other.loss_weighter.weights["loss_cls"]) == 1
+    own = torch.nn.ModuleList([ALWA(interval=2), model])  # any model that weighters are in
+    own[0].load_state_dict(model.loss_weighter.state_dict())
+    assert reset_loss_state(own) and not reset_loss_state(own) and not own[0].slot.any()
+
+
+def test_the_normaliser_moves_with_the_model_and_not_with_the_weighter():
+    model = make_model()
+    model.loss_weighter.eval()
+    losses_and_gradients(model, make_batch())
+    assert float(model.loss_normalizer) != model.normalizer_start
+    with torch.device("meta"):
+        model = build_model(make_cfg(**{"MODEL.DEVICE": "meta"}))
+    assert model.to_empty(device="cpu").loss_normalizer.dtype == torch.float64
 
 
 @pytest.mark.parametrize(

@@ -307,6 +307,16 @@ def test_a_replayed_iteration_is_learnt_from(name, tensor, learnt):
     assert changed == learnt
 
 
+def test_a_checkpoint_without_a_state_is_named(case, caplog):
+    weighter = Detector(case).weighter
+    has_state = bool(weighter.state_dict())
+    with caplog.at_level("INFO"):
+        weighter.load_state_dict({}, strict=False)
+    begins = f"{type(weighter).__name__} begins anew."
+    said = f"The checkpoint has no state for loss_cls and loss_box_reg: {begins}"
+    assert caplog.messages == [said] * has_state
+
+
 # --- Where it runs --------------------------------------------------------------------------------
 
 
@@ -338,6 +348,22 @@ def test_compiles_as_a_whole(case):
             optimizer.step()
         compiled.weighter.step()
     assert_same_state(eager.weighter, compiled.weighter, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("auto_step", [True, False])
+def test_is_not_compiled_anew_for_each_iteration_or_batch(case, auto_step):
+    """What counts them is no number that code is compiled for."""
+    if case == "GradNorm":
+        pytest.skip("its partial backward is no part of a compiled graph")
+    torch.compiler.reset()
+    model = Detector(case)
+    model.weighter.auto_step = auto_step
+    compiled, counts = torch.compile(model, backend="eager"), torch._dynamo.utils.counters
+    graphs = []
+    for batch in batches(12):
+        sum(compiled(batch).values()).backward()
+        graphs.append(counts["stats"]["unique_graphs"])
+    assert graphs[-1] == graphs[4] > 0
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

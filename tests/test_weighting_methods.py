@@ -284,6 +284,16 @@ def test_inverse_without_some_losses(form):
     assert all(math.isfinite(x) and x < 65504 for x in weights_of(weighter))
 
 
+def test_a_weight_that_float16_cannot_hold():
+    """Its product with the loss can be held."""
+    half = {key: torch.tensor(x).half() for key, x in zip(KEYS, (8.0, 1e-4, 1.0))}
+    weighted = SelfBalance(*KEYS)(half)
+    assert [round(float(weighted[key]), 1) for key in KEYS] == [8.0, 8.0, 8.0]
+    half = {"x": torch.tensor(2e-6).half(), "y": torch.tensor(1.0).half()}
+    expected = 1e5 * float(half["x"]) + math.log(2e5) / -2
+    assert float(Uncertainty("x", "y", start=1e5)(half)["x"]) == pytest.approx(expected, rel=1e-3)
+
+
 # --- SelfBalance ----------------------------------------------------------------------------------
 
 
@@ -563,6 +573,12 @@ def test_gradnorm_leaves_out_what_is_frozen_later():
         (lambda: GradNorm(alpha=NAN), r"ALPHA\): expected .* got nan"),
         (lambda: Uncertainty(revised=1), r"REVISED\): expected True or False, got 1"),
         (lambda: Uncertainty(start=0), r"START\): expected a finite number above 0, got 0"),
+        (lambda: Uncertainty(start=1e60), r"START\): expected a number that float32 can hold, got"),
+        (lambda: DWA(temperature=1e-60), r"TEMPERATURE\): expected a number that float32 can hold"),
+        (
+            lambda: DWA(temperature=10**400),
+            r"TEMPERATURE\): expected a number that float32 can hold",
+        ),
     ],
 )
 def test_refusals(build, words):

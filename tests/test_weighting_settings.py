@@ -60,6 +60,8 @@ def test_groups():
     assert groups(LOSSES, "all", pairs=[ROI], others=()) == [ROI]  # all of a RetinaNet are a pair
     mine = [["loss_cls", "loss_mask"], ["loss_rpn_cls", "loss_rpn_loc", "loss_box_reg"]]
     assert groups(*fixed, LOSSES, str(mine)) == [tuple(group) for group in mine]
+    for two in (["loss_rpn_cls", "loss_cls"], ["loss_box_reg", "loss_mask"]):  # no swapped pair
+        assert groups(*fixed, LOSSES, [two]) == [tuple(two)]
     with pytest.raises(ValueError, match="ALWA .* expected two losses, .* got 5"):
         groups(LOSSES, "all")
 

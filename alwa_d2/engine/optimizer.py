@@ -73,8 +73,8 @@ def optimizer_overrides(model: nn.Module) -> dict[str, dict[str, float]]:
         name of a learnt parameter -> its settings; empty where no weights are learnt
 
     Raises:
-        ValueError: a weighter with parameters and without a learning rate, or another parameter of
-            that name: Detectron2 goes by the last part of a name
+        ValueError: a weighter with parameters and without a learning rate, two with different ones,
+            or another parameter of that name: Detectron2 goes by the last part of a name
     """
     overrides = {}
     for weighter in weighters_of(model):
@@ -82,7 +82,12 @@ def optimizer_overrides(model: nn.Module) -> dict[str, dict[str, float]]:
             if weighter.learning_rate is None:
                 kind = type(weighter).__name__
                 raise ValueError(f"{kind}.learning_rate: expected one for {name}, got None")
-            overrides[name] = {"lr": weighter.learning_rate, "weight_decay": 0.0}
+            own = {"lr": weighter.learning_rate, "weight_decay": 0.0}
+            if overrides.setdefault(name, own) != own:
+                raise ValueError(
+                    f"learning_rate: expected the same one for all weighters' {name}, got "
+                    f"{overrides[name]['lr']} and {weighter.learning_rate}"
+                )
     for prefix, module in model.named_modules():
         for name, _ in module.named_parameters(recurse=False):
             if name in overrides and not isinstance(module, LossWeighter):
@@ -109,7 +114,8 @@ def wrong_groups(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str
             lines.append(f"{what}, but the optimizer does not have its parameters.")
             continue
         for group in found:
-            rate, decay = group["lr"], group.get("weight_decay", 0)
+            # A schedule has changed "lr" by now, as it does in the weighter's own group.
+            rate, decay = group.get("initial_lr", group["lr"]), group.get("weight_decay", 0)
             shared = any(id(x) not in own for x in group["params"])
             if shared and (rate != weighter.learning_rate or decay):
                 lines.append(

@@ -18,6 +18,7 @@ from ..data.mapper import build_mapper
 from ..data.preflight import nothing_to_train_on
 from ..detectron2_private import TrainerOfParts, remove_hooks, writers_of
 from ..errors import UserError
+from ..modeling import reset_loss_state
 from .amp import MixedPrecisionTrainer
 from .checkpoint import Checkpointer
 from .coco_evaluation import COCOEvaluator
@@ -113,7 +114,7 @@ class Trainer(TrainerOfParts):
                 f"--resume: no checkpoint in {self.cfg.OUTPUT_DIR}, nothing to go on from; "
                 "training begins at iteration 0"
             )
-        if not resumed and hasattr(model, "reset_loss_state") and model.reset_loss_state():
+        if not resumed and reset_loss_state(model):
             logger.info(
                 f"Training starts anew from {self.cfg.MODEL.WEIGHTS}: its loss weights, window and "
                 "loss normaliser are not taken over (--resume does)."

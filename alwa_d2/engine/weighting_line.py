@@ -2,6 +2,7 @@
 
 import logging
 
+from detectron2.config import CfgNode
 from torch import nn
 
 from ..config import get_key, own_defaults
@@ -23,11 +24,13 @@ def log_weighting(cfg, model: nn.Module) -> None:
     Logs the line: as a warning if something is set that has no effect.
 
     Args:
-        cfg: the run's config, or None: then only what the model has is said
+        cfg: the run's config; anything else, or one without alwa_d2's keys: then only what the
+            model has is said
         model: not the `DistributedDataParallel` around it
     """
     line = describe(model)
-    idle = [] if cfg is None else settings_without_effect(cfg, model)
+    has_keys = isinstance(cfg, CfgNode) and "LOSS_WEIGHTER" in cfg.get("MODEL", {})
+    idle = settings_without_effect(cfg, model) if has_keys else []
     if idle:
         logger.warning(f"{line} Set, but without effect: {'; '.join(idle)}.")
     else:

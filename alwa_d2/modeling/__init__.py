@@ -2,6 +2,7 @@
 
 from .fast_rcnn import AlwaFastRCNNOutputLayers
 from .fcos import AlwaFCOS
+from .normalizer import reset_loss_state
 from .rcnn import AlwaGeneralizedRCNN
 from .retinanet import AlwaRetinaNet
 from .rpn import AlwaRPN
@@ -12,4 +13,5 @@ __all__ = [
     "AlwaGeneralizedRCNN",
     "AlwaRPN",
     "AlwaRetinaNet",
+    "reset_loss_state",
 ]

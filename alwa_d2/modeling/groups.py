@@ -132,7 +132,7 @@ def _check_groups(key: str, groups, pairs: Sequence[Pair]):
             raise ValueError(f"{key}: expected each loss once, got '{name}' again")
     first, second = ({pair[i] for pair in pairs} for i in (0, 1))
     for group in groups:
-        if len(group) == 2 and (group[0] in second or group[1] in first):
+        if len(group) == 2 and group[0] in second and group[1] in first:
             raise ValueError(
                 f"{key}: expected [classification loss, box loss], got {list(group)}, which are "
                 "swapped"

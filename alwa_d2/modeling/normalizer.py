@@ -3,9 +3,10 @@
 import torch
 from detectron2.utils import comm
 from torch import distributed as dist
+from torch import nn
 
 from ..layers import loss_scales
-from ..weighting import LoadsStockCheckpoints
+from ..weighting import LoadsStockCheckpoints, weighters_of
 
 MOMENTUM = 0.9  # Detectron2's
 
@@ -22,7 +23,6 @@ class LossNormalizer(LoadsStockCheckpoints):
     Attributes:
         normalizer_start: its value before the first batch
         num_pos_anchors: 0-dim tensor, foreground anchors per image of the last batch, or None
-        loss_weighter: the model's :class:`LossWeighter`
     """
 
     normalizer_start: float
@@ -62,7 +62,7 @@ class LossNormalizer(LoadsStockCheckpoints):
             (len(weights) + 1,) float64: each weight over the normaliser, and 1 over it
         """
         self._last_foreground = (num_foreground, images)
-        observing = self.loss_weighter.observing
+        observing = self.training and torch.is_grad_enabled()
         if observing and self.sync_normalizer and comm.get_world_size() > 1:
             num_foreground = num_foreground.double()  # a copy
             dist.all_reduce(num_foreground)
@@ -87,17 +87,18 @@ class LossNormalizer(LoadsStockCheckpoints):
         *scales, inverse = self.update_normalizer(num_foreground, images, weights.values()).unbind()
         return dict.fromkeys(losses, inverse) | dict(zip(weights, scales, strict=True))
 
-    def reset_loss_state(self) -> bool:
-        """Sets weighter and normaliser back to where a training starts; whether they had moved."""
+    def reset_normalizer(self) -> bool:
+        """Sets it back to where a training starts; whether it had moved."""
         moved = bool(self.loss_normalizer != self.normalizer_start)
         self.loss_normalizer.fill_(self.normalizer_start)
-        return self.loss_weighter.reset() or moved
+        return moved
 
     def _apply(self, fn, recurse=True):
         normalizer = self.loss_normalizer
         super()._apply(fn, recurse)
         # It moves with the model, but stays float64 where the model is cast.
-        self.loss_normalizer = normalizer.to(self.loss_normalizer.device)
+        if self.loss_normalizer.dtype != normalizer.dtype:
+            self.loss_normalizer = normalizer.to(self.loss_normalizer.device)
         return self
 
     def _load_from_state_dict(
@@ -111,3 +112,18 @@ class LossNormalizer(LoadsStockCheckpoints):
         super()._load_from_state_dict(
             state_dict, prefix, metadata, strict, missing, unexpected, errors
         )
+
+
+def reset_loss_state(model: nn.Module) -> bool:
+    """
+    Sets all loss weighters and loss normalisers of a model back to where a training starts.
+
+    For a training that begins with the weights of another one, after these are loaded: their state
+    is in the same file. alwa_d2's trainer does it where it does not resume.
+
+    Returns:
+        whether one of them had moved
+    """
+    moved = [weighter.reset() for weighter in weighters_of(model)]
+    moved += [x.reset_normalizer() for x in model.modules() if isinstance(x, LossNormalizer)]
+    return any(moved)

@@ -49,6 +49,7 @@ class AlwaGeneralizedRCNN(LoadsStockCheckpoints, GeneralizedRCNN):
         AlwaFastRCNNOutputLayers.replace_in(self.roi_heads)
         # By name, so that a checkpoint with other groups does not get into these.
         weighters = self._make(loss_weighters)
+        _check_once(weighters)
         self.loss_weighters = nn.ModuleDict({"-".join(w.keys): w for w in weighters})
         self.all_losses = all_losses
         for weighter in weighters:
@@ -99,9 +100,15 @@ class AlwaGeneralizedRCNN(LoadsStockCheckpoints, GeneralizedRCNN):
                 stats[key + suffix] = value
         return stats
 
-    def reset_loss_state(self) -> bool:
-        """Sets the weighters back to where a training starts; whether one of them had moved."""
-        return any([weighter.reset() for weighter in self.loss_weighters.values()])
+
+def _check_once(weighters: Sequence[LossWeighter]) -> None:
+    names = [name for weighter in weighters for name in weighter.keys]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"loss_weighters: expected each loss in one of them, got '{name}' in "
+                f"{names.count(name)}"
+            )
 
 
 def default_pairs(proposal_generator: nn.Module | None, roi_heads: nn.Module) -> list[Pair]:

@@ -75,8 +75,7 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
         anchors = cat_anchors(self.anchor_generator(features))
         gt_labels, gt_boxes, num_foreground = self.label_anchors([anchors], gt_instances)
         losses = self.losses(anchors, logits, gt_labels, deltas, gt_boxes, num_foreground)
-        if self.loss_weighter.observing and self.loss_weighter.auto_step:
-            self.loss_weighter.step()
+        self.loss_weighter.end_iteration()
         return losses
 
     def losses(

@@ -1,13 +1,13 @@
 """Weights of a detector's losses while it trains. Plain PyTorch; no Detectron2 needed."""
 
 from .alwa import ALWA
-from .base import LossWeighter, scale_to_sum, weighters_of
+from .base import LossWeighter, weighters_of
 from .build import build_loss_weighter, weighter_class
 from .cov import CoV
 from .dwa import DWA
 from .famo import FAMO
 from .fixed import Fixed
-from .following import Following, is_present
+from .following import Following, is_present, scale_to_sum
 from .gradnorm import GradNorm
 from .inverse import Inverse
 from .registry import LOSS_WEIGHTER_REGISTRY

@@ -1,11 +1,11 @@
 """What ALWA's options may be."""
 
-from numbers import Integral
 from typing import Any, NoReturn
 
 from .._show import show
 from .alwa_statistics import VARIANTS
 from .base import is_real
+from .options import whole
 
 RULES = ("authors", "balance")
 MAX_INTERVAL = 1_000_000  # the window is held in memory and in every checkpoint, 16 bytes each
@@ -20,14 +20,12 @@ def check_options(
         _refuse("variant", f"one of {', '.join(VARIANTS)}", variant)
     if rule not in RULES:
         _refuse("rule", f"one of {', '.join(RULES)}", rule)
-    if not isinstance(interval, Integral) or interval < 2:
-        _refuse("interval", "an integer of at least 2", interval)
-    if int(interval) > MAX_INTERVAL:
+    whole("interval (MODEL.ALWA.INTERVAL)", interval, least=2)
+    if interval > MAX_INTERVAL:
         _refuse("interval", f"at most {MAX_INTERVAL} iterations", interval)
     if not is_real(min_weight) or not 0 < min_weight <= 1:
         _refuse("min_weight", "0 < weight <= 1", min_weight)
-    if not isinstance(freeze_after, Integral) or freeze_after < 0:
-        _refuse("freeze_after", "an integer of at least 0", freeze_after)
+    whole("freeze_after (MODEL.ALWA.FREEZE_AFTER)", freeze_after, least=0)
     if not isinstance(detrend, bool):
         _refuse("detrend", "True or False", detrend)
     if detrend and interval < 3:  # of two losses a straight line leaves nothing

@@ -21,26 +21,6 @@ def is_real(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def scale_to_sum(weights: Tensor, sum_to: float = 0, present: Tensor | None = None) -> Tensor:
-    """
-    The weights in the same proportions, with another sum.
-
-    A method whose weights sum to 1 would otherwise be compared at a fraction of the learning rate.
-
-    Args:
-        weights: (n,), of at least 0, not all 0
-        sum_to: MODEL.LOSS_WEIGHTER.SUM_TO; 0: n, as if all weights were 1
-        present: (n,) bool; the other weights become the mean. None: all, and not all are 0
-    """
-    if present is None:
-        return weights * ((sum_to or len(weights)) / weights.sum())
-    mean = (sum_to or len(weights)) / len(weights)
-    weights = torch.where(present, weights, 0)
-    total = weights.sum()
-    share = weights * (mean * present.sum() / torch.where(total > 0, total, 1))
-    return torch.where(present & (total > 0), share, mean)
-
-
 class LossWeighter(HasMethodId):
     """
     Weights of two or more losses, in force for one iteration at a time.
@@ -76,6 +56,8 @@ class LossWeighter(HasMethodId):
     rank_buffers: tuple[str, ...] = ()
     learning_rate: float | None = None
     keys = Constant[tuple[str, ...]]()
+    _batches: Tensor
+    _mean: Tensor
     # A detector that is scripted for inference has no use for its weighter.
     __jit_unused_properties__ = [
         "weights", "statistics", "observing", "cls_key", "reg_key", METHOD_ID,
@@ -108,7 +90,11 @@ class LossWeighter(HasMethodId):
         self.process_group = process_group
         self.auto_step = True
         self.observed: tuple[dict[str, Tensor], Stats] | None = None
-        self._batches = 0  # observed since the last step
+        # Batches since the last step and the mean of their losses: tensors, since code is compiled
+        # anew for another number, and a CUDA graph would replay the number that it was captured at.
+        self.register_buffer("_batches", torch.zeros((), dtype=torch.int64), persistent=False)
+        mean = torch.zeros(len(keys), dtype=torch.float64)
+        self.register_buffer("_mean", mean, persistent=False)
         self._agreed = False  # whether the processes' states were compared
 
     @classmethod
@@ -171,7 +157,7 @@ class LossWeighter(HasMethodId):
         weighted = {}
         for key, weight in self.weights.items():
             loss = self._loss(losses, key, detach=False)
-            weighted[key] = loss * weight.to(loss.dtype)
+            weighted[key] = (loss * weight).to(loss.dtype)  # a weight may be too large for it
         return weighted
 
     def observe(self, losses: Mapping[str, Tensor], stats: Stats = None) -> None:
@@ -185,13 +171,17 @@ class LossWeighter(HasMethodId):
         if not self.observing:
             return
         seen = {key: self._loss(losses, key) for key in self.keys}
-        self._batches = 1 if self.auto_step else self._batches + 1
-        if self._batches > 1:
-            mean = self._seen()
-            seen = {
-                key: mean[key] + (x.double() - mean[key]) / self._batches for key, x in seen.items()
-            }
+        if not self.auto_step:
+            self._take_batch(self._mean, torch.stack([x.double() for x in seen.values()]))
+            self._batches.add_(1)
+            seen = dict(zip(self.keys, self._mean.clone().unbind(), strict=True))
         self.observed = (seen, stats)
+
+    def _take_batch(self, mean: Tensor, new: Tensor) -> None:
+        """Takes a batch, before it is counted, into a mean over the iteration's batches, (n,)."""
+        if not self.auto_step:
+            new = torch.where(self._batches == 0, new, mean + (new - mean) / (self._batches + 1))
+        mean.copy_(new)
 
     def _seen(self) -> dict[str, Tensor]:
         """The unweighted losses of the observed iteration."""
@@ -206,7 +196,8 @@ class LossWeighter(HasMethodId):
         Raises:
             RuntimeError: in the first step, where the processes have different states
         """
-        self._batches = 0
+        if not self.auto_step:
+            self._batches.zero_()
         if self.observing and not self._agreed:
             self._agreed = True
             check_agreement(self)
@@ -249,10 +240,18 @@ class LossWeighter(HasMethodId):
 
     def take_in(self, losses: Mapping[str, Tensor], stats: Stats = None) -> None:
         """`observe`, and `step` where that is not left to the training loop."""
-        if self.observing:
-            self.observe(losses, stats)
-            if self.auto_step:
-                self.step()
+        self.observe(losses, stats)
+        self.end_iteration()
+
+    def end_iteration(self) -> None:
+        """`step`, where something was observed and it is not left to the training loop."""
+        if self.observing and self.auto_step:
+            self._step()
+
+    @torch.compiler.disable
+    def _step(self) -> None:
+        """`step`, which counts on the host: it would be compiled anew for each number."""
+        self.step()
 
     def without_effect(self, max_iter: int) -> list[str]:
         """What of its settings does nothing in a training of so many iterations, and why."""

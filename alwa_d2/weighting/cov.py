@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import scale_to_sum
-from .following import SUM_KEY, Following, is_present, sum_in_words
+from .following import SUM_KEY, Following, is_present, scale_to_sum, sum_in_words
 from .options import number
 from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY

@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import scale_to_sum
-from .following import FLOOR, SUM_KEY, Following, is_present, mean_of_batches, sum_in_words
+from .following import FLOOR, SUM_KEY, Following, is_present, scale_to_sum, sum_in_words
 from .options import number
 from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY
@@ -34,6 +33,7 @@ class FAMO(Following):
     moments: Tensor
     updates: Tensor
     previous: Tensor
+    _shared: Tensor
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class FAMO(Following):
         self.register_buffer("updates", torch.zeros((), dtype=torch.float64))
         self.register_buffer("previous", self._vector(torch.nan))  # the last losses that were there
         # This iteration's losses, the mean over batches and processes.
-        self._shared: Tensor | None = None
+        self.register_buffer("_shared", self._vector(torch.nan), persistent=False)
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
@@ -76,15 +76,15 @@ class FAMO(Following):
         return {**super()._fresh(), **own}
 
     def from_losses(self, losses: Tensor) -> Tensor:
-        self._shared = mean_of_batches(self, self._shared, losses)
+        self._take_batch(self._shared, losses)
         present = is_present(losses)
         z = torch.where(present, self.logits, -torch.inf).softmax(0).nan_to_num()
         return scale_to_sum(z / losses.clamp(min=FLOOR).nan_to_num(), self.sum_to, present)
 
     def step(self) -> None:
         super().step()
-        if self.observing and self._shared is not None:
-            self._update(self._shared)  # kept, since a replayed CUDA graph writes it again
+        if self.observing:
+            self._update(self._shared)
 
     def _update(self, losses: Tensor) -> None:
         """Adam's step for the logits, by how the losses' logarithms have changed."""

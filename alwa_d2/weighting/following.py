@@ -32,10 +32,24 @@ def in_order(losses: Mapping[str, Tensor], keys: Iterable[str]) -> Tensor:
     return torch.stack([losses[key].double() for key in keys])
 
 
-def mean_of_batches(weighter: LossWeighter, before: Tensor | None, new: Tensor) -> Tensor:
-    """The mean over an iteration's batches; `before` is that of those that it has had so far."""
-    count = 0 if weighter.auto_step else weighter._batches
-    return new if before is None or not count else before + (new - before) / (count + 1)
+def scale_to_sum(weights: Tensor, sum_to: float = 0, present: Tensor | None = None) -> Tensor:
+    """
+    The weights in the same proportions, with another sum.
+
+    A method whose weights sum to 1 would otherwise be compared at a fraction of the learning rate.
+
+    Args:
+        weights: (n,), of at least 0, not all 0
+        sum_to: MODEL.LOSS_WEIGHTER.SUM_TO; 0: n, as if all weights were 1
+        present: (n,) bool; the other weights become the mean. None: all, and not all are 0
+    """
+    if present is None:
+        return weights * ((sum_to or len(weights)) / weights.sum())
+    mean = (sum_to or len(weights)) / len(weights)
+    weights = torch.where(present, weights, 0)
+    total = weights.sum()
+    share = weights * (mean * present.sum() / torch.where(total > 0, total, 1))
+    return torch.where(present & (total > 0), share, mean)
 
 
 def sum_in_words(sum_to: float) -> str:

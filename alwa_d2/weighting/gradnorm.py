@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .._show import show
-from .base import LossWeighter, scale_to_sum
-from .following import in_order, is_present, mean_of_batches
+from .base import LossWeighter
+from .following import in_order, is_present, scale_to_sum
 from .options import number, whole
 from .processes import Group, average
 from .registry import LOSS_WEIGHTER_REGISTRY
@@ -45,6 +45,7 @@ class GradNorm(LossWeighter):
     weight_vector: Tensor
     first_losses: Tensor
     seen: Tensor
+    _norms: Tensor
 
     def __init__(
         self,
@@ -84,7 +85,8 @@ class GradNorm(LossWeighter):
         self.register_buffer("weight_vector", ones)
         self.register_buffer("first_losses", torch.zeros_like(ones))  # mean of those seen so far
         self.register_buffer("seen", torch.zeros_like(ones))  # iterations in that mean
-        self._norms: Tensor | None = None  # (n,) of this iteration, the mean over its batches
+        # Of this iteration, the mean over its batches.
+        self.register_buffer("_norms", torch.full_like(ones, torch.nan), persistent=False)
         self._in_vain = 0  # batches in a row whose losses did not depend on the shared parameters
 
     @classmethod
@@ -129,8 +131,8 @@ class GradNorm(LossWeighter):
             norms = [self._norm(self._loss(losses, key, detach=False)) for key in self.keys]
             self._check_found(norms)
             none = self.weight_vector.new_zeros(())
-            norms = torch.stack([none if x is None else x.to(none) for x in norms])
-            self._norms = mean_of_batches(self, self._norms, norms)
+            values = torch.stack([none if x is None else x.to(none) for x in norms])
+            self._take_batch(self._norms, values)
         return super().weigh(losses)
 
     def _check_found(self, norms: list[Tensor | None]) -> None:
@@ -163,9 +165,8 @@ class GradNorm(LossWeighter):
 
     def step(self) -> None:
         super().step()
-        if not self.observing or self._norms is None:
+        if not self.observing:
             return
-        # The norms are kept, since a replayed CUDA graph writes them again.
         values = torch.stack([self._norms, in_order(self._seen(), self.keys)])  # (2, n)
         average(values, self.process_group)
         self._update(*values.unbind())

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import is_real, scale_to_sum
+from .base import is_real
 from .by_loss import by_loss, for_each, is_by_loss
-from .following import FLOOR, SUM_KEY, Following, is_present, sum_in_words
+from .following import FLOOR, SUM_KEY, Following, is_present, scale_to_sum, sum_in_words
 from .options import number, one_of
 from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY

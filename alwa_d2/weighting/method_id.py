@@ -43,7 +43,14 @@ class HasMethodId(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _leave_out_others(self, state_dict: dict[str, Tensor], prefix: str) -> bool:
-        """Whether the state was another method's, and is not in `state_dict` any more."""
+        """Whether there is no state of this method and its losses, or not any more: then the log
+        says so."""
+        names = " and ".join(self.keys)
+        if not any(key.startswith(prefix) for key in state_dict) and self.state_dict():
+            logger.info(
+                f"The checkpoint has no state for {names}: {type(self).__name__} begins anew."
+            )
+            return True
         saved = state_dict.pop(prefix + METHOD_ID, None)
         if saved is None or int(saved) == self.method_id:
             return False
@@ -51,7 +58,7 @@ class HasMethodId(nn.Module):
             del state_dict[key]
         self.reset()
         logger.warning(
-            f"The checkpoint's state for {' and '.join(self.keys)} is of another method, or of "
-            f"other losses: {type(self).__name__} begins anew."
+            f"The checkpoint's state for {names} is of another method, or of other losses: "
+            f"{type(self).__name__} begins anew."
         )
         return True

@@ -4,8 +4,12 @@ import math
 from numbers import Integral
 from typing import Any
 
+import torch
+
 from .._show import show
 from .base import is_real
+
+FLOAT32 = torch.finfo(torch.float32)  # beyond it a loss, or its weight, would not be finite
 
 
 def number(
@@ -13,7 +17,7 @@ def number(
     below: float = math.inf,
 ) -> float:  # fmt: skip
     """
-    A finite real number, checked.
+    A real number that float32 can hold, checked.
 
     Args:
         where: argument and config key, for the message
@@ -23,7 +27,7 @@ def number(
     Raises:
         ValueError: anything else
     """
-    is_number = is_real(value) and math.isfinite(value)
+    is_number = is_real(value) and -math.inf < value < math.inf
     if not (is_number and least <= value and above < value < below):
         bounds = [f"of at least {least:g}"] if least > -math.inf else []
         bounds += [f"above {above:g}"] if above > -math.inf else []
@@ -31,6 +35,8 @@ def number(
         raise ValueError(
             f"{where}: expected a finite number {' and '.join(bounds)}, got {show(value)}"
         )
+    if value and not FLOAT32.tiny <= abs(value) <= FLOAT32.max:
+        raise ValueError(f"{where}: expected a number that float32 can hold, got {show(value)}")
     return float(value)
 
 

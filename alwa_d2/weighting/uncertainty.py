@@ -104,7 +104,7 @@ class Uncertainty(LossWeighter):
             seen = torch.where(present, seen, 0)
             learnt = (weight - weight.detach()) * seen
             own = torch.where(present, own, own.detach())
-            weighted[key] = loss * weight.detach().to(loss.dtype) + (learnt + own).to(loss.dtype)
+            weighted[key] = (loss * weight.detach() + (learnt + own)).to(loss.dtype)
         return weighted
 
     def reset(self) -> bool:
