@@ -12,6 +12,7 @@ from published import (
     error_of_differences,
     gain,
     mean_and_sd,
+    paired,
     read,
     row,
     table,
@@ -107,14 +108,16 @@ def test_a_rising_classification_weight_on_new_seeds():
     for setting, text in (
         (
             "cls 0.25 to 1 in 200",
-            "by {} points in the mean over both losses (alone {}; for all five settings {})",
+            "by {} points in the mean over both losses (alone {}; for the five settings {}, for the ten "
+            "rows of the table {})",
         ),
-        ("1:1, warm-up 200", "gained {} ({}; {})"),
+        ("1:1, warm-up 200", "gained {} (alone {}; for the five settings {})"),
     ):
         mean = statistics.fmean(gain(cells[setting], cells["1:1"]) for cells in losses.values())
-        alone, together = as_texts(mean, error / math.sqrt(2), freedom, len(names) - 1)
-        alone = alone.partition("(")[2].rstrip(")")
-        assert text.format(f"{mean:.1f}", alone, together) in TEXT
+        alone, *together = (
+            as_texts(mean, error / math.sqrt(2), freedom, rows)[1] for rows in (1, 5, 10)
+        )
+        assert text.format(f"{mean:.1f}", alone, *together) in TEXT
     slow = "cls 0.25 to 1 in 200"
     assert all(c[slow][seed] > c["1:1"][seed] for c in losses.values() for seed in c[slow])
 
@@ -134,12 +137,29 @@ def test_a_rising_classification_weight_over_all_ten_seeds():
     assert f"the mean is {mean:+.1f} ({mean - reach:+.1f} to {mean + reach:+.1f})" in TEXT
 
 
-def test_weights_1_1_over_all_twelve_seeds():
+def of_1_1_to_seed_11(loss):
     first, second = by_loss("weighters", (0, 1)), by_loss("weighters_best", range(2, 7))
-    third = by_loss("rising", range(7, 12))["giou"]["1:1"]
-    scores = first["giou"]["Fixed 1:1"] | second["giou"]["Fixed 1:1"] | third
+    third = by_loss("rising", range(7, 12))[loss]["1:1"]
+    scores = first[loss]["Fixed 1:1"] | second[loss]["Fixed 1:1"] | third
     assert sorted(scores) == list(range(12))
+    return scores
+
+
+def test_weights_1_1_over_all_twelve_seeds():
+    scores = of_1_1_to_seed_11("giou")
     assert f"(0 to 11) have {statistics.fmean(scores.values()):.1f}" in TEXT
+    assert f"(seed 5) has only {scores[5]:.1f}" in TEXT and scores[5] == min(scores.values())
+    cells = by_loss("weighters_best", range(2, 7))["giou"]
+    base = cells.pop("Fixed 1:1")
+    others = {seed: score for seed, score in base.items() if seed != 5}
+    ahead = [
+        text.format(gain(cells[setting], others), gain(cells[setting], base))
+        for setting, text in (
+            ("Uncertainty lr 0.01", "`Uncertainty` is ahead by {:.1f} in place of {:.1f}, and"),
+            ("Schedule cls 0.5 to 1 in 200", "the rising weight by {:.1f} in place of {:.1f}."),
+        )
+    ]
+    assert f"Without this seed {' '.join(ahead)}" in TEXT
 
 
 def test_the_best_few_at_other_learning_rates():
@@ -189,13 +209,23 @@ def test_uncertainty_with_tuned_rates():
         for plan, found in stock.items()
     }
     assert max(means, key=means.get) == ("200", "0.08")
-    more, _ = zip(
-        *(
-            as_texts(gain(cell, stock["50", "0.04"][loss]), error, freedom, 1)
-            for loss, cell in stock["200", "0.08"].items()
-        )
-    )
+    more = [
+        paired(cell, stock["50", "0.04"][loss])[0] for loss, cell in stock["200", "0.08"].items()
+    ]
     assert f"higher by {more[0]} with GIoU, and {more[1]} with Smooth L1" in TEXT
+    # And on other seeds.
+    inverse = by_loss("inverse", range(17, 27))
+    later = {loss: dict(cells["Fixed 1:1"]) for loss, cells in inverse.items()}
+    later["giou"] |= read("weighters_tuned", ("weighting", "rate"), range(12, 17))[
+        "Fixed 1:1", "0.08"
+    ]
+    said = "have an AP of {:.1f} with GIoU, and {:.1f} with Smooth L1. With 0.04 and 50"
+    assert (
+        said.format(*(statistics.fmean(later[loss].values()) for loss in stock["50", "0.04"]))
+        in TEXT
+    )
+    early = [statistics.fmean(of_1_1_to_seed_11(loss).values()) for loss in stock["50", "0.04"]]
+    assert "With 0.04 and 50 the seeds 0 to 11 have {:.1f} and {:.1f}.".format(*early) in TEXT
     for loss in ("giou", "smooth_l1"):
         assert all(
             gain(stock["50", rate][loss], stock["50", "0.04"][loss]) < 0
@@ -263,6 +293,8 @@ def test_three_times_as_long():
     difference = with_t_interval([own[seed] - one[seed] for seed in one])
     said = "1:1 has {}, `Uncertainty` {}, and the difference is {}."
     assert said.format(mean_and_sd(one), mean_and_sd(own), difference) in TEXT
+    ten = [found[f"{name}, rate 0.16"] | again[name] for name in ("Uncertainty", "1:1")]
+    assert f"Over all ten seeds it is {paired(*ten)[0]}." in TEXT
     advice = " ".join((REPO / "docs" / "weighting.md").read_text(encoding="utf-8").split())
     assert f"[twice this rate gained {gain(twice, base):.1f} points]" in advice
 
