@@ -54,7 +54,7 @@ def loop_of(trainer):
 
 def start_data_loader(trainer) -> None:
     """Makes the iterator over a trainer's batches, if it has not begun."""
-    _ = loop_of(trainer)._data_loader_iter
+    getattr(loop_of(trainer), "_data_loader_iter", None)
 
 
 def writers_of(hook) -> list:
@@ -69,13 +69,15 @@ def last_results(trainer) -> dict | None:
 
 def optimizer_of(checkpointed) -> torch.optim.Optimizer | None:
     """The optimizer of what a checkpointer saves as "trainer"."""
-    return getattr(loop_of(checkpointed), "optimizer", None)
+    optimizer = getattr(loop_of(checkpointed), "optimizer", None)
+    return optimizer if isinstance(optimizer, torch.optim.Optimizer) else None
 
 
 def saved_optimizer(checkpoint: dict) -> dict:
     """The optimizer's state in a checkpoint of a trainer."""
     trainer = checkpoint.get("trainer", {})
-    return trainer.get("_trainer", trainer).get("optimizer", {})
+    state = trainer.get("_trainer", trainer).get("optimizer")
+    return state if isinstance(state, dict) else {}
 
 
 def remove_hooks(trainer, kind: type) -> None:

@@ -17,7 +17,7 @@ import torch
 pytest.importorskip("detectron2", reason="needs Detectron2")
 
 from conftest import DEVICES, REPO
-from detectron2.engine import SimpleTrainer
+from detectron2.engine import SimpleTrainer, TrainerBase
 from toy import INTERVAL, ToyTrainer, read_records, toy_cfg, toy_opts, train
 
 from alwa_d2.engine import Checkpointer, RankState
@@ -313,6 +313,28 @@ def test_random_states_in_a_loop_of_ones_own(tmp_path):
     checkpointer.resume_or_load("", resume=True)
     hook.before_train()
     assert float(torch.rand(1)) == drawn
+
+
+def test_a_trainer_with_several_optimizers_resumes(tmp_path):
+    """Which of them has which state is its own affair."""
+
+    class Own(TrainerBase):
+        optimizer = [1, 2]
+
+        def state_dict(self):
+            return {"optimizer": [{"lr": 1}, {"lr": 2}]}
+
+        def load_state_dict(self, state):
+            self.loaded = state
+
+    model, trainer = torch.nn.Linear(1, 1), Own()
+    checkpointer = Checkpointer(model, str(tmp_path), trainer=trainer)
+    checkpointer.save("model_0000001")
+    checkpointer.resume_or_load("", resume=True)
+    assert trainer.loaded == trainer.state_dict()
+    hook, trainer.start_iter = RankState(model, period=1), 0
+    hook.trainer = trainer
+    hook.before_train()  # finds no data loader to begin
 
 
 def test_a_period_of_no_iterations_is_refused(tmp_path):

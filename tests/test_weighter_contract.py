@@ -15,6 +15,7 @@ import torch
 from conftest import REPO
 from device_only import NoHostReads, make_fake
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torch._subclasses import FakeTensorMode
 from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 
@@ -195,9 +196,6 @@ def test_the_state_of_another_method_is_left_out(case, other, caplog):
     train(model, batches()[:4])  # which is not gone on from either
     with caplog.at_level("INFO"):
         model.load_state_dict(saved.state_dict(), strict=False)
-    if other == "Fixed":  # has no state, and the model keeps what it has, as with stock weights
-        assert not saved.weighter.state_dict()
-        return
     assert_same_state(model.weighter, fresh)
     (line,) = caplog.messages
     assert line.endswith(f"{CASES[case][0]} begins anew.")
@@ -225,6 +223,25 @@ def test_a_copy_and_a_pickle_go_on_as_the_original(case):
     copied, pickled = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
     expected = train(model, batches()[5:])
     assert train(copied, batches()[5:]) == train(pickled, batches()[5:]) == expected
+
+
+def test_without_gradients_observe_is_not_called():
+    """A weighter of a user's own may count in it."""
+
+    class Counting(METHODS["Fixed"]):
+        count = 0
+
+        def observe(self, losses, stats=None):
+            self.count += 1
+            super().observe(losses, stats)
+
+    weighter = Counting()
+    losses = {key: torch.tensor(1.0) for key in PAIR}
+    with torch.no_grad():
+        weighter(losses)
+    assert weighter.count == 0
+    weighter(losses)
+    assert weighter.count == 1
 
 
 def test_eval_mode_and_passes_without_gradients_change_nothing(case):
@@ -308,10 +325,12 @@ def test_a_replayed_iteration_is_learnt_from(name, tensor, learnt):
 
 
 def test_a_checkpoint_without_a_state_is_named(case, caplog):
-    weighter = Detector(case).weighter
-    has_state = bool(weighter.state_dict())
+    model, fresh = Detector(case), Detector(case)
+    train(model, batches()[:4])
+    weighter, has_state = model.weighter, bool(fresh.weighter.state_dict())
     with caplog.at_level("INFO"):
         weighter.load_state_dict({}, strict=False)
+    assert_same_state(weighter, fresh.weighter)
     begins = f"{type(weighter).__name__} begins anew."
     said = f"The checkpoint has no state for loss_cls and loss_box_reg: {begins}"
     assert caplog.messages == [said] * has_state
@@ -350,20 +369,70 @@ def test_compiles_as_a_whole(case):
     assert_same_state(eager.weighter, compiled.weighter, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("auto_step", [True, False])
-def test_is_not_compiled_anew_for_each_iteration_or_batch(case, auto_step):
-    """What counts them is no number that code is compiled for."""
+@pytest.mark.parametrize("batches_each", [1, 12])
+def test_is_not_compiled_anew_for_each_iteration_or_batch(case, batches_each):
+    """What counts them is no number that code is compiled for, also where compiled code steps."""
     if case == "GradNorm":
         pytest.skip("its partial backward is no part of a compiled graph")
     torch.compiler.reset()
     model = Detector(case)
-    model.weighter.auto_step = auto_step
-    compiled, counts = torch.compile(model, backend="eager"), torch._dynamo.utils.counters
-    graphs = []
-    for batch in batches(12):
+    model.weighter.auto_step = batches_each == 1
+    counter = CompileCounter()
+    compiled = torch.compile(model, backend=counter)
+    counts = []
+    for batch in batches(24):
         sum(compiled(batch).values()).backward()
-        graphs.append(counts["stats"]["unique_graphs"])
-    assert graphs[-1] == graphs[4] > 0
+        counts.append(counter.frame_count)
+    assert counts[-1] == counts[4] > 0
+
+
+def test_a_compiled_loop_that_steps_is_not_compiled_anew(case):
+    if case == "GradNorm":
+        pytest.skip("its partial backward is no part of a compiled graph")
+    torch.compiler.reset()
+    model = Detector(case)
+    model.weighter.auto_step = False
+    counter = CompileCounter()
+
+    @torch.compile(backend=counter)
+    def iteration(batch):
+        weighted = model(batch)
+        model.weighter.step()
+        return weighted
+
+    counts = []
+    for batch in batches(24):
+        sum(iteration(batch).values()).backward()
+        counts.append(counter.frame_count)
+    assert counts[-1] == counts[4] > 0
+
+
+@pytest.mark.parametrize("case", ["Fixed", "Uncertainty"])
+def test_a_call_of_what_counts_nothing_compiles_as_a_whole(case):
+    torch.compiler.reset()
+    model = Detector(case)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    for batch in batches(3):
+        sum(compiled(batch).values()).backward()
+
+
+def test_an_unfinished_iteration_is_forgotten(case):
+    """By `reset`, by loading a state, and where `auto_step` is set."""
+    for forget in (
+        lambda weighter, state: weighter.reset(),
+        lambda weighter, state: weighter.load_state_dict(state),
+        lambda weighter, state: setattr(weighter, "auto_step", False),
+    ):
+        model = Detector(case)
+        state = copy.deepcopy(model.weighter.state_dict())
+        model.weighter.auto_step = False
+        first, second, _ = batches(3)
+        model(first * 10)
+        forget(model.weighter, state)
+        model(second)
+        seen, _ = model.weighter.observed
+        expected = model.losses(second)
+        assert all(float(seen[key]) == float(expected[key]) for key in PAIR)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -573,11 +573,11 @@ def test_gradnorm_leaves_out_what_is_frozen_later():
         (lambda: GradNorm(alpha=NAN), r"ALPHA\): expected .* got nan"),
         (lambda: Uncertainty(revised=1), r"REVISED\): expected True or False, got 1"),
         (lambda: Uncertainty(start=0), r"START\): expected a finite number above 0, got 0"),
-        (lambda: Uncertainty(start=1e60), r"START\): expected a number that float32 can hold, got"),
-        (lambda: DWA(temperature=1e-60), r"TEMPERATURE\): expected a number that float32 can hold"),
+        (lambda: Uncertainty(start=1e60), r"START\): expected 0, or a number of a size"),
+        (lambda: DWA(temperature=1e-60), r"TEMPERATURE\): expected 0, or a number of a size"),
         (
             lambda: DWA(temperature=10**400),
-            r"TEMPERATURE\): expected a number that float32 can hold",
+            r"TEMPERATURE\): expected 0, or a number of a size",
         ),
     ],
 )

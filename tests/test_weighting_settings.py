@@ -62,6 +62,8 @@ def test_groups():
     assert groups(*fixed, LOSSES, str(mine)) == [tuple(group) for group in mine]
     for two in (["loss_rpn_cls", "loss_cls"], ["loss_box_reg", "loss_mask"]):  # no swapped pair
         assert groups(*fixed, LOSSES, [two]) == [tuple(two)]
+        with pytest.raises(ValueError, match=r"expected \[class.* for ALWA, got \['loss_"):
+            groups(LOSSES, [two])
     with pytest.raises(ValueError, match="ALWA .* expected two losses, .* got 5"):
         groups(LOSSES, "all")
 

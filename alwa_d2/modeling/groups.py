@@ -30,15 +30,15 @@ def build_loss_weighters(
             swapped, or a weight for a loss that is in no group
     """
     check_added(cfg)
+    weighter = weighter_class(cfg)
     key, given = _given(cfg)
     if given in (None, "pairs"):
         groups = pairs
     elif given == "all":
         groups = [(*(name for pair in pairs for name in pair), *others)]
     else:
-        groups = _check_groups(key, given, pairs)
+        groups = _check_groups(key, given, pairs, weighter)
     names = [name for group in groups for name in group]
-    weighter = weighter_class(cfg)
     for name in weighter.named_losses(cfg):
         if name not in names:
             raise ValueError(
@@ -119,7 +119,7 @@ def _given(cfg):
     return OLD_KEY, old
 
 
-def _check_groups(key: str, groups, pairs: Sequence[Pair]):
+def _check_groups(key: str, groups, pairs: Sequence[Pair], weighter: type[LossWeighter]):
     """The groups, refused where they are none."""
     if not isinstance(groups, (list, tuple)) or not groups or not all(map(_is_group, groups)):
         raise ValueError(
@@ -132,11 +132,11 @@ def _check_groups(key: str, groups, pairs: Sequence[Pair]):
             raise ValueError(f"{key}: expected each loss once, got '{name}' again")
     first, second = ({pair[i] for pair in pairs} for i in (0, 1))
     for group in groups:
+        expected = f"{key}: expected [classification loss, box loss]"
         if len(group) == 2 and group[0] in second and group[1] in first:
-            raise ValueError(
-                f"{key}: expected [classification loss, box loss], got {list(group)}, which are "
-                "swapped"
-            )
+            raise ValueError(f"{expected}, got {list(group)}, which are swapped")
+        if weighter.pairs_only and (group[0] in second or group[1] in first):
+            raise ValueError(f"{expected} for {weighter.__name__}, got {list(group)}")
     return groups
 
 

@@ -53,6 +53,7 @@ class ALWA(LossWeighter):
 
     _WINDOW = ("window", "slot", "window_start")  # loaded as one unit
     rank_buffers = ("window",)
+    pairs_only = True
     config_keys = tuple(
         f"MODEL.ALWA.{key}"
         for key in "VARIANT RULE INTERVAL MIN_WEIGHT FREEZE_AFTER DETREND SMOOTHING".split()
@@ -236,6 +237,7 @@ class ALWA(LossWeighter):
             self.slot.add_(1)
 
     def reset(self) -> bool:
+        super().reset()
         moved = bool(self.window_start + self.slot > 0)
         for name, value in self._initial_state().items():
             getattr(self, name).copy_(value)

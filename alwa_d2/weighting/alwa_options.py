@@ -4,8 +4,7 @@ from typing import Any, NoReturn
 
 from .._show import show
 from .alwa_statistics import VARIANTS
-from .base import is_real
-from .options import whole
+from .options import is_real, whole
 
 RULES = ("authors", "balance")
 MAX_INTERVAL = 1_000_000  # the window is held in memory and in every checkpoint, 16 bytes each

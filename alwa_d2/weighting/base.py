@@ -1,7 +1,6 @@
 """What a loss weighter is."""
 
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -16,18 +15,13 @@ PAIR = ("loss_cls", "loss_box_reg")
 Stats = Mapping[str, Any] | None  # key -> alwa_d2.layers.LossStats
 
 
-def is_real(value: Any) -> bool:
-    """True for a real number; False for bool, which Python counts as one."""
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
 class LossWeighter(HasMethodId):
     """
     Weights of two or more losses, in force for one iteration at a time.
 
     A subclass sets `weights` and, where it learns from the losses, overrides `observe`, `step` and
-    `reset`; the first two call this class's. All state that a training needs is in buffers; nothing
-    is read on the host but at the end of a window. A model whose kernels take a scale uses
+    `reset`, which call this class's. All state that a training needs is in buffers; nothing is read
+    on the host but at the end of a window. A model whose kernels take a scale uses
     `kernel_weights`, `observe` and `step` by themselves; any other training loop calls the weighter
     on its dictionary of losses, once an iteration, while the module trains.
 
@@ -36,6 +30,7 @@ class LossWeighter(HasMethodId):
         known_before: whether the weights are known before the losses are, so that kernels can
             multiply with them. A weighter whose weights follow from the losses of the same
             iteration, or are learnt, says False and may override `weigh`.
+        pairs_only: whether the losses must be a classification loss and a box loss, in this order
         names_key: config key that `named_losses` reads
         config_keys: config keys that `from_config` reads, for the line at the start that says which
             are set without effect; None: not said
@@ -51,16 +46,17 @@ class LossWeighter(HasMethodId):
     """
 
     known_before: bool = True
+    pairs_only: ClassVar[bool] = False
     names_key: ClassVar[str] = "MODEL.LOSS_WEIGHTER"
     config_keys: ClassVar[tuple[str, ...] | None] = None
     rank_buffers: tuple[str, ...] = ()
     learning_rate: float | None = None
     keys = Constant[tuple[str, ...]]()
     _batches: Tensor
-    _mean: Tensor
+    _batch_mean: Tensor
     # A detector that is scripted for inference has no use for its weighter.
     __jit_unused_properties__ = [
-        "weights", "statistics", "observing", "cls_key", "reg_key", METHOD_ID,
+        "weights", "statistics", "observing", "auto_step", "cls_key", "reg_key", METHOD_ID,
     ]  # fmt: skip
 
     def __init__(self, *keys: str, process_group: Group = None) -> None:
@@ -88,14 +84,27 @@ class LossWeighter(HasMethodId):
                 raise ValueError(f"{type(self).__name__}: expected {count} keys, got '{key}' twice")
         self.keys = keys
         self.process_group = process_group
-        self.auto_step = True
         self.observed: tuple[dict[str, Tensor], Stats] | None = None
-        # Batches since the last step and the mean of their losses: tensors, since code is compiled
-        # anew for another number, and a CUDA graph would replay the number that it was captured at.
-        self.register_buffer("_batches", torch.zeros((), dtype=torch.int64), persistent=False)
-        mean = torch.zeros(len(keys), dtype=torch.float64)
-        self.register_buffer("_mean", mean, persistent=False)
+        # Of the batches since the last step: tensors, with which compiled code can count.
+        none, mean = torch.zeros((), dtype=torch.int64), torch.zeros(len(keys), dtype=torch.float64)
+        self.register_buffer("_batches", none, persistent=False)
+        self.register_buffer("_batch_mean", mean, persistent=False)
+        self.auto_step = True
         self._agreed = False  # whether the processes' states were compared
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "step" in cls.__dict__:  # it counts on the host: code is compiled anew for each number
+            cls.step = torch.compiler.disable(cls.step)  # type: ignore[method-assign]
+
+    @property
+    def auto_step(self) -> bool:
+        return self._auto_step
+
+    @auto_step.setter
+    def auto_step(self, value: bool) -> None:
+        self._auto_step = value
+        self._batches.zero_()
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
@@ -157,7 +166,8 @@ class LossWeighter(HasMethodId):
         weighted = {}
         for key, weight in self.weights.items():
             loss = self._loss(losses, key, detach=False)
-            weighted[key] = (loss * weight).to(loss.dtype)  # a weight may be too large for it
+            wide = torch.promote_types(loss.dtype, torch.float32)  # float16 may not hold the weight
+            weighted[key] = (loss.to(wide) * weight.to(wide)).to(loss.dtype)
         return weighted
 
     def observe(self, losses: Mapping[str, Tensor], stats: Stats = None) -> None:
@@ -172,9 +182,9 @@ class LossWeighter(HasMethodId):
             return
         seen = {key: self._loss(losses, key) for key in self.keys}
         if not self.auto_step:
-            self._take_batch(self._mean, torch.stack([x.double() for x in seen.values()]))
+            self._take_batch(self._batch_mean, torch.stack([x.double() for x in seen.values()]))
             self._batches.add_(1)
-            seen = dict(zip(self.keys, self._mean.clone().unbind(), strict=True))
+            seen = dict(zip(self.keys, self._batch_mean.clone().unbind(), strict=True))
         self.observed = (seen, stats)
 
     def _take_batch(self, mean: Tensor, new: Tensor) -> None:
@@ -212,6 +222,7 @@ class LossWeighter(HasMethodId):
 
     def reset(self) -> bool:
         """Goes back to the state of a new weighter, in place; whether it had left that."""
+        self._batches.zero_()
         return False
 
     @property
@@ -240,18 +251,14 @@ class LossWeighter(HasMethodId):
 
     def take_in(self, losses: Mapping[str, Tensor], stats: Stats = None) -> None:
         """`observe`, and `step` where that is not left to the training loop."""
-        self.observe(losses, stats)
-        self.end_iteration()
+        if self.observing:
+            self.observe(losses, stats)
+            self.end_iteration()
 
     def end_iteration(self) -> None:
         """`step`, where something was observed and it is not left to the training loop."""
         if self.observing and self.auto_step:
-            self._step()
-
-    @torch.compiler.disable
-    def _step(self) -> None:
-        """`step`, which counts on the host: it would be compiled anew for each number."""
-        self.step()
+            self.step()
 
     def without_effect(self, max_iter: int) -> list[str]:
         """What of its settings does nothing in a training of so many iterations, and why."""
@@ -273,6 +280,10 @@ class LossWeighter(HasMethodId):
             got = f"{loss.dtype} of shape {list(loss.shape)}" if is_tensor else type(loss).__name__
             raise TypeError(f"losses['{key}']: expected a floating-point 0-dim tensor, got {got}")
         return loss.detach() if detach else loss
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._batches.zero_()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LossWeighter":
         """Takes the state to another device, but leaves its dtypes where the model's are cast."""

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from .._show import show
-from .base import LossWeighter, is_real
+from .base import LossWeighter
 from .by_loss import by_loss, for_each, is_by_loss
+from .options import FLOAT32, is_real
 from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY
 
-LARGEST = torch.finfo(torch.float32).max  # of the losses: a larger weight is infinity to them
 KEY = "MODEL.LOSS_WEIGHTER.WEIGHTS"
 DEFAULT = (1.0, 1.0)  # in a config: 1 for all losses, however many there are
 ALL_1: dict[str, float] = {}
@@ -20,7 +20,7 @@ ALL_1: dict[str, float] = {}
 
 def is_weight(value: Any) -> bool:
     """True for a number of at least 0 that is finite as float32."""
-    return is_real(value) and 0 <= value <= LARGEST
+    return is_real(value) and 0 <= value <= FLOAT32.max
 
 
 @LOSS_WEIGHTER_REGISTRY.register()

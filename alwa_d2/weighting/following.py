@@ -139,6 +139,7 @@ class Following(LossWeighter):
         }
 
     def reset(self) -> bool:
+        super().reset()
         before = [getattr(self, name).clone() for name in self._fresh()]
         for name, value in self._fresh().items():
             getattr(self, name).fill_(value)

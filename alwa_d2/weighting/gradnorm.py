@@ -187,6 +187,7 @@ class GradNorm(LossWeighter):
         self.weight_vector.copy_(torch.where(moves.all(), weights, self.weight_vector))
 
     def reset(self) -> bool:
+        super().reset()
         moved = bool(self.seen.any())
         self.weight_vector.fill_(1)
         self.first_losses.zero_()

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import is_real
 from .by_loss import by_loss, for_each, is_by_loss
 from .following import FLOOR, SUM_KEY, Following, is_present, scale_to_sum, sum_in_words
-from .options import number, one_of
+from .options import FLOAT32, is_real, number, one_of
 from .processes import Group
 from .registry import LOSS_WEIGHTER_REGISTRY
 
@@ -122,4 +121,4 @@ class Inverse(Following):
 
 
 def _is_share(value: Any) -> bool:
-    return is_real(value) and 0 < value < math.inf
+    return is_real(value) and FLOAT32.tiny <= value <= FLOAT32.max

@@ -47,6 +47,7 @@ class HasMethodId(nn.Module):
         says so."""
         names = " and ".join(self.keys)
         if not any(key.startswith(prefix) for key in state_dict) and self.state_dict():
+            self.reset()
             logger.info(
                 f"The checkpoint has no state for {names}: {type(self).__name__} begins anew."
             )

@@ -1,15 +1,19 @@
 """Checks of weighters' options, in the words of all error messages."""
 
 import math
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 
 from .._show import show
-from .base import is_real
 
 FLOAT32 = torch.finfo(torch.float32)  # beyond it a loss, or its weight, would not be finite
+
+
+def is_real(value: Any) -> bool:
+    """True for a real number; False for bool, which Python counts as one."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def number(
@@ -17,7 +21,7 @@ def number(
     below: float = math.inf,
 ) -> float:  # fmt: skip
     """
-    A real number that float32 can hold, checked.
+    A real number in float32's range, checked.
 
     Args:
         where: argument and config key, for the message
@@ -36,7 +40,10 @@ def number(
             f"{where}: expected a finite number {' and '.join(bounds)}, got {show(value)}"
         )
     if value and not FLOAT32.tiny <= abs(value) <= FLOAT32.max:
-        raise ValueError(f"{where}: expected a number that float32 can hold, got {show(value)}")
+        raise ValueError(
+            f"{where}: expected 0, or a number of a size from 1.2e-38 to 3.4e38 (float32's range), "
+            f"got {show(value)}"
+        )
     return float(value)
 
 

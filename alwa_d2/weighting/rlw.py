@@ -78,6 +78,7 @@ class RLW(LossWeighter):
             self._draw()
 
     def reset(self) -> bool:
+        super().reset()
         moved = self._count > 0
         self._count = 0
         self.iteration.zero_()

@@ -130,6 +130,7 @@ class Schedule(LossWeighter):
             self.iteration.add_(1)
 
     def reset(self) -> bool:
+        super().reset()
         moved = bool(self.iteration > 0)
         self.iteration.zero_()
         return moved

@@ -108,6 +108,7 @@ class Uncertainty(LossWeighter):
         return weighted
 
     def reset(self) -> bool:
+        super().reset()
         first = torch.full_like(self.loss_scale, self._first())
         moved = not torch.equal(self.loss_scale, first)
         with torch.no_grad():
