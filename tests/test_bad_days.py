@@ -118,7 +118,7 @@ def test_two_thousand_bad_iterations(architecture, rule, tmp_path, caplog):
     at_start = ("Data sets looked at", "Loss weights: ")
     ours = [line for line in lines(caplog) if not line.startswith(at_start)]
     assert all(count == 1 for count in Counter(ours).values()), ours
-    zeros = [message for message in ours if "is 0: it trains nothing" in message]
+    zeros = [message for message in ours if "is 0: with this weight it trains nothing" in message]
     assert len(zeros) == (pairs if rule == "authors" else 0), ours
     assert len(ours) == len(zeros), ours
     # The event storage keeps every iteration's scalars, which is Detectron2's.
