@@ -165,9 +165,14 @@ def _add_fcos(cfg: Any) -> None:
     cfg.MODEL.FCOS.SYNC_NORMALIZER = False
 
 
+def is_added(cfg: Any) -> bool:
+    """Whether a config has alwa_d2's keys."""
+    return "LOSS_WEIGHTER" in cfg.get("MODEL", {})
+
+
 def check_added(cfg: Any) -> None:
     """Raises a ValueError where a config has not got alwa_d2's keys."""
-    if "LOSS_WEIGHTER" not in cfg.MODEL:
+    if not is_added(cfg):
         raise ValueError(
             "cfg: expected MODEL.LOSS_WEIGHTER and the other keys of alwa_d2, found none; call "
             "alwa_d2.add_alwa_config(cfg) after get_cfg()"

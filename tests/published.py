@@ -71,13 +71,16 @@ def differences(cell, base, error, freedom):
 
 def paired(own, base, rows=1):
     """The same by the differences of equal seeds alone, as between two learning rates."""
-    gains = [own[seed] - base[seed] for seed in base]
-    error = statistics.stdev(gains) / math.sqrt(len(gains))
-    return as_texts(statistics.fmean(gains), error, len(gains) - 1, rows)
+    return _of_gains([own[seed] - base[seed] for seed in base], rows)
 
 
 def with_t_interval(gains):
-    return paired(dict(enumerate(gains)), dict.fromkeys(range(len(gains)), 0.0))[0]
+    return _of_gains(gains)[0]
+
+
+def _of_gains(gains, rows=1):
+    error = statistics.stdev(gains) / math.sqrt(len(gains))
+    return as_texts(statistics.fmean(gains), error, len(gains) - 1, rows)
 
 
 def table(name, seeds, base):

@@ -37,8 +37,9 @@ def check_rates(name, rates):
     for weighting in weightings.keys() - {"1:1"}:
         score, stock = means[weighting, best[weighting]], means["1:1", common]
         here, _ = as_texts(means[weighting, common] - stock, error, freedom, 4)
-        there = as_texts(score - stock, error, freedom, 4)
-        if best[weighting] != common:
+        if best[weighting] == common:
+            there = as_texts(score - stock, error, freedom, 4)
+        else:
             there = paired(cells[weighting, best[weighting]], cells["1:1", common], 4)
         assert row(weighting, here, best[weighting], f"{score:.1f}", *there) in PAGE, weighting
     return means

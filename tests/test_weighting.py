@@ -278,6 +278,17 @@ def test_a_state_without_a_window_begins_anew_where_that_is_tolerated(caplog):
         assert torch.equal(weighter.state_dict()[name].nan_to_num(), value.nan_to_num())
 
 
+def test_a_state_of_weights_without_a_window_begins_a_window(caplog):
+    weighter = ALWA(interval=5)
+    run(weighter, [(4.0, 1.0), (2.0, 2.0)])
+    weights = torch.tensor([0.5, 1.0], dtype=torch.float64)
+    with caplog.at_level(logging.INFO):
+        weighter.load_state_dict({"weight_vector": weights}, strict=False)
+    assert len(caplog.records) == 1 and "holds no ALWA window" in caplog.text
+    assert torch.equal(weighter.weight_vector, weights)
+    assert not weighter.window.any() and int(weighter.slot) == 0
+
+
 def test_a_state_of_old_names_is_taken():
     weighter, other = ALWA(interval=2), ALWA(interval=2)
     run(weighter, [(4.0, 1.0), (2.0, 2.0), (3.0, 3.0)])

@@ -5,7 +5,7 @@ import logging
 from detectron2.config import CfgNode
 from torch import nn
 
-from ..config import get_key, own_defaults
+from ..config import get_key, is_added, own_defaults
 from ..modeling import groups
 from ..weighting import LOSS_WEIGHTER_REGISTRY, Fixed, LossWeighter, weighters_of
 
@@ -29,7 +29,7 @@ def log_weighting(cfg, model: nn.Module) -> None:
         model: not the `DistributedDataParallel` around it
     """
     line = describe(model)
-    has_keys = isinstance(cfg, CfgNode) and "LOSS_WEIGHTER" in cfg.get("MODEL", {})
+    has_keys = isinstance(cfg, CfgNode) and is_added(cfg)
     idle = settings_without_effect(cfg, model) if has_keys else []
     if idle:
         logger.warning(f"{line} Set, but without effect: {'; '.join(idle)}.")

@@ -1,6 +1,7 @@
 """Which losses are weighed together: MODEL.LOSS_WEIGHTER.LOSSES."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from .._show import show
@@ -104,6 +105,12 @@ def check_weighed(weighters: Iterable[LossWeighter], losses: Collection[str], ev
         )
 
 
+def repeated(groups: Iterable[Sequence[str]]) -> tuple[str, int] | None:
+    """The first loss that groups name more than once, and how often; None where there is none."""
+    counts = Counter(name for group in groups for name in group)
+    return next((found for found in counts.items() if found[1] > 1), None)
+
+
 def _given(cfg):
     """The key that is set, and what it says."""
     given, old = cfg.MODEL.LOSS_WEIGHTER.LOSSES, cfg.MODEL.ALWA.PAIRS
@@ -126,10 +133,8 @@ def _check_groups(key: str, groups, pairs: Sequence[Pair], weighter: type[LossWe
             f'{key}: expected "pairs", "all" or lists of names, a pair as [classification loss, '
             f"box loss], got {show(groups)}"
         )
-    names = [name for group in groups for name in group]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{key}: expected each loss once, got '{name}' again")
+    if twice := repeated(groups):
+        raise ValueError(f"{key}: expected each loss once, got '{twice[0]}' again")
     first, second = ({pair[i] for pair in pairs} for i in (0, 1))
     for group in groups:
         expected = f"{key}: expected [classification loss, box loss]"

@@ -11,7 +11,14 @@ from torch import nn
 
 from ..weighting import Fixed, LoadsStockCheckpoints, LossWeighter
 from .fast_rcnn import AlwaFastRCNNOutputLayers
-from .groups import MakeWeighter, Pair, build_loss_weighters, check_weighed, make_weighter
+from .groups import (
+    MakeWeighter,
+    Pair,
+    build_loss_weighters,
+    check_weighed,
+    make_weighter,
+    repeated,
+)
 
 
 @META_ARCH_REGISTRY.register()
@@ -49,7 +56,10 @@ class AlwaGeneralizedRCNN(LoadsStockCheckpoints, GeneralizedRCNN):
         AlwaFastRCNNOutputLayers.replace_in(self.roi_heads)
         # By name, so that a checkpoint with other groups does not get into these.
         weighters = self._make(loss_weighters)
-        _check_once(weighters)
+        if twice := repeated(weighter.keys for weighter in weighters):
+            raise ValueError(
+                "loss_weighters: expected each loss in one of them, got '{}' in {}".format(*twice)
+            )
         self.loss_weighters = nn.ModuleDict({"-".join(w.keys): w for w in weighters})
         self.all_losses = all_losses
         for weighter in weighters:
@@ -99,16 +109,6 @@ class AlwaGeneralizedRCNN(LoadsStockCheckpoints, GeneralizedRCNN):
             for key, value in getattr(stage, "loss_stats", {}).items():
                 stats[key + suffix] = value
         return stats
-
-
-def _check_once(weighters: Sequence[LossWeighter]) -> None:
-    names = [name for weighter in weighters for name in weighter.keys]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(
-                f"loss_weighters: expected each loss in one of them, got '{name}' in "
-                f"{names.count(name)}"
-            )
 
 
 def default_pairs(proposal_generator: nn.Module | None, roi_heads: nn.Module) -> list[Pair]:
