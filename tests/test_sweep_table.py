@@ -128,6 +128,18 @@ def test_scores_that_are_no_numbers_are_left_out_and_named():
     assert "b seed 1" in odd and "c seed 0" in odd and odd.count("bbox/AP is nan") == 2
 
 
+def test_a_table_needs_no_data(folder, capsys):
+    """Whoever has the scores makes the table; only what is trained is checked as a training is."""
+    entry = {"name": "gone", "format": "voc", "root": "nowhere", "split": "train"}
+    opts = {"MODEL.RPN.NMS_THRESH": 0.7, "DATASETS.REGISTER": [entry]}
+    path = write(folder, opts=opts, seeds=[0, 1])
+    for option in ([], ["--print-commands"], ["--run", "0" * 12]):
+        assert sweep(path, *option) == 2
+        assert "DATASETS.REGISTER[0] (gone)" in capsys.readouterr().err
+    assert sweep(path, "--table-only") == 0
+    assert "0 of 4 runs have finished" in (folder / "out" / "results.md").read_text()
+
+
 # ---- results.csv
 
 

@@ -13,24 +13,23 @@ HASH_DIGITS = 12  # hexadecimal: 48 bits, so that a million runs hardly share on
 NAME_LENGTH = 80  # bytes of a folder's readable part; file systems end at 255 for the whole
 
 
-def make_runs(sweep: Sweep) -> list[Run]:
+def make_runs(sweep: Sweep, check: bool = True) -> list[Run]:
     """
-    All runs, cell by cell, after every config was merged and checked as `alwa-d2 train` does it.
+    All runs, cell by cell.
+
+    Args:
+        sweep: what is run
+        check: whether every config is also checked as `alwa-d2 train` does it, its data included
 
     Raises:
-        UserError: a config that training would refuse, or two runs with the same settings
+        UserError: a config that cannot be merged, or does not pass the check, or two runs with the
+            same settings
     """
-    from ..data.register import registered_for_now
-    from ..engine.defaults import setup_cfg
-    from ..weighting import weighter_class
-
     runs: dict[str, Run] = {}
     for cell in sweep.cells:
         try:
-            with registered_for_now():  # another cell may have other data of the same name
-                cfg = setup_cfg(str(sweep.config), _opts(cell))
-            with user_errors():
-                weighter_class(cfg)
+            if check:
+                _check(sweep, cell)
             hashes = hash_settings(sweep, cell)
         except UserError as error:
             raise UserError(f"{sweep.path}: the cell '{cell.name}': {error}") from error
@@ -41,6 +40,18 @@ def make_runs(sweep: Sweep) -> list[Run]:
                 raise UserError(f"{sweep.path}: {both} are the same settings")
             runs[digest] = run
     return list(runs.values())
+
+
+def _check(sweep: Sweep, cell: Cell) -> None:
+    """Refuses what `alwa-d2 train` would refuse."""
+    from ..data.register import registered_for_now
+    from ..engine.defaults import setup_cfg
+    from ..weighting import weighter_class
+
+    with registered_for_now():  # another cell may have other data of the same name
+        cfg = setup_cfg(str(sweep.config), _opts(cell))
+    with user_errors():
+        weighter_class(cfg)
 
 
 def hash_settings(sweep: Sweep, cell: Cell) -> list[str]:

@@ -60,9 +60,11 @@ def to_do(sweep: Sweep, results: list[Result], retry_failed: bool) -> list[int]:
     ]
 
 
-def steps(request: Request, picture: Picture | None = None) -> Iterator[tuple[Sweep, list[Run]]]:
+def steps(
+    request: Request, picture: Picture | None = None, check: bool = True
+) -> Iterator[tuple[Sweep, list[Run]]]:
     """The sweep with its runs; then its second step (`best`), as far as it is known by then. A
-    picture that cannot be drawn is refused at once."""
+    picture that cannot be drawn is refused at once. `check` is that of `make_runs`."""
     sweep = read_sweep(request.path, list(request.opts))
     if request.output is not None:
         sweep = dataclasses.replace(sweep, output=request.output)
@@ -71,7 +73,7 @@ def steps(request: Request, picture: Picture | None = None) -> Iterator[tuple[Sw
 
         check_picture(sweep, picture.along)
     while sweep is not None:
-        runs = make_runs(sweep)
+        runs = make_runs(sweep, check)
         yield sweep, runs
         sweep = second_step(sweep, read_all(request, sweep, runs))
 
@@ -91,9 +93,10 @@ def commands(request: Request) -> list[str]:
 
 
 def tabulate(request: Request, picture: Picture | None = None) -> int:
-    """Writes the results of what is there, and draws them; returns the exit status."""
+    """Writes the results of what is there, and draws them; returns the exit status. Nothing is
+    trained, so the data sets need not be there."""
     statuses = []
-    for sweep, runs in steps(request, picture):
+    for sweep, runs in steps(request, picture, check=False):
         results = read_all(request, sweep, runs)
         check_kept(sweep, results)
         write_results(sweep, results)
