@@ -36,7 +36,8 @@ def dense_box_loss(
         gt_boxes: (N, R, 4) XYXY, pixels: the box matched with each anchor; any value in background
         labels: (N, R) int64 as :func:`dense_focal_loss` takes them, 0 to num_classes - 1
             foreground and any other number not; or a bool mask of the foreground
-        kind, beta, eps: see :func:`box_loss`; l1 and smooth_l1 compare deltas, the others boxes
+        kind, beta, eps: see :func:`box_loss`; l1 and smooth_l1 compare deltas, the others boxes,
+            whose limits are those of coordinates there
         num_classes: the number of classes with labels, None with a mask
         box_weights: positive weights of (dx, dy, dw, dh), as in Detectron2's `Box2BoxTransform`
         scale: multiplies loss and gradient, not the statistics; a number or a detached 0-dim

@@ -59,9 +59,10 @@ class KeptAnchorGenerator(DefaultAnchorGenerator):
     bytes an anchor: 3 MB for RetinaNet's 201,600 of an image of 800 x 1333 pixels).
 
     Those whose cell anchors were moved, replaced or changed since, and those that somebody changed,
-    are made anew. While a model is traced, scripted, compiled or exported nothing is kept or
-    looked up. What a CUDA graph was given while it was captured stays for good: its replays read
-    the same memory.
+    are made anew; but writes that PyTorch does not count, through `.data` or NumPy, are not
+    noticed. While a model is traced, scripted, compiled or exported nothing is kept or looked up.
+    What a CUDA graph was given while it was captured stays for good: its replays read the same
+    memory.
     """
 
     box_dim: torch.jit.Final[int] = 4  # scripting looks for it in this very class

@@ -17,7 +17,8 @@ KEY = "MODEL.LOSS_WEIGHTER.COV"
 class CoV(Following):
     """
     Each loss is divided by its mean so far; its weight is the standard deviation of these ratios by
-    their mean, over all iterations so far (Welford), or with older ones counting less and less.
+    their mean, over all iterations so far (Welford), or with older ones counting less and less. (In
+    the authors' code these count less in the means alone, not in the standard deviation.)
     A loss that was seen less than twice has the mean weight.
 
     An iteration's weights come from the iterations before it. One in which a loss is not present
