@@ -256,6 +256,22 @@ def test_every_argument_reaches_the_result():
     assert len({tuple(labels[0].tolist()) for labels in found}) == len(options)
 
 
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_boxes_of_the_background_class_are_not_counted(rule, device):
+    """RetinaNet's count, where classes begin with 1 by mistake."""
+    anchors = random_boxes(600, dtype=torch.float32, device=device)
+    boxes = [random_boxes(n, dtype=torch.float32, device=device) for n in (6, 4)]
+    classes = [torch.arange(len(x), device=device) + 2 for x in boxes]
+    classes[0][4:] = -1
+    for function in (label_anchors, reference.label_anchors):
+        labels, _, count = function(anchors, boxes, classes, background=BACKGROUND, **rule)
+        assert count == ((labels >= 0) & (labels != BACKGROUND)).sum() > 0
+        _, _, of_one = function(
+            anchors, boxes, classes, background=BACKGROUND, foreground=0, **rule
+        )
+        assert of_one > count
+
+
 def test_models_labels_are_detectron2s(device):
     """AlwaRetinaNet's method against RetinaNet's on one instance, for several matchers."""
     pytest.importorskip("detectron2", reason="needs Detectron2")
@@ -279,6 +295,32 @@ def test_models_labels_are_detectron2s(device):
         assert num_foreground == ((labels >= 0) & (labels < model.num_classes)).sum()
         for ours, theirs in zip(found, expected, strict=True):
             assert torch.equal(ours, torch.stack(theirs))
+
+
+def test_another_matcher_labels_retinanets_anchors(device):
+    """One of a user's own, which is called as RetinaNet calls it; padding is left out before."""
+    pytest.importorskip("detectron2", reason="needs Detectron2")
+    from detectron2.modeling.matcher import Matcher
+    from detectron2.structures import Boxes, Instances
+    from detectron2.utils.events import EventStorage
+    from test_retinanet import make_batch, make_model
+
+    class WithoutBackground(Matcher):
+        def __call__(self, quality):
+            index, labels = super().__call__(quality)
+            return index, labels.where(labels != 0, -1)
+
+    ours, stock = (make_model(name, device) for name in ("AlwaRetinaNet", "RetinaNet"))
+    batch, losses = make_batch([3, 0, 2]), {}
+    padding = Instances((128, 128), gt_boxes=Boxes(torch.zeros(1, 4)))
+    padding.gt_classes = torch.tensor([-1])
+    for model in (stock, ours):
+        model.anchor_matcher = WithoutBackground(*(RETINANET[key] for key in RETINANET))
+        with EventStorage():
+            losses[model] = model(batch)
+        batch[0]["instances"] = Instances.cat([batch[0]["instances"], padding])
+    for key, loss in losses[ours].items():
+        torch.testing.assert_close(loss, losses[stock][key], rtol=1e-5, atol=1e-8)
 
 
 # --- As an op -------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from detectron2 import model_zoo
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransformLinear
+from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
@@ -198,6 +199,18 @@ def test_an_rpn_with_a_labelling_of_its_own():
     expected, _, _ = losses_and_gradients(stock, batch)
     for key in losses:
         torch.testing.assert_close(losses[key], expected[key], rtol=1e-5, atol=1e-8)
+
+
+def test_an_rpn_with_a_matcher_of_another_type():
+    class WithoutBackground(Matcher):
+        def __call__(self, quality):
+            index, labels = super().__call__(quality)
+            return index, labels.where(labels != 0, -1)
+
+    ours, stock = (make_model("FPN", alwa) for alwa in (True, False))
+    for model in (ours, stock):
+        model.proposal_generator.anchor_matcher = WithoutBackground([0.3, 0.7], [0, -1, 1], True)
+    assert_equal(ours, stock, make_batch())
 
 
 @pytest.mark.parametrize("kind", BOX_KINDS)

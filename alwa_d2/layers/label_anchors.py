@@ -48,8 +48,9 @@ def label_anchors(
         labels: (N, R) int64
         boxes: (N, R, 4) in the anchors' dtype: of each anchor, whatever its label, the ground truth
             with the highest IoU, of several the first; 0 in an image without ground truth
-        num_foreground: 0-dim int64, the anchors of all images that count as 1. No output has a
-            gradient, as if the inputs were detached.
+        num_foreground: 0-dim int64, the anchors of all images that count as 1, but for those whose
+            box has the class `background`. No output has a gradient, as if the inputs were
+            detached.
 
     Raises:
         ValueError: shapes, devices or numbers of tensors that do not fit, thresholds or labels out

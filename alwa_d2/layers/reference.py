@@ -98,7 +98,7 @@ def label_anchors(
         own = classes[index] if foreground is None else foreground
         out_labels[i] = torch.where(match == 0, background, torch.where(match == 1, own, -1))
         out_boxes[i] = boxes[index]
-        num_foreground += (match == 1).sum()
+        num_foreground += ((match == 1) & (out_labels[i] != background)).sum()
     return out_labels, out_boxes, num_foreground
 
 

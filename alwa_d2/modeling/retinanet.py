@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch import RetinaNet
 
 from ..layers import dense_box_loss, dense_focal_loss
@@ -125,8 +127,12 @@ class AlwaRetinaNet(LossNormalizer, RetinaNet):
 
         Returns:
             (N, R), -1 ignore and `num_classes` background; (N, R, 4); and the number of foreground
-            anchors, ()
+            anchors, (), or None where a matcher of another type than Detectron2's labels them
         """
+        if type(self.anchor_matcher) is not Matcher:
+            gt_instances = [instances[instances.gt_classes >= 0] for instances in gt_instances]
+            labels, boxes = super().label_anchors(anchors, gt_instances)
+            return torch.stack(labels), torch.stack(boxes), None
         return labels_by(
             self.anchor_matcher,
             cat_anchors(anchors).tensor,

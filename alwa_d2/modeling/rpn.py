@@ -2,6 +2,7 @@
 
 import torch
 from detectron2.config import configurable
+from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, RPN
 
 from ..detectron2_private import subsample_labels
@@ -16,7 +17,8 @@ class AlwaRPN(RPN):
     """
     Detectron2's RPN with fused losses: objectness and six kinds of box loss.
 
-    Labels are the same, and with the same random state so are the sampled anchors. Losses and
+    Labels are the same, and with the same random state so are the sampled anchors; but a ground
+    truth of class -1 is padding, where RPN does not look at classes. Losses and
     gradients are RPN's to rounding; weights are put on by the meta-architecture. The numbers of
     sampled anchors are not put into the event storage in every iteration, which would wait for the
     device: `anchor_counts` has them, for `LossWeightLogger` to put there.
@@ -53,8 +55,11 @@ class AlwaRPN(RPN):
             gt_instances: `Instances` of each of the N images
 
         Returns:
-            (N, R), -1 ignore, 0 background and 1 foreground, and (N, R, 4)
+            (N, R), -1 ignore, 0 background and 1 foreground, and (N, R, 4); or RPN's lists, where a
+            matcher of another type than Detectron2's labels them
         """
+        if type(self.anchor_matcher) is not Matcher:
+            return super().label_and_sample_anchors(anchors, gt_instances)
         anchors = cat_anchors(anchors)
         labels, boxes, _ = labels_by(
             self.anchor_matcher, anchors.tensor, gt_instances, background=0, foreground=1

@@ -70,8 +70,9 @@ struct Image {
     for (int j = 0; j < chunk.size; ++j) {
       const Int<T> g = best.index[j];
       const int match = rule.match(best.iou[j]);
-      foreground += match == 1;
-      out_labels[first + j] = rule.label(match, classes[g]);
+      const int64_t label = rule.label(match, classes[g]);
+      foreground += match == 1 && label != rule.background;
+      out_labels[first + j] = label;
       std::copy_n(boxes.data() + 4 * g, 4, out_boxes + 4 * (first + j));
     }
     return foreground;
@@ -126,7 +127,7 @@ struct Image {
       most = iou > most ? iou : most;
     }
     *label = rule.own(classes[index]);
-    return rule.match(most) != 1;
+    return rule.match(most) != 1 && *label != rule.background;
   }
 };
 

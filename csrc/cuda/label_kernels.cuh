@@ -128,14 +128,15 @@ __global__ void __launch_bounds__(kThreads) label_kernel(
         low_quality = low_quality || bits_of(iou) == highest[i];
       },
       [](int, int) {});
-  int match = 0;
+  bool is_foreground = false;
   if (r < p.count) {
     int64_t label = rule.background;
     Row<T> box{};
     if (index >= 0) {
       const int64_t* classes = images.classes[blockIdx.y];
-      match = low_quality ? 1 : rule.match(best);
+      const int match = low_quality ? 1 : rule.match(best);
       label = rule.label(match, classes ? classes[index] : 0);
+      is_foreground = match == 1 && label != rule.background;
       for (int k = 0; k < 4; ++k) {
         box.x[k] = images.boxes[blockIdx.y][4 * int64_t(index) + k];
       }
@@ -144,7 +145,7 @@ __global__ void __launch_bounds__(kThreads) label_kernel(
     p.labels[i] = label;
     *reinterpret_cast<Row<T>*>(p.boxes + 4 * i) = box;
   }
-  const int foreground = __syncthreads_count(match == 1);
+  const int foreground = __syncthreads_count(is_foreground);
   if (threadIdx.x == 0 && foreground > 0) {
     atomicAdd(p.num_foreground, static_cast<unsigned long long>(foreground));
   }
