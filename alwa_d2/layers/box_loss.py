@@ -23,8 +23,8 @@ def box_loss(
     (`diou_loss`, `ciou_loss`: alpha is a constant in CIoU's gradient), without their check that
     boxes are valid, which waits for the device. A box whose second corner lies before its first
     counts as empty, at the first corner. Every finite input gives a finite value and gradient for
-    `eps` above 0 and coordinates up to 1e4 in float16 (extents 0 or at least 1e-3), 1e18 in float32 and bfloat16,
-    1e150 in float64; NaN gives NaN. Papers and formulas are in csrc/losses/.
+    `eps` above 0 and coordinates up to 1e4 in float16 (extents 0 or at least 1e-3), 1e18 in float32
+    and bfloat16, 1e150 in float64; NaN gives NaN. Papers and formulas are in csrc/losses/.
 
     Args:
         pred, target: (N, 4). Absolute XYXY boxes (pixels) for iou, giou, diou and ciou; any four
