@@ -229,6 +229,10 @@ def scale_iterations(scaled: Any, cfg: Any) -> Any:
     before, after = (c.SOLVER.REFERENCE_WORLD_SIZE for c in (cfg, scaled))
     if before == after:
         return scaled
+    from .weighting import LOSS_WEIGHTER_REGISTRY
+
+    weighters, defaults = dict(LOSS_WEIGHTER_REGISTRY), own_defaults(cfg)
+    taken = getattr(weighters.get(cfg.MODEL.LOSS_WEIGHTER.NAME), "config_keys", None)
     result = scaled.clone()
     result.defrost()
     said = []
@@ -237,6 +241,8 @@ def scale_iterations(scaled: Any, cfg: Any) -> Any:
             _set_key(result, key, 1)
     for key, least in ITERATION_KEYS.items():
         old = get_key(cfg, key)
+        if taken is not None and key not in taken and old == defaults[key]:
+            continue  # another method's, which nobody has set
         new = _scale(old, before / after, least)
         if new != old:
             _set_key(result, key, new)

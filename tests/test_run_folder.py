@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -102,6 +103,21 @@ def test_what_a_killed_start_had_set_aside_is_removed_too(finished):
     (aside / "metrics.json").write_text("old")
     setup(arguments(finished, "OVERWRITE", True))
     assert not aside.exists() and not (finished / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_a_killed_start_had_set_aside_is_not_lost(resume, finished):
+    """The next start finds the training as it was: refuses it, or goes on with it."""
+    before = files(finished)
+    aside = finished / ".overwritten"
+    aside.mkdir()
+    for path in [path for path in finished.iterdir() if path.is_file()]:
+        path.rename(aside / path.name)
+    (finished / "config.yaml").write_text("of the start that was killed")
+    expected = NothingToTrain if resume else UserError
+    with pytest.raises(expected, match="nothing left" if resume else "holds another training"):
+        setup(arguments(finished, resume=resume))
+    assert not aside.exists() and files(finished) == before
 
 
 def test_a_run_that_takes_another_ones_config_does_not_overwrite(tmp_path):
@@ -307,6 +323,41 @@ def test_a_signal_to_the_parent_alone_ends_all_processes(processes, number, tmp_
         assert not any(map(is_alive, pids))
     finally:
         run.kill()
+
+
+JOINS = """
+from types import SimpleNamespace
+import torch.distributed as dist
+from alwa_d2.engine import launch
+join = dist.init_process_group
+def told(*args, **kwargs):
+    print("joins", flush=True)
+    join(*args, **kwargs)
+dist.init_process_group = told
+args = SimpleNamespace(config_file="", opts=["MODEL.DEVICE", "cpu"], num_gpus=1, num_machines=1)
+launch(print, args)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_ends_a_process_that_waits_for_the_others(rank, number):
+    """As where a launcher's MASTER_ADDR is wrong; PyTorch waits without running Python."""
+    env = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
+    env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        env |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
+    command = [sys.executable, "-W", "ignore", "-c", JOINS]
+    run = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+    try:
+        assert run.stdout.readline() == "joins\n"
+        time.sleep(1)  # into PyTorch's waiting
+        run.send_signal(number)
+        run.communicate(timeout=30)
+    finally:
+        run.kill()
+    assert run.returncode == -number  # shells make 128 + number of it
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -105,6 +105,13 @@ def test_mistakes_with_detections_are_one_line_and_exit_code_2(options, message,
     assert error.startswith("alwa-d2 show: ") and message in error
 
 
+@pytest.mark.parametrize("text", ["nan", "2", "-0.1", "half"])
+def test_scores_that_no_detection_can_have_are_refused(text, capsys):
+    with pytest.raises(SystemExit):
+        main(["show", "--score-thresh", text])
+    assert f"--score-thresh: expected a number from 0 to 1, got {text}" in capsys.readouterr().err
+
+
 def test_weights_that_are_no_checkpoint_or_another_models_are_refused(tmp_path, capsys):
     (tmp_path / "text.pth").write_text("no checkpoint")
     torch.save({"model": {"head.weight": torch.zeros(3)}}, tmp_path / "other.pth")

@@ -1,8 +1,10 @@
 """The runs of a sweep: which are done, what is left after a failure, and the real thing."""
 
+import errno
 import json
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -137,6 +139,42 @@ def test_a_failure_is_recorded_and_the_rest_is_done(folder, capsys):
     assert "[6/6] 0 failed" in capsys.readouterr().err
     assert {row["status"] for row in rows(folder)} == {"finished"}
     assert "Failed" not in (folder / "out" / "results.md").read_text()
+
+
+def test_a_run_whose_folder_vanishes_has_failed_and_the_rest_is_done(folder):
+    """With the run's own last act, as where somebody clears the sweep's folder by hand."""
+    vanishes = "if seed == 1 and weight < 1:\n    import shutil; shutil.rmtree(folder)\n"
+    (folder / "stub.py").write_text(STUB + vanishes)
+    path = write(folder)
+    assert sweep(path) == 1
+    assert [row["status"] for row in rows(folder)].count("finished") == 5
+    text = (folder / "out" / "results.md").read_text()
+    assert "0.5:1 seed 1 (" in text and "`its folder is gone`" in text
+    (folder / "stub.py").write_text(STUB)
+    assert sweep(path) == 0 and len(records(folder)) == 6
+
+
+def test_a_full_disk_ends_the_sweep_in_the_middle_of_its_work(folder, monkeypatch, capsys):
+    write_text = Path.write_text
+
+    def full(self, text, **kwargs):
+        if self.name.startswith(".run.json") and records(folder):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_text(self, text, **kwargs)
+
+    path = write(folder)
+    monkeypatch.setattr(Path, "write_text", full)
+    assert sweep(path) == 1
+    error = capsys.readouterr().err
+    assert "alwa-d2 sweep: out/" in error and "run.json: No space left on device" in error
+
+
+def test_a_reused_run_that_is_damaged_is_trained_in_the_sweeps_own_folder(folder):
+    assert sweep(write(folder, output="other", seeds=[0])) == 0
+    for path in folder.glob("other/1.0_1-*/metrics.json"):
+        path.unlink()
+    assert sweep(write(folder, seeds=[0], reuse=["other"])) == 0
+    assert len(records(folder)) == 1 and {row["status"] for row in rows(folder)} == {"finished"}
 
 
 def test_a_metric_that_is_not_there_is_a_failure_and_its_name_can_be_put_right(folder):

@@ -14,7 +14,7 @@ from torch import nn
 from toy import toy_cfg, train
 
 from alwa_d2 import add_alwa_config
-from alwa_d2.config import dump_for_hash, own_defaults, scale_iterations
+from alwa_d2.config import dump_for_hash, get_key, own_defaults, scale_iterations
 from alwa_d2.engine import augmented_results
 from alwa_d2.engine.defaults import setup_cfg
 from alwa_d2.engine.weighting_line import describe, log_weighting, settings_without_effect
@@ -120,6 +120,9 @@ def test_a_model_with_room_for_one_group():
     with pytest.raises(ValueError, match=f"{LOSSES}: expected one pair for AlwaRetinaNet"):
         build_one_weighter(cfg, "AlwaRetinaNet", ROI)
     assert build_one_weighter(make_cfg(), "AlwaRetinaNet", ROI).keys == ROI
+    cfg = make_cfg(LOSSES, [["loss_cls", "loss_mask"]])  # known before the first iteration
+    with pytest.raises(ValueError, match="needs the loss 'loss_mask'; this model has loss_box_reg"):
+        build_one_weighter(cfg, "AlwaRetinaNet", ROI)
 
 
 def test_losses_that_the_model_does_not_have_or_that_are_in_no_group():
@@ -197,7 +200,7 @@ def test_iterations_are_scaled_with_the_number_of_processes(caplog):
         "SOLVER.REFERENCE_WORLD_SIZE", 2, "SOLVER.MAX_ITER", 1000, "MODEL.ALWA.INTERVAL", 51,
         "MODEL.ALWA.FREEZE_AFTER", 300, "MODEL.LOSS_WEIGHTER.SCHEDULE", schedule,
         "MODEL.LOSS_WEIGHTER.SELFBALANCE.PERIOD", 40, "MODEL.LOSS_WEIGHTER.DWA.WINDOW", 60,
-        "MODEL.LOSS_WEIGHTER.GRADNORM.WINDOW", 20,
+        "MODEL.LOSS_WEIGHTER.GRADNORM.WINDOW", 30,
     )  # fmt: skip
     cfg.freeze()
     with caplog.at_level(logging.INFO, logger="alwa_d2"):
@@ -207,10 +210,18 @@ def test_iterations_are_scaled_with_the_number_of_processes(caplog):
     methods = scaled.MODEL.LOSS_WEIGHTER
     assert methods.SCHEDULE == [["loss_cls", [[0, 0.5], [50, 1.0]]]]
     windows = (methods.SELFBALANCE.PERIOD, methods.DWA.WINDOW, methods.GRADNORM.WINDOW)
-    assert windows == (20, 30, 10)
+    assert windows == (20, 30, 15)
     (line,) = [r.getMessage() for r in caplog.records if r.name == "alwa_d2.config"]
     assert "MODEL.ALWA.INTERVAL 26 for 51, MODEL.ALWA.FREEZE_AFTER 150 for 300" in line
     assert scale_iterations(DefaultTrainer.auto_scale_workers(cfg, 2), cfg) is cfg
+
+
+def test_other_methods_defaults_are_not_scaled():
+    """Else the line at the start would take them for settings without effect."""
+    cfg = make_cfg("SOLVER.REFERENCE_WORLD_SIZE", 4, "MODEL.LOSS_WEIGHTER.NAME", "DWA")
+    scaled = scale_iterations(DefaultTrainer.auto_scale_workers(cfg, 1), cfg)
+    changed = [key for key, default in own_defaults(cfg).items() if get_key(scaled, key) != default]
+    assert changed == ["MODEL.LOSS_WEIGHTER.NAME", "MODEL.LOSS_WEIGHTER.DWA.WINDOW"]
 
 
 def test_periods_do_not_become_0():

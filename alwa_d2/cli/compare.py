@@ -5,7 +5,7 @@ from pathlib import Path
 import shtab
 
 from ..errors import UserError
-from .options import add_image_arguments, add_run_arguments
+from .options import add_image_arguments, add_run_arguments, score
 
 IMAGES = 8
 HELP = "put finished runs side by side: scores, weights, settings, detections"
@@ -32,7 +32,7 @@ def add_arguments(parser):
     add_image_arguments(group, output, "DATASETS.TEST", IMAGES)
     group.set_defaults(num_images=None)  # so that it is known whether it was given
     group.add_argument(
-        "--score-thresh", type=float, metavar="SCORE",
+        "--score-thresh", type=score, metavar="SCORE",
         help="draw the detections at the lower recall of the two runs at this score; default: at "
         "recall 0.5, or at the highest that both reach",
     )  # fmt: skip

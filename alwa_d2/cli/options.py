@@ -1,6 +1,7 @@
 """Options that several commands have, with the same words in each."""
 
 import argparse
+import math
 from pathlib import Path
 
 import shtab
@@ -21,6 +22,17 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
     return int(text)
+
+
+def score(text: str) -> float:
+    """An argument that is a detection's score."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
+    return value
 
 
 def config_path(text: str) -> str:

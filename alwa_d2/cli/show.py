@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .._show import counted
-from .options import add_config_arguments, add_image_arguments
+from .options import add_config_arguments, add_image_arguments, score
 
 SCORE = 0.5
 HELP = "draw a model's detections beside the ground truth"
@@ -16,7 +16,7 @@ MODEL.WEIGHTS finds. True positives, false positives and missed objects have col
 def add_arguments(parser):
     add_image_arguments(parser, "detections.png in the config's OUTPUT_DIR", "DATASETS.TEST", 8)
     parser.add_argument(
-        "--score-thresh", type=float, default=SCORE, metavar="SCORE",
+        "--score-thresh", type=score, default=SCORE, metavar="SCORE",
         help=f"the lowest score of a detection that is drawn; default: {SCORE}",
     )  # fmt: skip
     add_config_arguments(parser)

@@ -96,20 +96,28 @@ def ending_on_signals():
         received.append(number)
         sys.exit(128 + number)
 
+    with _handled_by(leave):
+        try:
+            yield
+        except Exception as error:
+            if not received:
+                raise
+            # What was interrupted raised an error of its own, as PyTorch's writer of files does.
+            raise SystemExit(128 + received[0]) from error
+
+
+@contextlib.contextmanager
+def _handled_by(handler):
+    """SIGINT and SIGTERM have this handler, but for threads that may not set one."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # which alone may set handlers
+        yield
         return
-    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    except Exception as error:
-        if not received:
-            raise
-        # What was interrupted raised an error of its own, as PyTorch's writer of files does.
-        raise SystemExit(128 + received[0]) from error
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def _end(children: Sequence) -> None:
@@ -158,7 +166,8 @@ def _join(main: Callable, args, backend: str, timeout: timedelta):
             f"LOCAL_RANK: expected a process for each of {torch.cuda.device_count()} visible GPUs, "
             f"got {local_rank}"
         )
-    with user_errors():  # a variable that is not there
+    # While PyTorch waits for the others, no handler in Python would run.
+    with user_errors(), _handled_by(signal.SIG_DFL):  # errors: a variable that is not there
         dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timeout)
     comm.create_local_process_group(local_size)
     if backend == "nccl":

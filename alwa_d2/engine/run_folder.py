@@ -104,11 +104,20 @@ def _prepare(cfg: CfgNode, resume: bool, needed: Iterable[str]) -> None:
 
 def _set_aside(folder: Path) -> None:
     aside = folder / ASIDE
-    if aside.exists():  # of a start that was killed
+    if aside.exists():  # of a training that was killed as it began
         shutil.rmtree(aside)
     aside.mkdir()
     for path in _written(folder):
         path.rename(aside / path.name)
+
+
+def _put_back(folder: Path) -> None:
+    """Undoes :func:`_set_aside`; what the start that set it aside has written is removed."""
+    aside = folder / ASIDE
+    _clear(folder)
+    for old in aside.iterdir():
+        old.rename(folder / old.name)
+    aside.rmdir()
 
 
 def _is_evaluated(folder: Path, iterations: int) -> bool:
@@ -135,15 +144,14 @@ def keeps_training(folder: Path) -> Iterator[None]:
         yield
         return
     path, aside = folder / "config.yaml", folder / ASIDE
+    if aside.is_dir() and not holds_training(folder):
+        _put_back(folder)  # a start with OVERWRITE was killed before its training could begin
     before = path.read_bytes() if path.is_file() else None
     try:
         yield
     except BaseException:
         if aside.is_dir():
-            _clear(folder)
-            for old in aside.iterdir():
-                old.rename(folder / old.name)
-            aside.rmdir()
+            _put_back(folder)
         elif before is not None:
             path.write_bytes(before)
         raise

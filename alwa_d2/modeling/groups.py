@@ -55,6 +55,7 @@ def build_one_weighter(cfg, model: str, pair: Pair, others: Sequence[str] = ()) 
     if len(weighters) > 1:
         key, given = _given(cfg)
         raise ValueError(f"{key}: expected one pair for {model}, {list(pair)}, got {given}")
+    check_weighed(weighters, [*pair, *others])
     return weighters[0]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from .progress import Progress, clock
-from .record import MISSING, Result, read_result
+from .record import FAILED, MISSING, Result, read_result
 from .sweep import Run, Sweep
 from .table import write_results
 
@@ -110,6 +110,8 @@ class Loop:
         for job in [job for job in self.running if job.has_ended()]:
             self.running.remove(job)
             result = read_result(job.run, self.sweep.metrics)
+            if result.status == MISSING:
+                result = Result(job.run, FAILED, "its folder is gone", job.seconds)
             self.results[self.places[job.run.hash]] = result
             progress.add(result)
             reason = f": {result.error}" if result.error else f" in {clock(result.seconds)}"

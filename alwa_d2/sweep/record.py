@@ -47,7 +47,11 @@ def scores_of(results: Iterable[Result], cell: Cell | None, metric: str) -> dict
 def write_atomically(path: Path, text: str) -> None:
     """The file is the old one or the new one at any time, whatever happens meanwhile."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
+    try:
+        part.write_text(text, encoding="utf-8")
+    except OSError as error:
+        error.filename = str(path)  # a full disk does not say of which file
+        raise
     os.replace(part, path)
 
 
@@ -56,7 +60,7 @@ def write_record(run: Run, seconds: float, status: int | None, error: list[str])
     Marks a run as ended.
 
     Args:
-        run: the run, whose folder is there
+        run: the run
         seconds: wall time that it took
         status: exit status of the training; None if it is not known, since it was killed with all
             that watched it
@@ -64,7 +68,9 @@ def write_record(run: Run, seconds: float, status: int | None, error: list[str])
     """
     record = {"hash": run.hash, "labels": run.cell.labels, "seed": run.seed}
     record |= {"seconds": round(seconds, 3), "status": status, "error": error}
-    write_atomically(run.folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    if run.folder.is_dir():  # nobody has removed it
+        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+        write_atomically(run.folder / RECORD, text)
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -77,9 +83,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def ended_well(folder: Path) -> bool:
-    """Whether the run in this folder was trained to its end, whatever metrics it has."""
+    """Whether the run in this folder was trained to its end, and has metrics, whichever."""
     record = read_record(folder)
-    return record is not None and record["status"] == 0
+    return record is not None and record["status"] == 0 and (folder / "metrics.json").is_file()
 
 
 def read_result(run: Run, metrics: list[str]) -> Result:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import RunError, UserError
+from ..errors import RunError, UserError, explain
 from .best import second_step
 from .local import Local
 from .lock import locked
@@ -136,7 +136,7 @@ def _train_one(request: Request, sweep: Sweep, runs: list[Run], run_hash: str) -
         todo = to_do(sweep, results, retry_failed=True)
         todo = [place for place in todo if runs[place].hash == run_hash]
         refuse_submitted([results[place] for place in todo])
-        stopped = Loop(sweep, results, Local(sweep, 1, locks), table=False).run(todo)
+        stopped = _run(Loop(sweep, results, Local(sweep, 1, locks), table=False), todo)
     return _status([result for result in results if result.run.hash == run_hash], stopped)
 
 
@@ -170,12 +170,23 @@ def train_all(
             check_kept(sweep, results)
             write_results(sweep, results)
             machine = cluster or Local(sweep, jobs or 1, locks)
-            stopped = Loop(sweep, results, machine, table=True).run(todo)
+            stopped = _run(Loop(sweep, results, machine, table=True), todo)
         statuses.append(_say_where(sweep, results, stopped))
         if stopped:
             return statuses[-1]
     draw(picture, sweep, results)
     return max(statuses)
+
+
+def _run(loop: Loop, todo: list[int]) -> int:
+    """Its :meth:`Loop.run`, which a full disk ends in the middle of the work."""
+    try:
+        return loop.run(todo)
+    except BrokenPipeError:  # whoever reads what is printed has left
+        raise
+    except OSError as error:
+        where = "" if error.filename else f"{loop.sweep.output}: "
+        raise RunError(where + explain(error)) from error
 
 
 def _status(results: list[Result], stopped: int = 0) -> int:
