@@ -87,6 +87,71 @@ def test_the_comparison_of_weighters():
     assert f"interval: ±{alone:.1f})" in PAGE and f"(±{together:.1f})" in PAGE
 
 
+def test_the_comparison_on_blood_cells():
+    second, error, freedom, rows = two_steps("weighters_bccd")
+    section = PAGE.partition("## On blood cells\n")[2].partition("\n## ")[0]
+    text, number = " ".join(section.split()), freedom // 4
+    assert f"for the {number} rows of both tables" in text
+    for lines in rows.values():
+        assert "".join(lines) in section
+    clear = t.ppf(1 - 0.025 / number, freedom) * error
+    gains = {
+        loss: {setting: gain(cell, cells["Fixed 1:1"]) for setting, cell in cells.items()}
+        for loss, cells in second.items()
+    }
+    assert max(max(found.values()) for found in gains.values()) < clear
+    assert f"Only a gain above {clear:.1f} points would have been clear." in text
+    rising = [found["Schedule cls 0.25 to 1 in 50"] for found in gains.values()]
+    assert f"({rising[0]:+.1f} and {rising[1]:+.1f})" in text
+    mean, _ = as_texts(statistics.fmean(rising), error / math.sqrt(2), freedom, 1)
+    assert f"The mean over both is {mean.replace('(', '(alone ')}." in text
+    three = [gains["giou"][name] for name in ("Fixed 2:1", "Inverse 1:1", "CoV decay 0.9 sum 4.0")]
+    assert f"ahead with GIoU**, by {min(three):.1f} to {max(three):.1f} points" in text
+    for name, found in gains["smooth_l1"].items():
+        if name.startswith(("Fixed", "Inverse", "CoV")):
+            assert abs(found) < 0.2, name
+    first = by_loss("weighters_bccd", (0, 1))["smooth_l1"]
+    best = max(first, key=lambda name: sum(first[name].values()))
+    assert best == "ALWA balance C 10 smoothing 0.9" and abs(gains["smooth_l1"][best]) < 0.1
+    assert f"{statistics.fmean(first[best].values()):.1f} in step 1, and level" in text
+
+
+def test_a_rising_classification_weight_on_blood_cells_once_more():
+    """Eight seeds each, paired."""
+    seeds = range(7, 15)
+    losses = by_loss("rising_bccd", seeds)
+    section = PAGE.partition("## Blood cells, once more\n")[2].partition("\n## ")[0]
+    text = " ".join(section.split())
+    names = {
+        "cls 0.25 to 1 in 50": "classification weight 0.25 to 1 in 50",
+        "both 0.25 to 1 in 50": "both weights 0.25 to 1 in 50",
+    }
+    for loss, said in (("giou", "GIoU"), ("smooth_l1", "Smooth L1")):
+        base = losses[loss]["1:1"]
+        assert row(said, "1:1", mean_and_sd(base), "") in section
+        for setting, name in names.items():
+            own = losses[loss][setting]
+            assert row(said, name, mean_and_sd(own), paired(own, base)[0]) in section, name
+
+    def over_both_losses(own, base):
+        gains = [
+            statistics.fmean(cells[own][seed] - cells[base][seed] for cells in losses.values())
+            for seed in seeds
+        ]
+        return with_t_interval(gains)
+
+    one, both = (over_both_losses(name, "1:1") for name in names)
+    ahead = sum(
+        cells["both 0.25 to 1 in 50"][seed] > cells["1:1"][seed]
+        for cells in losses.values()
+        for seed in seeds
+    )
+    assert f"in {ahead} of 16 runs" in text
+    assert f"The mean over both losses is {one}" in text
+    assert f"With both weights it is {both} in the mean over both losses" in text
+    assert f"minus both weights is {over_both_losses(*names)}" in text
+
+
 def test_a_rising_classification_weight_on_new_seeds():
     names = {
         "1:1": "1:1, warm-up 50",
