@@ -1,7 +1,7 @@
 """The config keys that alwa_d2 adds to Detectron2's."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -215,13 +215,15 @@ def dump_for_hash(cfg: Any) -> str:
     return cfg.dump()
 
 
-def scale_iterations(scaled: Any, cfg: Any) -> Any:
+def scale_iterations(scaled: Any, cfg: Any, taken: Collection[str] | None = None) -> Any:
     """
     A config whose weighters' iterations are scaled as Detectron2 scales `SOLVER.MAX_ITER`.
 
     Args:
         scaled: what `DefaultTrainer.auto_scale_workers(cfg, ...)` made of `cfg`
         cfg: the config before that
+        taken: keys that the config's weighter takes, the defaults of others are left as they are;
+            None: it may take all
 
     Returns:
         `scaled`, or a copy where the number of processes changed
@@ -229,10 +231,7 @@ def scale_iterations(scaled: Any, cfg: Any) -> Any:
     before, after = (c.SOLVER.REFERENCE_WORLD_SIZE for c in (cfg, scaled))
     if before == after:
         return scaled
-    from .weighting import LOSS_WEIGHTER_REGISTRY
-
-    weighters, defaults = dict(LOSS_WEIGHTER_REGISTRY), own_defaults(cfg)
-    taken = getattr(weighters.get(cfg.MODEL.LOSS_WEIGHTER.NAME), "config_keys", None)
+    defaults = own_defaults(cfg)
     result = scaled.clone()
     result.defrost()
     said = []

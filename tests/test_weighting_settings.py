@@ -16,7 +16,7 @@ from toy import toy_cfg, train
 from alwa_d2 import add_alwa_config
 from alwa_d2.config import dump_for_hash, get_key, own_defaults, scale_iterations
 from alwa_d2.engine import augmented_results
-from alwa_d2.engine.defaults import setup_cfg
+from alwa_d2.engine.defaults import scale_to_processes, setup_cfg
 from alwa_d2.engine.weighting_line import describe, log_weighting, settings_without_effect
 from alwa_d2.modeling.groups import build_loss_weighters, build_one_weighter, check_weighed
 from alwa_d2.weighting import (
@@ -219,7 +219,7 @@ def test_iterations_are_scaled_with_the_number_of_processes(caplog):
 def test_other_methods_defaults_are_not_scaled():
     """Else the line at the start would take them for settings without effect."""
     cfg = make_cfg("SOLVER.REFERENCE_WORLD_SIZE", 4, "MODEL.LOSS_WEIGHTER.NAME", "DWA")
-    scaled = scale_iterations(DefaultTrainer.auto_scale_workers(cfg, 1), cfg)
+    scaled = scale_to_processes(cfg)  # one
     changed = [key for key, default in own_defaults(cfg).items() if get_key(scaled, key) != default]
     assert changed == ["MODEL.LOSS_WEIGHTER.NAME", "MODEL.LOSS_WEIGHTER.DWA.WINDOW"]
 

@@ -20,6 +20,7 @@ from ..config import add_alwa_config, get_key, scale_iterations
 from ..data import check_classes, register_datasets
 from ..data.entries import parse_entries
 from ..errors import UserError, explain, user_errors
+from ..weighting import LOSS_WEIGHTER_REGISTRY
 from .run_folder import EVALUATION, keeps_training, prepare
 from .settings import check_settings
 from .test_time_augmentation import check_augmentation
@@ -162,7 +163,10 @@ def setup(args) -> CfgNode:
 
 def scale_to_processes(cfg: CfgNode) -> CfgNode:
     """The config for as many processes as there are, where SOLVER.REFERENCE_WORLD_SIZE says so."""
-    return scale_iterations(DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()), cfg)
+    weighter = dict(LOSS_WEIGHTER_REGISTRY).get(cfg.MODEL.LOSS_WEIGHTER.NAME)
+    taken = None if weighter is None else weighter.config_keys
+    scaled = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+    return scale_iterations(scaled, cfg, taken)
 
 
 def set_up_run(cfg: CfgNode, args) -> CfgNode:

@@ -70,9 +70,8 @@ struct Image {
     for (int j = 0; j < chunk.size; ++j) {
       const Int<T> g = best.index[j];
       const int match = rule.match(best.iou[j]);
-      const int64_t label = rule.label(match, classes[g]);
-      foreground += match == 1 && label != rule.background;
-      out_labels[first + j] = label;
+      out_labels[first + j] = rule.label(match, classes[g]);
+      foreground += match == 1 && out_labels[first + j] != rule.background;
       std::copy_n(boxes.data() + 4 * g, 4, out_boxes + 4 * (first + j));
     }
     return foreground;

@@ -126,7 +126,7 @@ FAULTS = [
     label("stride", "boxes of three numbers", "(p.boxes + 4 * i) = box", "(p.boxes + 3 * i) = box", "plain", MISALIGNED),
     label("race", "images write one another's labels", "const int64_t i = blockIdx.y * p.count + r;", "const int64_t i = r;", "races", GLOBAL_RACE),
     label("race", "blocks add without an atomic", "atomicAdd(p.num_foreground, static_cast<unsigned long long>(foreground));", "*p.num_foreground += foreground;", "races", GLOBAL_RACE),
-    label("divergence", "only threads with an anchor count", "  const int foreground = __syncthreads_count(match == 1);", "  if (r >= p.count) return;\n  const int foreground = __syncthreads_count(match == 1);", "plain", DIVERGENCE),
+    label("divergence", "only threads with an anchor count", "  const int foreground = __syncthreads_count(is_foreground);", "  if (r >= p.count) return;\n  const int foreground = __syncthreads_count(is_foreground);", "plain", DIVERGENCE),
     scales("tail", "the last weight is lost", "i < job.size; ++i", "i + 1 < job.size; ++i", "plain", VALUES),
     scales("stride", "all have the first weight", "*job.weights[i] / normalizer", "*job.weights[0] / normalizer", "plain", VALUES),
     scales("race", "two threads write", "<<<1, 1, 0", "<<<1, 2, 0", "races", GLOBAL_RACE),
