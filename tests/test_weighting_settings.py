@@ -200,7 +200,7 @@ def test_iterations_are_scaled_with_the_number_of_processes(caplog):
         "SOLVER.REFERENCE_WORLD_SIZE", 2, "SOLVER.MAX_ITER", 1000, "MODEL.ALWA.INTERVAL", 51,
         "MODEL.ALWA.FREEZE_AFTER", 300, "MODEL.LOSS_WEIGHTER.SCHEDULE", schedule,
         "MODEL.LOSS_WEIGHTER.SELFBALANCE.PERIOD", 40, "MODEL.LOSS_WEIGHTER.DWA.WINDOW", 60,
-        "MODEL.LOSS_WEIGHTER.GRADNORM.WINDOW", 30,
+        "MODEL.LOSS_WEIGHTER.GRADNORM.WINDOW", 20,
     )  # fmt: skip
     cfg.freeze()
     with caplog.at_level(logging.INFO, logger="alwa_d2"):
@@ -210,7 +210,7 @@ def test_iterations_are_scaled_with_the_number_of_processes(caplog):
     methods = scaled.MODEL.LOSS_WEIGHTER
     assert methods.SCHEDULE == [["loss_cls", [[0, 0.5], [50, 1.0]]]]
     windows = (methods.SELFBALANCE.PERIOD, methods.DWA.WINDOW, methods.GRADNORM.WINDOW)
-    assert windows == (20, 30, 15)
+    assert windows == (20, 30, 10)
     (line,) = [r.getMessage() for r in caplog.records if r.name == "alwa_d2.config"]
     assert "MODEL.ALWA.INTERVAL 26 for 51, MODEL.ALWA.FREEZE_AFTER 150 for 300" in line
     assert scale_iterations(DefaultTrainer.auto_scale_workers(cfg, 2), cfg) is cfg
